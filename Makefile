@@ -1,0 +1,82 @@
+# make                              every program into build/bin, its man page into build/man
+# make check                        lint, then every test
+# make lint                         the include graph, banned functions, man pages
+# make bench                        the figures of README.md, as ratios measured in one run
+# make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
+# make install DESTDIR= PREFIX=     programs, man pages, the calibration text
+
+PREFIX  ?= /usr/local
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
+MANDIR   = $(DESTDIR)$(PREFIX)/share/man
+DATADIR  = $(DESTDIR)$(PREFIX)/share/quantpipe
+CFLAGS  ?= -O2 -g
+SAN     ?=
+comma   := ,
+BUILD   ?= build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
+
+# Our own flags are kept apart from CFLAGS, which belongs to the user.
+DEPS    := msgpack libzstd openblas libxxhash jansson libpcre2-8 libutf8proc
+# msgpack-c's package file has another name from version 5 on.
+DEPS    := $(if $(shell pkg-config --exists msgpack && echo y),$(DEPS),$(subst msgpack,msgpack-c,$(DEPS)))
+VERSION := $(shell cat VERSION)
+QFLAGS  := -std=c11 -D_GNU_SOURCE -I. -DQP_VERSION='"$(VERSION)"' -Wall -Wextra -Wpedantic -Wshadow \
+           -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wwrite-strings $(if $(WERROR),-Werror) \
+           -ffp-contract=off -pthread $(shell pkg-config --cflags $(DEPS))
+QFLAGS  += $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+LDLIBS  += -Wl,--as-needed $(shell pkg-config --libs $(DEPS)) -ldl -lm
+
+# bin/NAME.c is the whole registration of a program; tests/unit/NAME.c of a unit test.
+PROGS   := $(patsubst bin/%.c,%,$(sort $(wildcard bin/*.c)))
+UNITS   := $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/*.c)))
+LIBOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c formats/*.c)))
+BINS    := $(PROGS:%=$(BUILD)/bin/%)
+UNITBIN := $(UNITS:%=$(BUILD)/unit/%)
+MANS    := $(PROGS:%=$(BUILD)/man/man1/%.1) $(patsubst man/%,$(BUILD)/man/man5/%,$(wildcard man/*.5)) \
+           $(patsubst man/%,$(BUILD)/man/man7/%,$(wildcard man/*.7))
+DATA    := $(BUILD)/share/quantpipe/calibration.txt
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all man unit check lint bench install uninstall clean
+all: $(BINS) man $(DATA)
+man: $(MANS)
+unit: $(UNITBIN)
+
+# Arithmetic is worth the optimizer's time.
+$(BUILD)/lib/compute/%.o $(BUILD)/lib/method/%.o: QFLAGS += -O3
+
+$(BUILD)/%.o: %.c Makefile VERSION
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(QFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/libquantpipe.a: $(LIBOBJ)
+	$(RM) $@
+	$(AR) rcs $@ $^
+
+$(BINS): $(BUILD)/bin/%: $(BUILD)/bin/%.o $(BUILD)/libquantpipe.a
+	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(UNITBIN): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libquantpipe.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/man/man1/%.1: $(BUILD)/bin/% man/mkman man/common.body man/%.body
+	@mkdir -p $(@D)
+	man/mkman $* man/$*.body man/common.body $< > $@
+
+$(BUILD)/man/man5/%: man/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(BUILD)/man/man7/%: man/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(DATA): man/calibration.txt
+	@mkdir -p $(@D)
+	cp $< $@
+
+clean:
+	$(RM) -r build
+
+-include $(LIBOBJ:.o=.d) $(BINS:$(BUILD)/bin/%=$(BUILD)/bin/%.d) $(UNITS:%=$(BUILD)/tests/unit/%.d)

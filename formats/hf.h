@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hf.h - a Hugging Face model directory: config.json, safetensors shards, tokenizer files
+ */
+#ifndef QP_HF_H
+#define QP_HF_H
+
+#include "lib/model/family.h"
+
+struct hf;
+
+struct hf_tensor {
+	const char *name;
+	enum dtype dtype;
+	int rank;
+	int64_t shape[8];
+	uint64_t nbytes;
+};
+
+/* config.json as transformers 4 (rope_theta, rope_scaling, torch_dtype) and as 5 (rope_parameters,
+ * dtype) write it.  ERR_DATA naming key and value for what this build does not support. */
+int hf_config_parse(struct model_config *c, const char *json, size_t n, struct err *e) MUST_USE;
+
+/*
+ * Open config.json, then model.safetensors or the shards of model.safetensors.index.json, and
+ * compare every tensor with the family's table: a missing, unknown, wrongly shaped or oddly typed
+ * one is refused by name before any data is read.  Tied models may hold the shared matrix under
+ * either name.  ERR_NOINPUT if dir is not there.
+ */
+int hf_open(struct hf **h, const char *dir, struct err *e) MUST_USE;
+void hf_close(struct hf *h);
+const struct model *hf_model(const struct hf *h);
+/* By the family's name for the slot (aliases resolved). */
+int hf_tensor(const struct hf *h, const char *name, struct hf_tensor *t);
+int hf_read(const struct hf *h, const char *name, void *dst, struct err *e) MUST_USE;
+/* Ask the kernel to read a block's tensors ahead. */
+void hf_readahead(const struct hf *h, long layer);
+/* The i-th file that travels with the model (config.json, generation_config.json, tokenizer.json,
+ * tokenizer_config.json, special_tokens_map.json, ...) in fixed order: its name, or NULL. */
+const char *hf_file(const struct hf *h, int i);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * json.h - the one place that knows the JSON library (jansson)
+ *
+ * Read-only views of a parsed document, with errors that name the file and the key.
+ */
+#ifndef QP_JSON_H
+#define QP_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+struct json;      /* a value, owned by its document */
+struct json_doc;
+
+/* Duplicate keys are refused.  where names the file in errors ("config.json"). */
+int json_parse(struct json_doc **d, const char *text, size_t n, const char *where,
+	       struct err *e) MUST_USE;
+int json_parse_file(struct json_doc **d, const char *path, struct err *e) MUST_USE;
+void json_free(struct json_doc *d);
+const struct json *json_root(const struct json_doc *d);
+
+enum json_type { JSON_NONE, JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STR, JSON_ARRAY,
+		 JSON_OBJECT };
+enum json_type json_type_of(const struct json *v); /* JSON_NONE for NULL */
+const struct json *json_get(const struct json *obj, const char *key); /* NULL: absent */
+size_t json_len(const struct json *v);             /* elements of an array or object */
+const struct json *json_at(const struct json *arr, size_t i);
+const char *json_str(const struct json *v, size_t *len); /* NULL if not a string */
+bool json_bool(const struct json *v, bool otherwise);
+int64_t json_int(const struct json *v, int64_t otherwise);
+double json_num(const struct json *v, double otherwise); /* integers too */
+/* In file order: start with it = NULL. */
+void *json_iter(const struct json *obj, void *it, const char **key, const struct json **v);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pool.h - one pool of threads that sleep when there is nothing to do
+ *
+ * The work is cut into tasks by the shape of the data, never by the number of
+ * threads, and each task writes its own part of the output; so results do not
+ * depend on how many threads ran (BLAS is called with one thread inside tasks).
+ */
+#ifndef QP_POOL_H
+#define QP_POOL_H
+
+#include <stddef.h>
+
+struct err;
+struct pool;
+
+/* A pool of nthreads >= 1, the calling thread included.  Idle threads sleep on a
+ * condition variable; they never spin.  NULL and *e (ERR_NOMEM, ERR_UNAVAIL) on failure. */
+struct pool *pool_new(int nthreads, struct err *e);
+void pool_free(struct pool *p);
+int pool_threads(const struct pool *p);
+
+/*
+ * Run fn(ctx, task, thread) for task = 0 .. ntasks-1 and return when all are done.
+ * Tasks are handed out in order, one at a time; thread in [0, pool_threads) tells
+ * which scratch to use.  Not reentrant: fn must not call pool_run on the same pool.
+ */
+void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, int thread),
+	      void *ctx);
+
+/* Number of processors this process may use (affinity mask), at least 1. */
+int pool_cores(void);
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * backend.h - the work worth moving to another device, one table of functions a device
+ *
+ * The CPU column (backend_cpu.c) is the reference and complete; an entry that another column
+ * leaves NULL is taken from it by backend_open.  Memory that alloc returns belongs to the
+ * device: address arithmetic is allowed on it, reading it on the host is not (download).  On
+ * the CPU the two are the same memory.
+ *
+ * All matrices are row-major f32 unless said otherwise; ld* are leading dimensions in
+ * elements.  Sums are f32 within a tile and f64 across (hessian, nll); the partition of every
+ * sum depends on shapes only, so results do not change with the number of threads.
+ * Functions return 0, or -1 with *e set.
+ */
+#ifndef QP_BACKEND_H
+#define QP_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "lib/data/dtype.h"
+
+struct pool;
+struct backend;
+struct packed;  /* a weight matrix in the form the device's GEMM wants */
+struct hessian; /* an accumulator for X'X */
+
+enum act_fn { ACT_FN_SILU, ACT_FN_RELU, ACT_FN_GELU, ACT_FN_GELU_TANH };
+
+struct attention_shape {
+	size_t nseq, seqlen;     /* tokens = nseq * seqlen */
+	int heads, kv_heads, head_dim;
+	size_t ldq, ldkv, ldo;
+	float scale;             /* on q.k, usually 1 / sqrt(head_dim) */
+	int causal;
+	size_t window;           /* keys i-window < j <= i only; 0: no limit */
+};
+
+/* Result of factorizing H: U upper triangular f64 [K, K] with (H + damp I)^-1 = U' U. */
+struct backend_ops {
+	/* memory */
+	void *(*alloc)(struct backend *b, size_t nbytes, struct err *e); /* 64-byte aligned */
+	void (*free)(struct backend *b, void *p);
+	int (*upload)(struct backend *b, void *dst, const void *src, size_t nbytes, struct err *e);
+	int (*download)(struct backend *b, void *dst, const void *src, size_t nbytes, struct err *e);
+
+	/* w [n, k] of type F32, F16 or BF16 in host memory -> *p, reusing it if it has that shape */
+	int (*pack)(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n,
+		    size_t k, struct err *e);
+	void (*pack_free)(struct backend *b, struct packed *p);
+	/* y [t, n] = x [t, k] w' (+ bias [n] unless NULL); += if add */
+	int (*linear)(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
+		      const struct packed *w, const float *bias, int add, struct err *e);
+
+	/* y = x / sqrt(mean x^2 + eps) * w; y may be x */
+	int (*rmsnorm)(struct backend *b, float *y, const float *x, const float *w, size_t t,
+		       size_t d, float eps, struct err *e);
+	int (*layernorm)(struct backend *b, float *y, const float *x, const float *w,
+			 const float *bias, size_t t, size_t d, float eps, struct err *e);
+	/* Rotate heads of x [t, heads * head_dim] in place, halves i and i + head_dim/2 (as HF);
+	 * token r has position r mod seqlen; cos, sin [seqlen, head_dim/2] */
+	int (*rope)(struct backend *b, float *x, size_t ldx, size_t t, size_t seqlen, int heads,
+		    int head_dim, const float *cos_, const float *sin_, struct err *e);
+	/* o = softmax(scale q k' + mask) v, a head and sequence at a time, tiles of queries; no
+	 * seqlen x seqlen matrix is ever held.  Query head h reads KV head h / (heads/kv_heads) */
+	int (*attention)(struct backend *b, float *o, const float *q, const float *k, const float *v,
+			 const struct attention_shape *s, struct err *e);
+	/* y = act(gate) * up, or act(up) if gate is NULL; [n]; y may be gate or up */
+	int (*gate)(struct backend *b, float *y, const float *gate, const float *up, size_t n,
+		    enum act_fn act, struct err *e);
+	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.  logits [n, vocab] */
+	int (*nll)(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,
+		   const int32_t *target, struct err *e);
+
+	/* column statistics of x [t, k]; each of absmax, min, max (f32) and abssum (f64) may be NULL
+	 * and is updated, not set */
+	int (*colstats)(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
+			double *abssum, float *min, float *max, struct err *e);
+
+	/* H += x' x; f32 products summed over at most 2048 tokens, f64 beyond; upper tiles only */
+	int (*hessian_new)(struct backend *b, struct hessian **h, size_t k, struct err *e);
+	void (*hessian_free)(struct backend *b, struct hessian *h);
+	int (*hessian_zero)(struct backend *b, struct hessian *h, struct err *e);
+	int (*hessian_add)(struct backend *b, struct hessian *h, const float *x, size_t t,
+			   struct err *e);
+	/* packed upper triangle (tri_index), f64, host memory */
+	int (*hessian_get)(struct backend *b, const struct hessian *h, double *tri, struct err *e);
+
+	/*
+	 * In place in h, f64 [k, k], of which the upper triangle is read: U upper triangular with
+	 * h^-1 = U' U (the strict lower triangle is left undefined).  By the reversed Cholesky
+	 * h = R R', R upper, and U = R^-1: 2/3 k^3 operations.  1 if h is not positive definite:
+	 * *pivot is the smallest pivot and *at its index; h is then undefined.
+	 */
+	int (*inverse_factor)(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
+			      struct err *e);
+
+	/* c [m, n] (+)= alpha a [m, k] b ([k, n] or, if tb, [n, k]); f32, for solvers */
+	int (*gemm)(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha,
+		    const float *a, size_t lda, const float *bm, size_t ldb, float beta, float *c,
+		    size_t ldc, struct err *e);
+};
+
+struct backend {
+	const struct backend_ops *ops;
+	char name[96];     /* "cpu openblas 0.3.21 Zen f32": goes into the provenance */
+	struct pool *pool; /* host threads */
+	void *priv;
+};
+
+/* device: "cpu", "cuda", "cuda:N".  ERR_UNAVAIL when it is not built in or not there: never a
+ * silent fallback. */
+int backend_open(struct backend *b, const char *device, int threads, struct err *e) MUST_USE;
+void backend_close(struct backend *b);
+
+#endif

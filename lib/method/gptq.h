@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gptq.h - GPTQ: columns quantized one after the other, each one's error pushed into the rest
+ *
+ * Frantar et al., arXiv:2210.17323.  For y = x W', W [N, K] (rows are output channels) and
+ * H = sum_t x_t x_t' (any positive multiple) minimises tr (W - Q) H (W - Q)' greedily:
+ *
+ *     Hd = H + damp mean(diag H) I,   Hd^-1 = U' U,  U upper triangular (eq. 3, Cholesky form)
+ *     for j = 0 .. K-1:   q_j = Q(w_j);  e = (w_j - q_j) / U_jj;  w_k -= e U_jk  for k > j
+ *
+ * Dead columns (H_jj = 0) get H_jj = 1 and weight 0.  act_order processes columns by falling
+ * H_jj.  Group parameters: static (fitted on the weights as they came, before any column is
+ * processed; required with act_order, so that g_idx stays k / g), else fitted when the group's
+ * first column is reached, on the updated weights.  Factorization in f64; the column updates
+ * in f32; scales are rounded to their stored type first (quantizer.h).
+ */
+#ifndef QP_GPTQ_H
+#define QP_GPTQ_H
+
+#include "lib/compute/backend.h"
+#include "lib/method/quantizer.h"
+
+struct gptq_options {
+	struct quantizer q;
+	bool act_order;
+	bool static_groups;  /* implied by act_order */
+	double damp;         /* 0.01: fraction of mean diag H */
+	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
+	long block;          /* columns a lazy batch, 128 */
+};
+
+struct gptq_result {
+	double damp;         /* used */
+	int damp_raised;     /* how often */
+	long dead;           /* dead columns */
+	double rel_err;      /* tr (W-Q) H (W-Q)' / tr W H W', with H undamped and W as it came */
+	double seconds;
+};
+
+/* A factorized Hessian, shared by the linears that read one edge. */
+struct gptq_hessian;
+
+/* tri: packed upper triangle, F32 sums (block.h), width k.  ERR_DATA if it has a negative or
+ * non-finite diagonal, or is not positive definite with the damping allowed:
+ * "H is not positive definite with damp 0.01 (smallest pivot -3e-07 at 112); try --damp=0.05". */
+int gptq_hessian_new(struct gptq_hessian **h, struct backend *be, const float *tri, size_t k,
+		     const struct gptq_options *opt, const char *where, struct err *e) MUST_USE;
+void gptq_hessian_free(struct gptq_hessian *h);
+
+/* w [rows, k] in: weights; out: dequantized. */
+int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
+		  size_t rows, const struct gptq_options *opt, const char *where,
+		  struct err *e) MUST_USE;
+
+/* tr D H D' for D [rows, k], H packed upper triangle: the squared output error. */
+int output_energy(struct backend *be, const float *d, size_t rows, size_t k, const float *tri,
+		  double *energy, struct err *e);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * quantizer.h - uniform quantizers of weights: grids, ranges, codes
+ *
+ * A group of weights shares a scale s > 0 and a zero z (an integer code).  Codes are unsigned:
+ *     q = clamp(round(w / s) + z, 0, 2^b - 1)       w~ = s (q - z)
+ * round is half to even.  Symmetric: z = 2^(b-1) and s = absmax / ((2^b - 1) / 2), the rule of
+ * compressed-tensors and of GPTQ's code: the grid reaches from -absmax - s/2 to absmax - s/2.
+ * Asymmetric: m = min(w, 0), M = max(w, 0), s = (M - m) / (2^b - 1), z = clamp(round(-m / s)).
+ * A group of zeros gets s = 1.  s is rounded to the type it will be stored in (F16 unless asked
+ * otherwise) before any code is computed: what is stored is what was used.
+ *
+ * mse: the range is shrunk by p = 1 - i / 100, i = 0 .. 79, to the p with the least
+ * sum |w - w~|^2.4 (Frantar et al., GPTQ, quant.py: norm 2.4, grid 100, maxshrink 0.8).
+ */
+#ifndef QP_QUANTIZER_H
+#define QP_QUANTIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "lib/data/dtype.h"
+
+struct quantizer {
+	int bits;            /* 2 .. 8 */
+	bool sym;
+	long group;          /* columns a group; -1: the row; 0: the whole tensor */
+	bool mse;
+	enum dtype scale_dtype; /* F16, BF16 or F32 */
+};
+
+/* Codes and parameters of one linear [rows, cols]; groups = cols / group, 1 for -1 and 0. */
+struct quantized {
+	size_t rows, cols, groups, group; /* group: columns in each */
+	int bits;
+	bool sym;
+	uint8_t *codes;      /* [rows, cols] */
+	float *scale;        /* [rows, groups], already rounded to scale_dtype */
+	uint8_t *zero;       /* [rows, groups]; sym: all 2^(b-1) */
+};
+
+/* ERR_DATA when group does not divide cols: says which sizes work ("2, 4, ... 64, 128"). */
+int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, size_t *groups,
+		     size_t *group, struct err *e);
+/* Allocate (or reuse) the arrays for [rows, cols]. */
+int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
+		   const char *where, struct err *e);
+void quantized_release(struct quantized *z);
+
+/* Scale and zero of n weights at stride ld between them (group params for one row). */
+void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
+		   float *scale, uint8_t *zero);
+/* Per-tensor: one range over [rows, cols]. */
+void quantizer_fit_tensor(const struct quantizer *q, const float *w, size_t n, float *scale,
+			  uint8_t *zero);
+
+static inline float dequantize(int code, int zero, float scale)
+{
+	return scale * (float)(code - zero);
+}
+
+/* The code of w; half to even, and no overflow for any finite w. */
+int quantize(float w, float scale, int zero, int bits);
+
+/* w~ of all codes, [rows, cols]. */
+void quantized_dequantize(const struct quantized *z, float *w);
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * block.h - one transformer block in memory, read from and written to a stream
+ *
+ * The unit of work of every filter.  A block is the list of its records, in order,
+ * known ones indexed by slot, edge and role; records nobody knows travel along.  Buffers
+ * are kept from block to block, so that a filter touches new pages only for the first.
+ */
+#ifndef QP_BLOCK_H
+#define QP_BLOCK_H
+
+#include "lib/data/stream.h"
+#include "lib/model/family.h"
+
+enum stat { STAT_ABSMAX, STAT_ABSMEAN, STAT_MIN, STAT_MAX, STAT_HESSIAN, STAT_SAMPLES,
+	    STAT_COUNT };
+const char *stat_name(enum stat s); /* "absmax" ...: the value of key "stat" */
+
+struct item {
+	struct record rec;
+	void *data;      /* rec.nbytes, 64-byte aligned, NULL when it has no payload */
+	size_t cap;
+	enum slot slot;  /* of a tensor with a checkpoint's name, else SLOT_NONE */
+	int edge, stat;  /* of a statistic, else -1 */
+	bool drop;       /* not written */
+};
+
+struct block {
+	const struct model *model;
+	long layer;      /* -1 before the first */
+	struct item *items;
+	size_t n, cap;
+};
+
+/*
+ * Read on until a whole block is there.
+ *   1: *b holds the records between "block" and "block-end" (both excluded).
+ *   0: END was seen and verified.   -1: *e.
+ * Records outside blocks are handed to other(ctx, in, rec, e) as they come (0, or -1 with
+ * *e set); it may take the payload by stream_payload or pass it on by stream_copy.
+ * A block out of order, nested, unfinished, with a tensor twice or of the wrong shape, or with
+ * values that are not finite is ERR_DATA with the tensor's name.
+ */
+int block_read(struct block *b, struct stream_in *in,
+	       int (*other)(void *ctx, struct stream_in *in, struct record *rec, struct err *e),
+	       void *ctx, struct err *e) MUST_USE;
+int block_write(struct block *b, struct stream_out *out, struct err *e) MUST_USE;
+void block_init(struct block *b, const struct model *m);
+void block_release(struct block *b);
+
+/* The item of a slot and role (weight or bias: ROLE_WEIGHT stands for both), or NULL. */
+struct item *block_find(struct block *b, enum slot s, enum role role);
+struct item *block_stat(struct block *b, enum edge e, enum stat s);
+
+/* A new item after the last of the same slot or edge; data is allocated, not cleared.  The
+ * pointer is good until the next item is added. */
+struct item *block_add(struct block *b, const struct record *rec, struct err *e);
+/* A new note, kind being its key "kind". */
+struct item *block_note(struct block *b, const char *name, const char *kind, struct err *e);
+
+/*
+ * The f32 weight of a linear, [rows, cols], wherever it comes from: a weight record (converted
+ * in place to F32 and kept so) or, if there is none, codes, scale and zero dequantized into a
+ * new weight item marked drop.  NULL and *e when the block has neither.
+ */
+float *block_weight_f32(struct block *b, enum slot s, struct err *e);
+/* The same for biases and norms; *have false (and NULL) if the model has no such slot. */
+float *item_f32(struct item *it, struct err *e);
+
+/*
+ * H of an edge: packed upper triangle, row by row, h[i][j], j >= i, at tri_index(i, j, K).
+ * In the stream it is F32 [K(K+1)/2] with keys stat="hessian", width=K, tokens; the values
+ * are sums over tokens of x_i x_j (not averaged), so that shards add up.
+ */
+static inline size_t tri_index(size_t i, size_t j, size_t k)
+{
+	return i * k - i * (i + 1) / 2 + j; /* j >= i */
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stats.h - statistics of what flows over the edges of one block
+ *
+ * Sums or maxima, so that shards add up (qp-sum):
+ *     absmax[j] = max_t |x_tj|       absmean: sum_t |x_tj| and the number of tokens
+ *     min[j], max[j]                 hessian: H = sum_t x_t x_t', f64 accumulation
+ *     samples: every n-th token's row, up to a limit
+ * Stored as F32 (absmean as the mean, with key tokens to weight it by).
+ */
+#ifndef QP_STATS_H
+#define QP_STATS_H
+
+#include "lib/compute/backend.h"
+#include "lib/model/block.h"
+
+struct stats;
+
+/* which: bits 1 << STAT_...; samples: rows kept an edge. */
+struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
+			size_t total_tokens, struct err *e);
+void stats_free(struct stats *s);
+void stats_reset(struct stats *s);
+/* An edge_hook with ctx = struct stats *. */
+int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
+/* Add the records to b (replacing what was there); ERR_DATA naming the edge if not finite. */
+int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
+/* H of an edge as a full symmetric f64 [K, K]: for gptq --sequential. */
+int stats_hessian(struct stats *s, enum edge e, double *h, struct err *err);
+
+/* "absmax,hessian" -> bits; "all", "none"; -1 and *e (ERR_USAGE) for an unknown word. */
+int stats_parse(const char *list, unsigned *which, struct err *e);
+
+#endif
