@@ -5,6 +5,7 @@
 #ifndef QP_HF_H
 #define QP_HF_H
 
+#include "lib/data/dtype.h"
 #include "lib/model/family.h"
 
 struct hf;
