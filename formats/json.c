@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * json.c - JSON documents, read by jansson
+ */
+/* Four of jansson's enumerators are called as ours are: they get other names here, so none
+ * of its json_is_*() macros may be used below, only json_typeof(). */
+#define JSON_OBJECT JANSSON_OBJECT
+#define JSON_ARRAY JANSSON_ARRAY
+#define JSON_REAL JANSSON_REAL
+#define JSON_NULL JANSSON_NULL
+#include <jansson.h>
+#undef JSON_OBJECT
+#undef JSON_ARRAY
+#undef JSON_REAL
+#undef JSON_NULL
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/file.h"
+#include "formats/json.h"
+
+struct json_doc {
+	json_t *root;
+};
+
+/* What a struct json * points at is jansson's own value; its functions that only look are
+ * declared without const. */
+static json_t *value(const struct json *v)
+{
+	union {
+		const struct json *in;
+		json_t *out;
+	} u = { v };
+
+	return u.out;
+}
+
+static const struct json *view(const json_t *v)
+{
+	return (const struct json *)v;
+}
+
+/* The last bytes before position, printable: jansson says where an error is and what follows,
+ * but not which key it belongs to. */
+static void before(char *buf, size_t cap, const char *text, size_t n, int position)
+{
+	size_t end = position < 0 ? 0 : (size_t)position < n ? (size_t)position : n;
+	size_t begin = end > cap - 1 ? end - (cap - 1) : 0;
+
+	for (size_t i = begin; i < end; i++)
+		*buf++ = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '.';
+	*buf = '\0';
+}
+
+int json_parse(struct json_doc **d, const char *text, size_t n, const char *where, struct err *e)
+{
+	char seen[73];
+	json_error_t je;
+	json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY |
+				  JSON_ALLOW_NUL, &je);
+
+	if (!root && json_error_code(&je) == json_error_out_of_memory)
+		return err_nomem(e, where, n);
+	if (!root) {
+		/* jansson quotes the input in its message: make it one printable line. */
+		for (char *p = je.text; *p; p++)
+			if ((unsigned char)*p < 0x20 || *p == 0x7f)
+				*p = '.';
+		before(seen, sizeof(seen), text, n, je.position);
+		return err_set(e, ERR_DATA, where, "not JSON: %s (line %d, byte %d, after '%s')",
+			       je.text, je.line, je.position, seen);
+	}
+	*d = malloc(sizeof(**d));
+	if (!*d) {
+		json_decref(root);
+		return err_nomem(e, where, sizeof(**d));
+	}
+	(*d)->root = root;
+	return 0;
+}
+
+int json_parse_file(struct json_doc **d, const char *path, struct err *e)
+{
+	char *text;
+	size_t n;
+	int ret;
+
+	if (file_read(path, path, FILE_MAX_WHOLE, &text, &n, e))
+		return -1;
+	ret = json_parse(d, text, n, path, e);
+	free(text);
+	return ret;
+}
+
+void json_free(struct json_doc *d)
+{
+	if (!d)
+		return;
+	json_decref(d->root);
+	free(d);
+}
+
+const struct json *json_root(const struct json_doc *d)
+{
+	return view(d->root);
+}
+
+enum json_type json_type_of(const struct json *v)
+{
+	if (!v)
+		return JSON_NONE;
+	switch (json_typeof(value(v))) {
+	case JANSSON_OBJECT:
+		return JSON_OBJECT;
+	case JANSSON_ARRAY:
+		return JSON_ARRAY;
+	case JSON_STRING:
+		return JSON_STR;
+	case JSON_INTEGER:
+		return JSON_INT;
+	case JANSSON_REAL:
+		return JSON_REAL;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		return JSON_BOOL;
+	case JANSSON_NULL:
+		return JSON_NULL;
+	}
+	return JSON_NONE;
+}
+
+const struct json *json_get(const struct json *obj, const char *key)
+{
+	return obj ? view(json_object_get(value(obj), key)) : NULL;
+}
+
+size_t json_len(const struct json *v)
+{
+	switch (json_type_of(v)) {
+	case JSON_ARRAY:
+		return json_array_size(value(v));
+	case JSON_OBJECT:
+		return json_object_size(value(v));
+	default:
+		return 0;
+	}
+}
+
+const struct json *json_at(const struct json *arr, size_t i)
+{
+	return arr ? view(json_array_get(value(arr), i)) : NULL;
+}
+
+const char *json_str(const struct json *v, size_t *len)
+{
+	if (json_type_of(v) != JSON_STR)
+		return NULL;
+	if (len)
+		*len = json_string_length(value(v));
+	return json_string_value(value(v));
+}
+
+bool json_bool(const struct json *v, bool otherwise)
+{
+	return json_type_of(v) == JSON_BOOL ? json_typeof(value(v)) == JSON_TRUE : otherwise;
+}
+
+int64_t json_int(const struct json *v, int64_t otherwise)
+{
+	return json_type_of(v) == JSON_INT ? (int64_t)json_integer_value(value(v)) : otherwise;
+}
+
+double json_num(const struct json *v, double otherwise)
+{
+	enum json_type t = json_type_of(v);
+
+	return t == JSON_INT || t == JSON_REAL ? json_number_value(value(v)) : otherwise;
+}
+
+void *json_iter(const struct json *obj, void *it, const char **key, const struct json **v)
+{
+	if (json_type_of(obj) != JSON_OBJECT)
+		return NULL;
+	it = it ? json_object_iter_next(value(obj), it) : json_object_iter(value(obj));
+	if (it) {
+		*key = json_object_iter_key(it);
+		*v = view(json_object_iter_value(it));
+	}
+	return it;
+}
