@@ -19,6 +19,8 @@ DEPS    := msgpack libzstd openblas libxxhash jansson libpcre2-8 libutf8proc
 # msgpack-c's package file has another name from version 5 on.
 DEPS    := $(if $(shell pkg-config --exists msgpack && echo y),$(DEPS),$(subst msgpack,msgpack-c,$(DEPS)))
 VERSION := $(shell cat VERSION)
+# The date on the man pages: that of VERSION, so that a build does not depend on the day.
+RELEASED := 2026-11-22
 QFLAGS  := -std=c11 -D_GNU_SOURCE -I. -DQP_VERSION='"$(VERSION)"' -Wall -Wextra -Wpedantic -Wshadow \
            -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wwrite-strings $(if $(WERROR),-Werror) \
            -ffp-contract=off -pthread $(shell pkg-config --cflags $(DEPS))
@@ -62,7 +64,7 @@ $(UNITBIN): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libquantpipe.a
 
 $(BUILD)/man/man1/%.1: $(BUILD)/bin/% man/mkman man/common.body man/%.body
 	@mkdir -p $(@D)
-	man/mkman $* man/$*.body man/common.body $< > $@
+	man/mkman $* man/$*.body man/common.body $(VERSION) $(RELEASED) $< > $@
 
 $(BUILD)/man/man5/%: man/%
 	@mkdir -p $(@D)
