@@ -33,6 +33,7 @@ enum err_class {
 
 struct err {
 	enum err_class cls;
+	int sys;         /* errno of err_errno, else 0; EPIPE makes bin/ die by SIGPIPE */
 	char where[320]; /* tensor, record or file; empty when there is none */
 	char what[512];
 };
@@ -41,7 +42,7 @@ struct err {
 int err_set(struct err *e, enum err_class cls, const char *where, const char *fmt, ...)
 	QP_PRINTF(4, 5);
 
-/* The same with ": strerror(errno)" appended. */
+/* The same with ": strerror(errno)" appended; with an empty format that alone. */
 int err_errno(struct err *e, enum err_class cls, const char *where, const char *fmt, ...)
 	QP_PRINTF(4, 5);
 

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pool.c - threads that sleep on a condition variable between calls of pool_run
+ *
+ * pool_run publishes a job under the mutex and wakes as many workers as there are tasks for;
+ * everybody, the caller included, takes task numbers from one counter.  The caller sleeps until
+ * the last worker that was woken has reported back, so that no worker can still look at a job
+ * when the next is published.
+ */
+#include "lib/base/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "lib/base/err.h"
+
+struct worker {
+	struct pool *pool;
+	pthread_t id;
+	pthread_cond_t wake;
+	int index;    /* 1 ...: the caller is 0 */
+	bool called;  /* there is a job for this worker */
+};
+
+struct pool {
+	int nthreads; /* with the caller */
+	struct worker *workers; /* [nthreads - 1] */
+	pthread_mutex_t lock;
+	pthread_cond_t done;
+	int busy;     /* workers called and not back */
+	bool quit;
+	/* the job */
+	void (*fn)(void *ctx, size_t task, int thread);
+	void *ctx;
+	size_t ntasks;
+	atomic_size_t next;
+};
+
+static void take_tasks(struct pool *p, int thread)
+{
+	size_t task;
+
+	while ((task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->ntasks)
+		p->fn(p->ctx, task, thread);
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	struct pool *p = w->pool;
+
+	pthread_mutex_lock(&p->lock);
+	for (;;) {
+		while (!w->called && !p->quit)
+			pthread_cond_wait(&w->wake, &p->lock);
+		if (!w->called)
+			break;
+		w->called = false;
+		pthread_mutex_unlock(&p->lock);
+		take_tasks(p, w->index);
+		pthread_mutex_lock(&p->lock);
+		if (--p->busy == 0)
+			pthread_cond_signal(&p->done);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+struct pool *pool_new(int nthreads, struct err *e)
+{
+	struct pool *p = calloc(1, sizeof(*p));
+	struct worker *w = calloc(nthreads > 1 ? (size_t)nthreads - 1 : 1, sizeof(*w));
+
+	if (!p || !w) {
+		free(p);
+		free(w);
+		err_nomem(e, "threads", sizeof(*p) + (size_t)nthreads * sizeof(*w));
+		return NULL;
+	}
+	p->workers = w;
+	p->nthreads = 1;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->done, NULL);
+	for (int i = 1; i < nthreads; i++) {
+		w = &p->workers[i - 1];
+		w->pool = p;
+		w->index = i;
+		pthread_cond_init(&w->wake, NULL);
+		if (pthread_create(&w->id, NULL, work, w) != 0) {
+			pthread_cond_destroy(&w->wake);
+			pool_free(p);
+			err_set(e, ERR_UNAVAIL, "threads", "cannot start thread %d of %d", i + 1,
+				nthreads);
+			return NULL;
+		}
+		p->nthreads++;
+	}
+	return p;
+}
+
+void pool_free(struct pool *p)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->quit = true;
+	for (int i = 0; i < p->nthreads - 1; i++)
+		pthread_cond_signal(&p->workers[i].wake);
+	pthread_mutex_unlock(&p->lock);
+	for (int i = 0; i < p->nthreads - 1; i++) {
+		pthread_join(p->workers[i].id, NULL);
+		pthread_cond_destroy(&p->workers[i].wake);
+	}
+	pthread_cond_destroy(&p->done);
+	pthread_mutex_destroy(&p->lock);
+	free(p->workers);
+	free(p);
+}
+
+int pool_threads(const struct pool *p)
+{
+	return p->nthreads;
+}
+
+void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, int thread),
+	      void *ctx)
+{
+	size_t helpers = (size_t)p->nthreads - 1;
+
+	if (ntasks == 0)
+		return;
+	if (helpers > ntasks - 1)
+		helpers = ntasks - 1;
+	if (helpers == 0) {
+		for (size_t t = 0; t < ntasks; t++)
+			fn(ctx, t, 0);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	p->fn = fn;
+	p->ctx = ctx;
+	p->ntasks = ntasks;
+	atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+	p->busy = (int)helpers;
+	for (size_t i = 0; i < helpers; i++) {
+		p->workers[i].called = true;
+		pthread_cond_signal(&p->workers[i].wake);
+	}
+	pthread_mutex_unlock(&p->lock);
+
+	take_tasks(p, 0);
+
+	pthread_mutex_lock(&p->lock);
+	while (p->busy > 0)
+		pthread_cond_wait(&p->done, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int pool_cores(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) != 0)
+		return 1;
+	int n = CPU_COUNT(&set);
+	return n > 0 ? n : 1;
+}
