@@ -1,5 +1,5 @@
 # make                              every program into build/bin, its man page into build/man
-# make check                        lint, then every test
+# make check                        lint, then every test; T="lint unit/stream" only those
 # make lint                         the include graph, banned functions, man pages
 # make bench                        the figures of README.md, as ratios measured in one run
 # make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
@@ -33,6 +33,9 @@ UNITS   := $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/*.c)))
 LIBOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c formats/*.c)))
 BINS    := $(PROGS:%=$(BUILD)/bin/%)
 UNITBIN := $(UNITS:%=$(BUILD)/unit/%)
+BENCHES := $(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c)))
+BENCHBIN := $(BENCHES:%=$(BUILD)/bench/%)
+SHIMS   := $(patsubst tests/shim/%.c,$(BUILD)/shim/%.so,$(wildcard tests/shim/*.c))
 MANS    := $(PROGS:%=$(BUILD)/man/man1/%.1) $(patsubst man/%,$(BUILD)/man/man5/%,$(wildcard man/*.5)) \
            $(patsubst man/%,$(BUILD)/man/man7/%,$(wildcard man/*.7))
 DATA    := $(BUILD)/share/quantpipe/calibration.txt
@@ -62,7 +65,7 @@ $(UNITBIN): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libquantpipe.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/man/man1/%.1: $(BUILD)/bin/% man/mkman man/common.body man/%.body
+$(BUILD)/man/man1/%.1: $(BUILD)/bin/% man/mkman man/common.body $(wildcard man/*.body)
 	@mkdir -p $(@D)
 	man/mkman $* man/$*.body man/common.body $(VERSION) $(RELEASED) $< > $@
 
@@ -78,7 +81,36 @@ $(DATA): man/calibration.txt
 	@mkdir -p $(@D)
 	cp $< $@
 
+# The fault shim is preloaded into programs: never instrumented.
+$(BUILD)/shim/%.so: tests/shim/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -std=c11 -Wall -Wextra -fPIC -shared -o $@ $< -ldl
+
+$(BENCHBIN): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libquantpipe.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+check: all unit $(SHIMS)
+	@BUILD='$(BUILD)' SAN='$(SAN)' sh tests/check.sh $(T)
+
+lint: man
+	@SAN='$(SAN)' sh tests/lint.sh $(BUILD)
+
+bench: all $(BENCHBIN)
+	@BUILD='$(BUILD)' sh tests/bench/bench.sh $(T)
+
+install: all
+	install -d $(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man7 $(DATADIR)
+	install -m 755 $(BINS) $(BINDIR)
+	for m in $(MANS:$(BUILD)/man/%=%); do install -m 644 $(BUILD)/man/$$m $(MANDIR)/$$m || exit 1; done
+	install -m 644 $(DATA) man/calibration.README $(DATADIR)
+
+uninstall:
+	$(RM) $(PROGS:%=$(BINDIR)/%) $(MANS:$(BUILD)/man/%=$(MANDIR)/%)
+	$(RM) -r $(DATADIR)
+
 clean:
 	$(RM) -r build
 
--include $(LIBOBJ:.o=.d) $(BINS:$(BUILD)/bin/%=$(BUILD)/bin/%.d) $(UNITS:%=$(BUILD)/tests/unit/%.d)
+-include $(LIBOBJ:.o=.d) $(BINS:=.d) $(UNITS:%=$(BUILD)/tests/unit/%.d) \
+         $(BENCHES:%=$(BUILD)/tests/bench/%.d)
