@@ -1,6 +1,6 @@
 # make                              every program into build/bin, its man page into build/man
 # make check                        lint, then every test; T="lint unit/stream" only those
-# make lint                         the include graph, banned functions, man pages
+# make lint                         rules a script can check: the include graph, banned functions, man pages
 # make bench                        the figures of README.md, as ratios measured in one run
 # make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
 # make install DESTDIR= PREFIX=     programs, man pages, the calibration text
@@ -42,7 +42,7 @@ DATA    := $(BUILD)/share/quantpipe/calibration.txt
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all man unit check lint bench install uninstall clean
+.PHONY: all man unit tests check lint bench install uninstall clean
 all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
@@ -90,7 +90,8 @@ $(BENCHBIN): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libquantpipe.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-check: all unit $(SHIMS)
+tests: unit $(SHIMS)
+check: all tests
 	@BUILD='$(BUILD)' SAN='$(SAN)' sh tests/check.sh $(T)
 
 lint: man
