@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * family_head.c - a model in the header of a stream: keys "family", "config" and "plan"
+ */
+#include <string.h>
+
+#include "lib/data/mp.h"
+#include "lib/data/stream.h"
+#include "lib/model/family.h"
+
+enum kind { LONG, DOUBLE, BOOL, ROPE };
+
+/* The map under "config": every field of struct model_config but model_type, in this order. */
+static const struct field {
+	const char *key;
+	enum kind kind;
+	size_t at;
+} fields[] = {
+#define F(key, kind, name) { key, kind, offsetof(struct model_config, name) }
+	F("hidden_size", LONG, hidden),
+	F("num_hidden_layers", LONG, layers),
+	F("num_attention_heads", LONG, heads),
+	F("num_key_value_heads", LONG, kv_heads),
+	F("head_dim", LONG, head_dim),
+	F("intermediate_size", LONG, ffn),
+	F("vocab_size", LONG, vocab),
+	F("max_position_embeddings", LONG, max_positions),
+	F("norm_eps", DOUBLE, norm_eps),
+	F("rope_type", ROPE, rope),
+	F("rope_theta", DOUBLE, rope_theta),
+	F("rope_factor", DOUBLE, rope_factor),
+	F("rope_low_freq_factor", DOUBLE, rope_low_freq),
+	F("rope_high_freq_factor", DOUBLE, rope_high_freq),
+	F("rope_original_positions", LONG, rope_original_positions),
+	F("tie_word_embeddings", BOOL, tied),
+	F("qkv_bias", BOOL, qkv_bias),
+	F("o_bias", BOOL, o_bias),
+	F("mlp_bias", BOOL, mlp_bias),
+	F("bos_token_id", LONG, bos),
+	F("eos_token_id", LONG, eos),
+#undef F
+};
+enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
+
+static const char *const rope_names[] = {
+	[ROPE_NONE] = "none", [ROPE_PLAIN] = "default", [ROPE_LINEAR] = "linear",
+	[ROPE_LLAMA3] = "llama3",
+};
+enum { N_ROPES = sizeof(rope_names) / sizeof(rope_names[0]) };
+
+static void put_config(struct buf *b, const struct model_config *c)
+{
+	mp_put_map(b, N_FIELDS);
+	for (size_t i = 0; i < N_FIELDS; i++) {
+		const void *at = (const char *)c + fields[i].at;
+
+		mp_put_str(b, fields[i].key);
+		switch (fields[i].kind) {
+		case LONG:
+			mp_put_int(b, *(const long *)at);
+			break;
+		case DOUBLE:
+			mp_put_double(b, *(const double *)at);
+			break;
+		case BOOL:
+			mp_put_bool(b, *(const bool *)at);
+			break;
+		case ROPE:
+			mp_put_str(b, rope_names[*(const enum rope_kind *)at]);
+			break;
+		}
+	}
+}
+
+static void put_plan(struct buf *b, const struct model *m,
+		     enum dtype (*dtype)(void *ctx, enum slot s, long layer), void *ctx)
+{
+	char name[256];
+	int64_t shape[2];
+	size_t n = 0;
+	enum slot s;
+	long layer;
+
+	while (model_nth(m, n, &s, &layer))
+		n++;
+	mp_put_array(b, n);
+	for (size_t i = 0; model_nth(m, i, &s, &layer); i++) {
+		int rank = model_shape(m, s, shape);
+
+		model_tensor_name(m, s, layer, name);
+		mp_put_array(b, 3);
+		mp_put_str(b, name);
+		mp_put_str(b, dtype_name(dtype(ctx, s, layer)));
+		mp_put_array(b, (size_t)rank);
+		for (int k = 0; k < rank; k++)
+			mp_put_int(b, shape[k]);
+	}
+}
+
+int model_to_head(const struct model *m, enum dtype (*dtype)(void *ctx, enum slot s, long layer),
+		  void *ctx, struct record *head, struct err *e)
+{
+	struct buf config = { 0 }, plan = { 0 };
+	int ret = -1;
+
+	put_config(&config, &m->cfg);
+	put_plan(&plan, m, dtype, ctx);
+	if (buf_failed(&config, "config", e) || buf_failed(&plan, "plan", e))
+		goto out;
+	if (plan.n + config.n > STREAM_MAX_HEADER / 2) {
+		/* The rest is for the provenance. */
+		err_set(e, ERR_DATA, "plan", "%zu bytes do not fit a header of at most %u", plan.n,
+			STREAM_MAX_HEADER);
+		goto out;
+	}
+	if (record_set_str(head, "family", m->family->model_type) ||
+	    record_set_raw(head, "config", config.p, config.n) ||
+	    record_set_raw(head, "plan", plan.p, plan.n))
+		err_nomem(e, "stream", plan.n);
+	else
+		ret = 0;
+out:
+	buf_release(&config);
+	buf_release(&plan);
+	return ret;
+}
+
+static bool is_str(const struct mp *v, const char *want)
+{
+	const char *s;
+	size_t n;
+
+	return mp_str(v, &s, &n) && n == strlen(want) && memcmp(s, want, n) == 0;
+}
+
+static bool take_field(const struct field *f, struct model_config *c, const struct mp *v)
+{
+	void *at = (char *)c + f->at;
+	int64_t i;
+
+	switch (f->kind) {
+	case LONG:
+		if (!mp_int(v, &i))
+			return false;
+		*(long *)at = (long)i;
+		return true;
+	case DOUBLE:
+		return mp_double(v, at);
+	case BOOL:
+		return mp_bool(v, at);
+	case ROPE:
+		for (int k = 0; k < N_ROPES; k++)
+			if (is_str(v, rope_names[k])) {
+				*(enum rope_kind *)at = (enum rope_kind)k;
+				return true;
+			}
+		return false;
+	}
+	return false;
+}
+
+/* A key that is missing is 0, which model_init refuses where it matters; a key that is too
+ * much is something the arithmetic of this version does not do. */
+static int take_config(struct model_config *c, const struct mp *map, struct err *e)
+{
+	bool seen[N_FIELDS] = { false };
+	const char *s;
+	size_t n, k;
+
+	if (mp_type_of(map) != MP_MAP)
+		return err_set(e, ERR_DATA, "stream: config", "expected a map");
+	c->bos = c->eos = -1;
+	for (size_t i = 0; i < mp_len(map); i++) {
+		if (!mp_str(mp_key(map, i), &s, &n))
+			return err_set(e, ERR_DATA, "stream: config", "a key is not a string");
+		for (k = 0; k < N_FIELDS && !is_str(mp_key(map, i), fields[k].key); k++)
+			;
+		if (k == N_FIELDS)
+			return err_set(e, ERR_VERSION, "stream: config",
+				       "'%.*s' is not known to this version", n > 64 ? 64 : (int)n,
+				       s);
+		if (seen[k])
+			return err_set(e, ERR_DATA, "stream: config", "%s is there twice",
+				       fields[k].key);
+		seen[k] = true;
+		if (!take_field(&fields[k], c, mp_at(map, i)))
+			return err_set(e, ERR_DATA, "stream: config", "%s has an unusable value",
+				       fields[k].key);
+	}
+	return 0;
+}
+
+int model_from_head(struct model *m, const struct record *head, struct err *e)
+{
+	struct model_config c;
+	struct mp_doc *doc;
+	const void *p;
+	size_t n;
+	int ret;
+
+	memset(&c, 0, sizeof(c));
+	if (record_get_str(head, "family", c.model_type, sizeof(c.model_type)) != 1)
+		return err_set(e, ERR_DATA, "stream", "carries no model (no key 'family')");
+	if (record_get_raw(head, "config", &p, &n) != 1)
+		return err_set(e, ERR_DATA, "stream", "carries no model (no key 'config')");
+	if (mp_parse(&doc, p, n, "stream: config", e))
+		return -1;
+	ret = take_config(&c, mp_root(doc), e);
+	mp_free(doc);
+	return ret ? ret : model_init(m, &c, e);
+}
