@@ -8,11 +8,14 @@
  *     Hd = H + damp mean(diag H) I,   Hd^-1 = U' U,  U upper triangular (eq. 3, Cholesky form)
  *     for j = 0 .. K-1:   q_j = Q(w_j);  e = (w_j - q_j) / U_jj;  w_k -= e U_jk  for k > j
  *
- * Dead columns (H_jj = 0) get H_jj = 1 and weight 0.  act_order processes columns by falling
- * H_jj.  Group parameters: static (fitted on the weights as they came, before any column is
- * processed; required with act_order, so that g_idx stays k / g), else fitted when the group's
- * first column is reached, on the updated weights.  Factorization in f64; the column updates
- * in f32; scales are rounded to their stored type first (quantizer.h).
+ * mean(diag H) is over live columns.  Dead columns (H_jj = 0) get H_jj = 1 and weight 0, also
+ * for the fit of ranges.  act_order processes columns by falling H_jj.  Group parameters: static
+ * (fitted on the weights as they came, before any column is processed; required with act_order,
+ * so that g_idx stays k / g), else fitted when the group's first column is reached, on the
+ * weights with every update up to that column.  Factorization in f64; the column updates in f32;
+ * scales are rounded to their stored type first (quantizer.h).
+ *
+ * The solver works in host memory; of the backend it uses inverse_factor, gemm and the pool.
  */
 #ifndef QP_GPTQ_H
 #define QP_GPTQ_H
@@ -26,34 +29,37 @@ struct gptq_options {
 	bool static_groups;  /* implied by act_order */
 	double damp;         /* 0.01: fraction of mean diag H */
 	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
-	long block;          /* columns a lazy batch, 128 */
+	long block;          /* columns a lazy batch, 128; changes the order of sums only */
 };
 
 struct gptq_result {
 	double damp;         /* used */
 	int damp_raised;     /* how often */
 	long dead;           /* dead columns */
-	double rel_err;      /* tr (W-Q) H (W-Q)' / tr W H W', with H undamped and W as it came */
+	double energy;       /* tr (W-Q) H (W-Q)', with H undamped and W as it came */
 	double seconds;
 };
 
-/* A factorized Hessian, shared by the linears that read one edge. */
+/* A factorized Hessian, shared by the linears that read one edge, and the solver's scratch. */
 struct gptq_hessian;
 
-/* tri: packed upper triangle, F32 sums (block.h), width k.  ERR_DATA if it has a negative or
- * non-finite diagonal, or is not positive definite with the damping allowed:
+/* tri: packed upper triangle, F32 sums (block.h), width k; kept by reference until the next call.
+ * *h is made if it is NULL, else reused with its memory.  ERR_DATA if tri has a negative or
+ * non-finite diagonal, is zero, or is not positive definite with the damping allowed:
  * "H is not positive definite with damp 0.01 (smallest pivot -3e-07 at 112); try --damp=0.05". */
 int gptq_hessian_new(struct gptq_hessian **h, struct backend *be, const float *tri, size_t k,
 		     const struct gptq_options *opt, const char *where, struct err *e) MUST_USE;
 void gptq_hessian_free(struct gptq_hessian *h);
 
-/* w [rows, k] in: weights; out: dequantized. */
+/* w [rows, k] in: weights; out: dequantized.  The energy comes from the solve itself: the sum of
+ * all e^2 is tr (W-Q) Hd (W-Q)', less the damping's part. */
 int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
 		  size_t rows, const struct gptq_options *opt, const char *where,
 		  struct err *e) MUST_USE;
 
-/* tr D H D' for D [rows, k], H packed upper triangle: the squared output error. */
+/* tr D H D' for D [rows, k], H packed upper triangle: the squared output of D summed over the
+ * tokens in H.  N K^2 operations in f32, f64 across; scratch of 512 (2 k + 256) floats. */
 int output_energy(struct backend *be, const float *d, size_t rows, size_t k, const float *tri,
-		  double *energy, struct err *e);
+		  double *energy, struct err *e) MUST_USE;
 
 #endif

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 size_t pack_row_bytes(size_t cols, int bits);
-/* -1 if a code does not fit: *bad is its index. */
+/* dst may be codes.  -1 if a code does not fit: *bad is its index, dst is untouched. */
 int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int bits,
 	       size_t *bad);
 void unpack_codes(uint8_t *codes, const uint8_t *src, size_t rows, size_t cols, int bits);

@@ -7,8 +7,10 @@
  * round is half to even.  Symmetric: z = 2^(b-1) and s = absmax / ((2^b - 1) / 2), the rule of
  * compressed-tensors and of GPTQ's code: the grid reaches from -absmax - s/2 to absmax - s/2.
  * Asymmetric: m = min(w, 0), M = max(w, 0), s = (M - m) / (2^b - 1), z = clamp(round(-m / s)).
- * A group of zeros gets s = 1.  s is rounded to the type it will be stored in (F16 unless asked
- * otherwise) before any code is computed: what is stored is what was used.
+ * A group of zeros gets s = 1.  s is computed in f64 and rounded to the type it will be stored
+ * in (F16 unless asked otherwise) before z or any code is computed: what is stored is what was
+ * used.  A scale below that type's smallest number is that number; one above its largest is
+ * infinite, and the quantizers refuse it (ERR_DATA).
  *
  * mse: the range is shrunk by p = 1 - i / 100, i = 0 .. 79, to the p with the least
  * sum |w - w~|^2.4 (Frantar et al., GPTQ, quant.py: norm 2.4, grid 100, maxshrink 0.8).
@@ -23,6 +25,8 @@
 #include "lib/base/err.h"
 #include "lib/data/dtype.h"
 
+struct pool;
+
 struct quantizer {
 	int bits;            /* 2 .. 8 */
 	bool sym;
@@ -36,33 +40,49 @@ struct quantized {
 	size_t rows, cols, groups, group; /* group: columns in each */
 	int bits;
 	bool sym;
+	bool per_tensor;     /* all rows share one scale and zero: stored as [1, 1] */
 	uint8_t *codes;      /* [rows, cols] */
 	float *scale;        /* [rows, groups], already rounded to scale_dtype */
 	uint8_t *zero;       /* [rows, groups]; sym: all 2^(b-1) */
+	size_t cap, cap_groups;
 };
 
-/* ERR_DATA when group does not divide cols: says which sizes work ("2, 4, ... 64, 128"). */
+/* ERR_DATA when group does not divide cols: says which sizes work ("1, 2, 4, ... 64, 128"). */
 int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, size_t *groups,
-		     size_t *group, struct err *e);
-/* Allocate (or reuse) the arrays for [rows, cols]. */
+		     size_t *group, struct err *e) MUST_USE;
+/* Allocate (or reuse) the arrays for [rows, cols]; zero-initialise z before the first. */
 int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
-		   const char *where, struct err *e);
+		   const char *where, struct err *e) MUST_USE;
 void quantized_release(struct quantized *z);
 
 /* Scale and zero of n weights at stride ld between them (group params for one row). */
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
 		   float *scale, uint8_t *zero);
-/* Per-tensor: one range over [rows, cols]. */
-void quantizer_fit_tensor(const struct quantizer *q, const float *w, size_t n, float *scale,
-			  uint8_t *zero);
+/* Scale and zero of every group of w [rows, cols], into z (quantized_init first).  Rows run in
+ * parallel; per tensor one range serves all.  ERR_DATA when a weight is not finite (named by row
+ * and column) or a scale does not fit its type. */
+int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
+		      struct pool *pool, const char *where, struct err *e) MUST_USE;
+/* ERR_DATA naming the first row and group whose scale does not fit q->scale_dtype. */
+int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
+			   const char *where, struct err *e) MUST_USE;
 
 static inline float dequantize(int code, int zero, float scale)
 {
 	return scale * (float)(code - zero);
 }
 
+/* x to the nearest integer, half to even, for |x| <= 2^22, in the default rounding mode: a sum
+ * and a difference, which vectorise on every machine where rintf may be a call. */
+static inline float round_even(float x)
+{
+	return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
 /* The code of w; half to even, and no overflow for any finite w. */
 int quantize(float w, float scale, int zero, int bits);
+/* The codes of n weights that share a scale and a zero. */
+void quantize_run(uint8_t *code, const float *w, size_t n, float scale, int zero, int bits);
 
 /* w~ of all codes, [rows, cols]. */
 void quantized_dequantize(const struct quantized *z, float *w);

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gptq_solve.c - the columns of one linear, quantized one after the other (gptq.h)
+ *
+ * W lies transposed, [K][N], so that a column is a vector over rows.  Columns come in blocks;
+ * a block first takes the errors of all columns before it by matrix products (left-looking, two
+ * levels: blocks in a panel, panels in the matrix), then each tile of rows solves it alone in a
+ * buffer that stays in the first-level cache.  There columns go by eights: the eight take the
+ * errors of the block's columns before them together, which is what the time goes into
+ * (update_*), then one after the other.  Errors replace the weights they came from.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "lib/base/pool.h"
+#include "lib/method/gptq_solve.h"
+
+#define ROWS 32   /* of a tile */
+#define EIGHT 8
+#define PANEL 4   /* blocks */
+
+typedef void (*update_fn)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
+
+struct solve {
+	struct gptq_hessian *h;
+	struct quantized *z;
+	const struct quantizer *q;
+	update_fn update;
+	const float *src;      /* w as it came, [rows, k] */
+	float *dst;            /* the same memory: dequantized at the end */
+	float *scale, *zero;   /* [groups, np] */
+	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 */
+	float *buf;            /* [threads][block][ROWS] */
+	uint8_t *code;         /* [threads][block][ROWS] */
+	size_t np, block;
+	size_t fit;            /* columns of a group fitted inside a block; 0: fitted before */
+	size_t c0, c1;         /* the block at hand */
+};
+
+/*
+ * t[c .. c+7] -= sum over j in [j0, j1) of L[c .. c+7][j] e_j, each of them ROWS floats, e_j
+ * in t[j].  l points at L[c][first column of the block].  Products are not fused with sums, so
+ * that every machine gets the same bits.
+ */
+#define DEFINE_UPDATE(name, attribute, bytes)                                                      \
+	typedef float name##_vec __attribute__((vector_size(bytes), aligned(4), may_alias));       \
+	attribute static void name(float *t, size_t c, size_t j0, size_t j1, const float *l,       \
+				   size_t ld)                                                      \
+	{                                                                                          \
+		for (size_t r = 0; r < ROWS; r += (bytes) / sizeof(float)) {                       \
+			name##_vec acc[EIGHT];                                                     \
+                                                                                                   \
+			for (int i = 0; i < EIGHT; i++)                                            \
+				acc[i] = *(name##_vec *)(t + (c + (size_t)i) * ROWS + r);          \
+			for (size_t j = j0; j < j1; j++) {                                         \
+				name##_vec e = *(name##_vec *)(t + j * ROWS + r);                  \
+                                                                                                   \
+				for (int i = 0; i < EIGHT; i++)                                    \
+					acc[i] -= e * l[(size_t)i * ld + j];                       \
+			}                                                                          \
+			for (int i = 0; i < EIGHT; i++)                                            \
+				*(name##_vec *)(t + (c + (size_t)i) * ROWS + r) = acc[i];          \
+		}                                                                                  \
+	}
+
+DEFINE_UPDATE(update_plain, , 16)
+#if defined(__x86_64__)
+DEFINE_UPDATE(update_avx2, __attribute__((target("avx2"))), 32)
+DEFINE_UPDATE(update_avx512, __attribute__((target("avx512f"))), 64)
+#endif
+
+static update_fn choose_update(void)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx512f"))
+		return update_avx512;
+	if (__builtin_cpu_supports("avx2"))
+		return update_avx2;
+#endif
+	return update_plain;
+}
+
+/* The same for n < 8 columns. */
+static void update_few(float *t, size_t c, size_t n, size_t j0, size_t j1, const float *l,
+		       size_t ld)
+{
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = j0; j < j1; j++)
+			for (size_t r = 0; r < ROWS; r++)
+				t[(c + i) * ROWS + r] -= t[j * ROWS + r] * l[i * ld + j];
+}
+
+/* Row j of L from the block's first column on. */
+static const float *row_of_l(const struct solve *s, size_t j)
+{
+	return (const float *)s->h->factor + j * 2 * s->h->k + s->c0;
+}
+
+static void update_columns(const struct solve *s, float *t, size_t c, size_t n, size_t j0,
+			   size_t j1)
+{
+	size_t ld = 2 * s->h->k;
+
+	if (j0 == j1)
+		return;
+	for (; n >= EIGHT; c += EIGHT, n -= EIGHT)
+		s->update(t, c, j0, j1, row_of_l(s, s->c0 + c), ld);
+	if (n)
+		update_few(t, c, n, j0, j1, row_of_l(s, s->c0 + c), ld);
+}
+
+/* Quantize column c of the block: its code, and its error in its place. */
+static void quantize_column(const struct solve *s, float *w, uint8_t *code, size_t c, size_t row,
+			    double *loss)
+{
+	size_t g = s->h->perm[s->c0 + c] / s->z->group;
+	const float *scale = s->scale + g * s->np + row, *zero = s->zero + g * s->np + row;
+	float top = (float)((1 << s->z->bits) - 1), inv = (float)(1 / s->h->diag[s->c0 + c]);
+
+	for (size_t r = 0; r < ROWS; r++) {
+		float t = w[r] / scale[r], err;
+
+		t = t < -zero[r] ? -zero[r] : t;
+		t = t > top - zero[r] ? top - zero[r] : t;
+		t = round_even(t);
+		code[r] = (uint8_t)(int)(t + zero[r]);
+		err = (w[r] - scale[r] * t) * inv;
+		w[r] = err;
+		loss[r] += (double)err * err;
+	}
+}
+
+/* Columns [c, c + n) of the buffer, all errors before j0 = c already taken. */
+static void solve_run(const struct solve *s, float *t, uint8_t *code, size_t c, size_t n,
+		      size_t row, double *loss)
+{
+	for (size_t at = c; at < c + n; at += EIGHT) {
+		size_t m = c + n - at < EIGHT ? c + n - at : EIGHT;
+
+		update_columns(s, t, at, m, c, at);
+		for (size_t i = 0; i < m; i++) {
+			if (i)
+				update_few(t, at + i, 1, at, at + i,
+					   row_of_l(s, s->c0 + at + i), 0);
+			quantize_column(s, t + (at + i) * ROWS, code + (at + i) * ROWS, at + i, row,
+					loss);
+		}
+	}
+}
+
+/* Scale and zero of the group whose n columns lie in t, a row at a time. */
+static void fit_group(const struct solve *s, const float *t, size_t stride, size_t n, size_t g,
+		      size_t row, size_t rows)
+{
+	for (size_t r = 0; r < rows; r++) {
+		uint8_t zero;
+
+		quantizer_fit(s->q, t + r, n, stride, &s->scale[g * s->np + row + r], &zero);
+		s->zero[g * s->np + row + r] = zero;
+	}
+}
+
+static void solve_tile(void *ctx, size_t tile, int thread)
+{
+	const struct solve *s = ctx;
+	size_t n = s->c1 - s->c0, row = tile * ROWS, k = s->h->k;
+	size_t rows = s->z->rows - row < ROWS ? s->z->rows - row : ROWS;
+	size_t run = s->fit ? s->fit : n;
+	float *t = s->buf + (size_t)thread * s->block * ROWS;
+	uint8_t *code = s->code + (size_t)thread * s->block * ROWS;
+	double loss[ROWS] = { 0 };
+
+	for (size_t c = 0; c < n; c++)
+		memcpy(t + c * ROWS, s->h->w + (s->c0 + c) * s->np + row, ROWS * sizeof(*t));
+	for (size_t c = 0; c < n; c += run) {
+		update_columns(s, t, c, run, 0, c);
+		if (s->fit)
+			fit_group(s, t + c * ROWS, ROWS, run, (s->c0 + c) / run, row, rows);
+		solve_run(s, t, code, c, run, row, loss);
+	}
+	for (size_t c = 0; c < n; c++)
+		memcpy(s->h->w + (s->c0 + c) * s->np + row, t + c * ROWS, ROWS * sizeof(*t));
+	for (size_t r = 0; r < rows; r++) {
+		uint8_t *dst = s->z->codes + (row + r) * k;
+
+		for (size_t c = 0; c < n; c++)
+			dst[s->h->perm[s->c0 + c]] = code[c * ROWS + r];
+		s->loss[tile] += loss[r];
+	}
+}
+
+/* A group wider than a block, whose columns have taken every error before them. */
+static void fit_wide_tile(void *ctx, size_t tile, int thread)
+{
+	const struct solve *s = ctx;
+	size_t row = tile * ROWS, left = s->z->rows - row;
+
+	(void)thread;
+	fit_group(s, s->h->w + s->c0 * s->np + row, s->np, s->z->group, s->c0 / s->z->group, row,
+		  left < ROWS ? left : ROWS);
+}
+
+/* Rows of a tile into h->w, transposed and in order; dead columns become zero. */
+static void load_tile(void *ctx, size_t tile, int thread)
+{
+	const struct solve *s = ctx;
+	const struct gptq_hessian *h = s->h;
+	size_t row = tile * ROWS, left = s->z->rows - row, rows = left < ROWS ? left : ROWS;
+
+	(void)thread;
+	for (size_t j = 0; j < h->k; j++) {
+		float *dst = h->w + j * s->np + row;
+		const float *src = s->src + row * h->k + h->perm[j];
+
+		for (size_t r = 0; r < rows; r++)
+			dst[r] = src[r * h->k];
+		for (size_t r = rows; r < ROWS; r++)
+			dst[r] = 0;
+	}
+}
+
+/* Scales and zeros between [rows, groups] and the solver's [groups, padded rows]. */
+static void spread_params(const struct solve *s)
+{
+	const struct quantized *z = s->z;
+
+	for (size_t i = 0; i < z->groups * s->np; i++) {
+		s->scale[i] = 1;
+		s->zero[i] = 0;
+	}
+	for (size_t r = 0; r < z->rows; r++)
+		for (size_t g = 0; g < z->groups; g++) {
+			s->scale[g * s->np + r] = z->scale[r * z->groups + g];
+			s->zero[g * s->np + r] = z->zero[r * z->groups + g];
+		}
+}
+
+static void gather_params(const struct solve *s)
+{
+	const struct quantized *z = s->z;
+
+	for (size_t r = 0; r < z->rows; r++)
+		for (size_t g = 0; g < z->groups; g++) {
+			z->scale[r * z->groups + g] = s->scale[g * s->np + r];
+			z->zero[r * z->groups + g] = (uint8_t)s->zero[g * s->np + r];
+		}
+}
+
+/* dst = w - q for the tile's rows, and its squares. */
+static void subtract_tile(void *ctx, size_t tile, int thread)
+{
+	const struct solve *s = ctx;
+	const struct quantized *z = s->z;
+	size_t row = tile * ROWS, end = row + ROWS < z->rows ? row + ROWS : z->rows;
+	double sum = 0;
+
+	(void)thread;
+	for (; row < end; row++)
+		for (size_t j = 0; j < z->cols; j++) {
+			size_t g = row * z->groups + j / z->group, at = row * z->cols + j;
+
+			s->dst[at] -= dequantize(z->codes[at], z->zero[g], z->scale[g]);
+			sum += (double)s->dst[at] * s->dst[at];
+		}
+	s->dist[tile] = sum;
+}
+
+static int reserve_floats(float **p, size_t *cap, size_t n, const char *where, struct err *e)
+{
+	if (n <= *cap)
+		return 0;
+	free(*p);
+	*cap = 0;
+	if (!(*p = aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64)))
+		return err_nomem(e, where, n * sizeof(float));
+	*cap = n;
+	return 0;
+}
+
+/* Columns [c0, c1) take the errors of [j0, c0). */
+static int take_errors(const struct solve *s, size_t c0, size_t c1, size_t j0, struct err *e)
+{
+	struct gptq_hessian *h = s->h;
+
+	if (j0 == c0)
+		return 0;
+	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, c0 - j0, -1,
+				(float *)h->factor + c0 * 2 * h->k + j0, 2 * h->k,
+				h->w + j0 * s->np, s->np, 1, h->w + c0 * s->np, s->np, e);
+}
+
+static int solve_columns(struct solve *s, const struct gptq_options *opt, struct err *e)
+{
+	size_t k = s->h->k, g = s->z->group, block = s->block, tiles = s->np / ROWS;
+	bool moving = !opt->act_order && !opt->static_groups && s->z->groups > 1;
+	bool wide = moving && g > block;
+	size_t panel = wide ? g : PANEL * block;
+
+	s->fit = moving && !wide ? g : 0;
+	for (size_t p = 0; p < k; p += panel) {
+		size_t end = p + panel < k ? p + panel : k;
+
+		if (take_errors(s, p, end, 0, e) < 0)
+			return -1;
+		if (wide) {
+			s->c0 = p;
+			pool_run(s->h->be->pool, tiles, fit_wide_tile, s);
+		}
+		for (size_t c = p; c < end; c += block) {
+			s->c0 = c;
+			s->c1 = c + block < end ? c + block : end;
+			if (take_errors(s, c, s->c1, p, e) < 0)
+				return -1;
+			pool_run(s->h->be->pool, tiles, solve_tile, s);
+		}
+	}
+	return 0;
+}
+
+static double seconds_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Scratch, parameters and transposed weights. */
+static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_options *opt,
+		   const char *where, struct err *e)
+{
+	struct gptq_hessian *h = s->h;
+	size_t k = h->k, np = (rows + ROWS - 1) / ROWS * ROWS, tiles = np / ROWS;
+	size_t threads = (size_t)pool_threads(h->be->pool);
+	int64_t bad = f32_first_nonfinite(w, rows * k);
+
+	if (bad >= 0)
+		return err_set(e, ERR_DATA, where, "value at row %zu column %zu is not finite",
+			       (size_t)bad / k, (size_t)bad % k);
+	if (quantized_init(s->z, &opt->q, rows, k, where, e) < 0)
+		return -1;
+	s->block = opt->block > 0 ? (size_t)opt->block : 128;
+	/* A group fitted on the way must not lie across two blocks. */
+	if (s->z->group < s->block)
+		s->block -= s->block % s->z->group;
+	s->np = np;
+	if (reserve_floats(&h->w, &h->cap_w, k * np, where, e) < 0 ||
+	    reserve_floats(&h->params, &h->cap_params, 2 * s->z->groups * np, where, e) < 0)
+		return -1;
+	s->scale = h->params;
+	s->zero = h->params + s->z->groups * np;
+	s->loss = calloc(2 * tiles, sizeof(*s->loss));
+	s->dist = s->loss + tiles;
+	s->buf = aligned_alloc(64, threads * s->block * ROWS * sizeof(*s->buf));
+	s->code = malloc(threads * s->block * ROWS);
+	if (!s->loss || !s->buf || !s->code)
+		return err_nomem(e, where, threads * s->block * ROWS * sizeof(*s->buf));
+	for (size_t j = 0; h->n_dead && j < k; j++)
+		for (size_t r = 0; h->dead[j] && r < rows; r++)
+			w[r * k + j] = 0;
+	s->src = s->dst = w;
+	pool_run(h->be->pool, tiles, load_tile, s);
+	if (quantizer_fit_all(s->z, &opt->q, w, h->be->pool, where, e) < 0)
+		return -1;
+	spread_params(s);
+	return 0;
+}
+
+/* Dequantized weights, and the error's energy under H without damping. */
+static int finish(struct solve *s, struct gptq_result *res, const char *where, struct err *e)
+{
+	struct gptq_hessian *h = s->h;
+	size_t tiles = s->np / ROWS;
+	double loss = 0, dist = 0;
+
+	gather_params(s);
+	if (quantized_check_scales(s->z, s->q, where, e) < 0)
+		return -1;
+	pool_run(h->be->pool, tiles, subtract_tile, s);
+	for (size_t t = 0; t < tiles; t++) {
+		loss += s->loss[t];
+		dist += s->dist[t];
+	}
+	if (!isfinite(loss))
+		return err_set(e, ERR_DATA, where, "the solve overflows: weights or H are too large");
+	res->damp = h->damp;
+	res->damp_raised = h->damp_raised;
+	res->dead = (long)h->n_dead;
+	res->energy = loss - h->damp * h->mean * dist;
+	/* Where the damping is nearly all of it the difference has no digits left. */
+	if (res->energy < 0.01 * loss &&
+	    output_energy(h->be, s->dst, s->z->rows, h->k, h->tri, &res->energy, e) < 0)
+		return -1;
+	quantized_dequantize(s->z, s->dst);
+	return 0;
+}
+
+int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
+		  size_t rows, const struct gptq_options *opt, const char *where, struct err *e)
+{
+	struct solve s = { .h = h, .z = z, .q = &opt->q, .update = choose_update() };
+	double start = seconds_now();
+	int r = -1;
+
+	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, opt, e) == 0)
+		r = finish(&s, res, where, e);
+	free(s.loss);
+	free(s.buf);
+	free(s.code);
+	res->seconds = seconds_now() - start;
+	return r;
+}

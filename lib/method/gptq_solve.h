@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gptq_solve.h - what gptq.c and gptq_solve.c share: the factor and the scratch
+ */
+#ifndef QP_GPTQ_SOLVE_H
+#define QP_GPTQ_SOLVE_H
+
+#include "lib/method/gptq.h"
+
+struct gptq_hessian {
+	struct backend *be;
+	const float *tri;    /* the caller's */
+	size_t k, cap;
+	double *factor;      /* [k, k] f64; once factorized its lower triangle holds L = U', strictly
+			      * lower, f32, row j from float 2 j k on */
+	double *diag;        /* [k] U_jj */
+	size_t *perm;        /* [k] column processed j-th */
+	bool *dead;          /* [k] by column, not by order */
+	size_t n_dead;
+	double mean;         /* of the live diagonal */
+	double damp;
+	int damp_raised;
+
+	/* scratch of the solver, kept from linear to linear */
+	float *w;            /* [k, padded rows]: weights, then errors, in order of processing */
+	float *params;       /* scale and zero, each [groups, padded rows] */
+	size_t cap_w, cap_params;
+};
+
+#endif

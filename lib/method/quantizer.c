@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * quantizer.c - ranges, codes, and what they stand for (quantizer.h)
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/pool.h"
+#include "lib/method/quantizer.h"
+
+#define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
+#define MSE_CHUNK 512     /* weights in cache at a time */
+
+/* "1, 2, 4, 8" into buf; what does not fit is cut with dots. */
+static void list_divisors(size_t n, char *buf, size_t cap)
+{
+	size_t len = 0;
+
+	buf[0] = '\0';
+	for (size_t d = 1; d <= n; d++) {
+		int w;
+
+		if (n % d)
+			continue;
+		w = snprintf(buf + len, cap - len, "%s%zu", len ? ", " : "", d);
+		if (w < 0 || len + (size_t)w + 6 > cap) {
+			snprintf(buf + len, cap - len, ", ...");
+			return;
+		}
+		len += (size_t)w;
+	}
+}
+
+int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, size_t *groups,
+		     size_t *group, struct err *e)
+{
+	size_t g = q->group > 0 ? (size_t)q->group : cols;
+	char sizes[320];
+
+	if (!cols || cols % g) {
+		list_divisors(cols, sizes, sizeof(sizes));
+		return err_set(e, ERR_DATA, where, "groups of %zu do not divide %zu columns; "
+			       "sizes that do: %s, or -1 (a row)", g, cols, sizes);
+	}
+	*group = g;
+	*groups = cols / g;
+	return 0;
+}
+
+int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
+		   const char *where, struct err *e)
+{
+	size_t groups, group, n = rows * cols;
+
+	if (quantizer_groups(q, cols, where, &groups, &group, e) < 0)
+		return -1;
+	if (n > z->cap) {
+		free(z->codes);
+		z->cap = 0;
+		if (!(z->codes = malloc(n)))
+			return err_nomem(e, where, n);
+		z->cap = n;
+	}
+	n = rows * groups;
+	if (n > z->cap_groups) {
+		free(z->scale);
+		free(z->zero);
+		z->cap_groups = 0;
+		z->scale = malloc(n * sizeof(*z->scale));
+		z->zero = malloc(n);
+		if (!z->scale || !z->zero)
+			return err_nomem(e, where, n * (sizeof(*z->scale) + 1));
+		z->cap_groups = n;
+	}
+	z->rows = rows;
+	z->cols = cols;
+	z->groups = groups;
+	z->group = group;
+	z->bits = q->bits;
+	z->sym = q->sym;
+	z->per_tensor = q->group == 0;
+	return 0;
+}
+
+void quantized_release(struct quantized *z)
+{
+	free(z->codes);
+	free(z->scale);
+	free(z->zero);
+	memset(z, 0, sizeof(*z));
+}
+
+/* s in the type it will be stored in: positive, or infinite when it is too large. */
+static float round_scale(double s, enum dtype t)
+{
+	float f = (float)s;
+
+	switch (t) {
+	case DT_F16:
+		f = f16_to_f32(f32_to_f16(f));
+		return f > 0 ? f : 0x1p-24f;
+	case DT_BF16:
+		f = bf16_to_f32(f32_to_bf16(f));
+		return f > 0 ? f : 0x1p-133f;
+	default:
+		return f > 0 ? f : 0x1p-149f;
+	}
+}
+
+/* Scale and zero of the range [lo, hi], lo <= 0 <= hi. */
+static void range_params(const struct quantizer *q, double lo, double hi, float *scale,
+			 uint8_t *zero)
+{
+	double top = (1 << q->bits) - 1, z;
+
+	if (q->sym) {
+		double a = -lo > hi ? -lo : hi;
+
+		*zero = (uint8_t)(1 << (q->bits - 1));
+		*scale = a > 0 ? round_scale(a / (top / 2), q->scale_dtype) : 1;
+		return;
+	}
+	if (lo == 0 && hi == 0) {
+		*scale = 1;
+		*zero = 0;
+		return;
+	}
+	*scale = round_scale((hi - lo) / top, q->scale_dtype);
+	z = rint(-lo / *scale);
+	*zero = (uint8_t)(z > top ? top : z);
+}
+
+/* Minimum (at most 0) and maximum (at least 0), in lanes that the compiler can vectorise. */
+static void find_range(const float *w, size_t n, size_t stride, double *lo, double *hi)
+{
+	float l[8] = { 0 }, h[8] = { 0 };
+	size_t i = 0;
+
+	if (stride == 1)
+		for (; i + 8 <= n; i += 8)
+			for (int c = 0; c < 8; c++) {
+				float x = w[i + (size_t)c];
+
+				l[c] = x < l[c] ? x : l[c];
+				h[c] = x > h[c] ? x : h[c];
+			}
+	for (; i < n; i++) {
+		float x = w[i * stride];
+
+		l[0] = x < l[0] ? x : l[0];
+		h[0] = x > h[0] ? x : h[0];
+	}
+	for (int c = 1; c < 8; c++) {
+		l[0] = l[c] < l[0] ? l[c] : l[0];
+		h[0] = h[c] > h[0] ? h[c] : h[0];
+	}
+	*lo = l[0];
+	*hi = h[0];
+}
+
+/*
+ * |x|^2.4 = y^2 r^4 with y = x^2 and r = y^(-1/5) by Newton's iteration r (6 - y r^5) / 5,
+ * which has no division and no call.  The start, from the exponent's bits, is within 4 %; two
+ * steps leave 1e-5, three the rounding of f32.
+ */
+static inline float pow24(float x)
+{
+	float y = x * x, r, r2;
+	uint32_t bits;
+
+	memcpy(&bits, &y, sizeof(bits));
+	bits = 0x4c2b0000u - bits / 5;
+	memcpy(&r, &bits, sizeof(r));
+	for (int i = 0; i < 3; i++) {
+		r2 = r * r;
+		r = r * (1.2f - 0.2f * (y * r2) * (r2 * r));
+	}
+	r2 = r * r;
+	return (y * r2) * (y * r2);
+}
+
+/* sum |w - w~|^2.4 of n adjacent weights, in units of unit. */
+static double power_loss(const float *w, size_t n, float scale, int zero, int bits, float unit)
+{
+	float lo = (float)-zero, hi = (float)((1 << bits) - 1 - zero), inv = 1 / unit;
+	float lane[8] = { 0 };
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i += 8) {
+		for (size_t c = 0; c < 8; c++) {
+			float x = w[i + c], t = x / scale;
+
+			t = t < lo ? lo : t;
+			t = t > hi ? hi : t;
+			lane[c] += pow24((x - scale * round_even(t)) * inv);
+		}
+	}
+	for (size_t c = 0; c < 8; c++)
+		sum += lane[c];
+	return sum;
+}
+
+/* Shrink [lo, hi] to where the loss is least; the first of equals. */
+static void mse_params(const struct quantizer *q, const float *w, size_t n, size_t stride,
+		       double lo, double hi, float *scale, uint8_t *zero)
+{
+	float s[MSE_STEPS], buf[MSE_CHUNK], unit;
+	double loss[MSE_STEPS] = { 0 };
+	uint8_t z[MSE_STEPS];
+	int best = 0;
+
+	for (int i = 0; i < MSE_STEPS; i++)
+		range_params(q, (1 - i / 100.0) * lo, (1 - i / 100.0) * hi, &s[i], &z[i]);
+	unit = s[0];
+	for (size_t at = 0; at < n; at += MSE_CHUNK) {
+		size_t m = n - at < MSE_CHUNK ? n - at : MSE_CHUNK;
+
+		/* Zeros have no error: they fill the last vector. */
+		for (size_t i = 0; i < m; i++)
+			buf[i] = w[(at + i) * stride];
+		for (size_t i = m; i < (m + 7) / 8 * 8; i++)
+			buf[i] = 0;
+		for (int i = 0; i < MSE_STEPS; i++)
+			loss[i] += power_loss(buf, m, s[i], z[i], q->bits, unit);
+	}
+	for (int i = 1; i < MSE_STEPS; i++)
+		if (loss[i] < loss[best])
+			best = i;
+	*scale = s[best];
+	*zero = z[best];
+}
+
+void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
+		   float *scale, uint8_t *zero)
+{
+	double lo, hi;
+
+	find_range(w, n, stride, &lo, &hi);
+	range_params(q, lo, hi, scale, zero);
+	if (q->mse && (lo < 0 || hi > 0) && isfinite(*scale))
+		mse_params(q, w, n, stride, lo, hi, scale, zero);
+}
+
+struct fit_ctx {
+	struct quantized *z;
+	const struct quantizer *q;
+	const float *w;
+};
+
+static void fit_row(void *ctx, size_t row, int thread)
+{
+	const struct fit_ctx *f = ctx;
+	struct quantized *z = f->z;
+
+	(void)thread;
+	for (size_t g = 0; g < z->groups; g++)
+		quantizer_fit(f->q, f->w + row * z->cols + g * z->group, z->group, 1,
+			      &z->scale[row * z->groups + g], &z->zero[row * z->groups + g]);
+}
+
+int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
+			   const char *where, struct err *e)
+{
+	int64_t bad = f32_first_nonfinite(z->scale, z->rows * z->groups);
+
+	if (bad < 0)
+		return 0;
+	return err_set(e, ERR_DATA, where, "the scale of row %zu, group %zu does not fit %s%s",
+		       (size_t)bad / z->groups, (size_t)bad % z->groups,
+		       dtype_name(q->scale_dtype),
+		       q->scale_dtype == DT_F16 ? "; try --scale-dtype=f32" : "");
+}
+
+int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
+		      struct pool *pool, const char *where, struct err *e)
+{
+	struct fit_ctx f = { .z = z, .q = q, .w = w };
+	int64_t bad = f32_first_nonfinite(w, z->rows * z->cols);
+
+	if (bad >= 0)
+		return err_set(e, ERR_DATA, where, "value at row %zu column %zu is not finite",
+			       (size_t)bad / z->cols, (size_t)bad % z->cols);
+	if (z->per_tensor) {
+		float scale;
+		uint8_t zero;
+
+		quantizer_fit(q, w, z->rows * z->cols, 1, &scale, &zero);
+		for (size_t r = 0; r < z->rows; r++) {
+			z->scale[r] = scale;
+			z->zero[r] = zero;
+		}
+	} else {
+		pool_run(pool, z->rows, fit_row, &f);
+	}
+	return quantized_check_scales(z, q, where, e);
+}
+
+int quantize(float w, float scale, int zero, int bits)
+{
+	uint8_t code;
+
+	quantize_run(&code, &w, 1, scale, zero, bits);
+	return code;
+}
+
+void quantize_run(uint8_t *code, const float *w, size_t n, float scale, int zero, int bits)
+{
+	float lo = (float)-zero, hi = (float)((1 << bits) - 1 - zero), z = (float)zero;
+
+	/* Clamped before it is rounded: the bounds are integers, so that the code is the same,
+	 * and nothing is too large for round_even. */
+	for (size_t i = 0; i < n; i++) {
+		float t = w[i] / scale;
+
+		t = t < lo ? lo : t;
+		t = t > hi ? hi : t;
+		code[i] = (uint8_t)(int)(round_even(t) + z);
+	}
+}
+
+void quantized_dequantize(const struct quantized *z, float *w)
+{
+	const uint8_t *code = z->codes;
+
+	for (size_t r = 0; r < z->rows; r++)
+		for (size_t g = 0; g < z->groups; g++) {
+			float s = z->scale[r * z->groups + g];
+			int zero = z->zero[r * z->groups + g];
+
+			for (size_t j = 0; j < z->group; j++)
+				*w++ = dequantize(*code++, zero, s);
+		}
+}
