@@ -30,6 +30,9 @@ struct block {
 	long layer;      /* -1 before the first */
 	struct item *items;
 	size_t n, cap;
+	struct record begin, end; /* "block" and "block-end" as they came */
+	struct spare *spare;      /* buffers of the block before, by what they held */
+	size_t n_spare, cap_spare;
 };
 
 /*
@@ -55,8 +58,18 @@ struct item *block_stat(struct block *b, enum edge e, enum stat s);
 /* A new item after the last of the same slot or edge; data is allocated, not cleared.  The
  * pointer is good until the next item is added. */
 struct item *block_add(struct block *b, const struct record *rec, struct err *e);
+/* Remove every statistic. */
+int block_drop_stats(struct block *b, struct err *e);
 /* A new note, kind being its key "kind". */
 struct item *block_note(struct block *b, const char *name, const char *kind, struct err *e);
+
+/*
+ * A tensor outside the blocks (embedding, final norm, head): its payload, held to the model's
+ * table and finite like those of a block.  it: zeroed, or used before (its buffer is reused).
+ */
+int item_read(struct item *it, const struct model *m, struct stream_in *in,
+	      const struct record *rec, struct err *e) MUST_USE;
+void item_release(struct item *it);
 
 /*
  * The f32 weight of a linear, [rows, cols], wherever it comes from: a weight record (converted
@@ -64,7 +77,7 @@ struct item *block_note(struct block *b, const char *name, const char *kind, str
  * new weight item marked drop.  NULL and *e when the block has neither.
  */
 float *block_weight_f32(struct block *b, enum slot s, struct err *e);
-/* The same for biases and norms; *have false (and NULL) if the model has no such slot. */
+/* Any float item converted in place to F32 (its record too). */
 float *item_f32(struct item *it, struct err *e);
 
 /*

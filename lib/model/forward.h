@@ -54,9 +54,10 @@ int forward_embed(const struct model *m, const struct item *embed, const int32_t
 		  size_t t, float *x, struct err *e) MUST_USE;
 
 /*
- * Final norm and head.  head: packed by head_load.  Scores token t+1 from position t:
- * nll[i] = -log softmax(logits(x_i))[target_i], natural log, f32 logits, f64 sum, for the n
- * rows x[rows[i]]; target < 0 skips the row.  Logits are made in slices of rows.
+ * Final norm and head.  head: packed by head_load (norm_f_bias NULL: none; head may be the
+ * embedding).  nll[i] = -log softmax(logits(x_i))[target_i], natural log, f32 logits, f64 sum,
+ * for n rows of x [n, hidden]; target < 0: 0, and no logits are made for the row.  Logits are
+ * made in slices of rows.  head_norm: y [n, hidden] = final norm of x.
  */
 struct head;
 int head_load(struct head **h, const struct model *m, struct backend *be, struct item *norm_f,
@@ -65,5 +66,6 @@ void head_free(struct head *h);
 int head_nll(struct head *h, const float *x, size_t n, const int32_t *target, double *nll,
 	     struct err *e) MUST_USE;
 int head_logits(struct head *h, const float *x, size_t n, float *logits, struct err *e) MUST_USE;
+int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e) MUST_USE;
 
 #endif

@@ -16,14 +16,15 @@
 
 struct stats;
 
-/* which: bits 1 << STAT_...; samples: rows kept an edge. */
+/* which: bits 1 << STAT_...; samples: rows kept an edge,
+ * spread evenly over total_tokens. */
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
 			size_t total_tokens, struct err *e);
 void stats_free(struct stats *s);
-void stats_reset(struct stats *s);
+int stats_reset(struct stats *s, struct err *e) MUST_USE;
 /* An edge_hook with ctx = struct stats *. */
 int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
-/* Add the records to b (replacing what was there); ERR_DATA naming the edge if not finite. */
+/* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if not finite. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
 /* H of an edge as a full symmetric f64 [K, K]: for gptq --sequential. */
 int stats_hessian(struct stats *s, enum edge e, double *h, struct err *err);

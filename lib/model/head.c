@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * head.c - final norm and head, in slices of rows: never [tokens, vocabulary] at once
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/model/device.h"
+#include "lib/model/forward.h"
+
+#define HEAD_FLOATS ((size_t)8 << 20) /* logits of a slice: 32 MiB */
+#define HEAD_ROWS_MIN 32
+#define HEAD_ROWS_MAX 1024
+
+struct head {
+	const struct model *m;
+	struct backend *be;
+	struct packed *mat;
+	float *norm, *norm_bias;
+	size_t hidden, vocab, rows;
+	float *stage;            /* host [rows, hidden]: rows to score, gathered */
+	float *x, *logits;       /* device [rows, hidden], [rows, vocab] */
+};
+
+void head_free(struct head *h)
+{
+	if (h == NULL)
+		return;
+	if (h->mat != NULL)
+		h->be->ops->pack_free(h->be, h->mat);
+	if (h->norm != NULL)
+		h->be->ops->free(h->be, h->norm);
+	if (h->norm_bias != NULL)
+		h->be->ops->free(h->be, h->norm_bias);
+	if (h->x != NULL)
+		h->be->ops->free(h->be, h->x);
+	if (h->logits != NULL)
+		h->be->ops->free(h->be, h->logits);
+	free(h->stage);
+	free(h);
+}
+
+static int fill(struct head *h, const struct item *norm_f, const struct item *norm_f_bias,
+		const struct item *head, struct err *e)
+{
+	struct backend *be = h->be;
+
+	if (device_vector(be, &h->norm, norm_f, h->hidden, e) < 0 ||
+	    (norm_f_bias != NULL &&
+	     device_vector(be, &h->norm_bias, norm_f_bias, h->hidden, e) < 0) ||
+	    device_matrix(be, &h->mat, head, e) < 0)
+		return -1;
+	h->stage = malloc(h->rows * h->hidden * sizeof(*h->stage));
+	if (h->stage == NULL)
+		return err_nomem(e, "head", h->rows * h->hidden * sizeof(*h->stage));
+	h->x = be->ops->alloc(be, h->rows * h->hidden * sizeof(float), e);
+	if (h->x == NULL)
+		return -1;
+	h->logits = be->ops->alloc(be, h->rows * h->vocab * sizeof(float), e);
+	return h->logits != NULL ? 0 : -1;
+}
+
+int head_load(struct head **h, const struct model *m, struct backend *be, struct item *norm_f,
+	      struct item *norm_f_bias, struct item *head, struct err *e)
+{
+	size_t rows;
+
+	*h = calloc(1, sizeof(**h));
+	if (*h == NULL)
+		return err_nomem(e, "head", sizeof(**h));
+	(*h)->m = m;
+	(*h)->be = be;
+	(*h)->hidden = (size_t)m->cfg.hidden;
+	(*h)->vocab = (size_t)m->cfg.vocab;
+	rows = HEAD_FLOATS / (*h)->vocab;
+	rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows;
+	(*h)->rows = rows > HEAD_ROWS_MAX ? HEAD_ROWS_MAX : rows;
+	if (fill(*h, norm_f, norm_f_bias, head, e) < 0) {
+		head_free(*h);
+		*h = NULL;
+		return -1;
+	}
+	return 0;
+}
+
+/* h->x = final norm of x [n, hidden] (host), n <= rows. */
+static int slice_norm(struct head *h, const float *x, size_t n, struct err *e)
+{
+	const struct backend_ops *ops = h->be->ops;
+	const float eps = (float)h->m->cfg.norm_eps;
+
+	if (ops->upload(h->be, h->x, x, n * h->hidden * sizeof(*x), e) < 0)
+		return -1;
+	if (h->m->family->norm == NORM_RMS)
+		return ops->rmsnorm(h->be, h->x, h->x, h->norm, n, h->hidden, eps, e);
+	return ops->layernorm(h->be, h->x, h->x, h->norm, h->norm_bias, n, h->hidden, eps, e);
+}
+
+/* h->logits [n, vocab], on the device, of x [n, hidden] (host). */
+static int slice_logits(struct head *h, const float *x, size_t n, struct err *e)
+{
+	if (slice_norm(h, x, n, e) < 0)
+		return -1;
+	return h->be->ops->linear(h->be, h->logits, h->vocab, h->x, h->hidden, n, h->mat, NULL, 0,
+				  e);
+}
+
+int head_nll(struct head *h, const float *x, size_t n, const int32_t *target, double *nll,
+	     struct err *e)
+{
+	size_t from[HEAD_ROWS_MAX];
+	int32_t want[HEAD_ROWS_MAX];
+	double got[HEAD_ROWS_MAX];
+	size_t i = 0;
+
+	while (i < n) {
+		size_t m = 0;
+
+		for (; i < n && m < h->rows; i++) {
+			nll[i] = 0;
+			if (target[i] < 0)
+				continue;
+			if ((size_t)target[i] >= h->vocab)
+				return err_set(e, ERR_DATA, "token ids",
+					       "id %ld is outside the vocabulary of %zu",
+					       (long)target[i], h->vocab);
+			memcpy(h->stage + m * h->hidden, x + i * h->hidden,
+			       h->hidden * sizeof(*x));
+			from[m] = i;
+			want[m++] = target[i];
+		}
+		if (m == 0)
+			break;
+		if (slice_logits(h, h->stage, m, e) < 0 ||
+		    h->be->ops->nll(h->be, got, h->logits, m, h->vocab, want, e) < 0)
+			return -1;
+		for (size_t j = 0; j < m; j++)
+			nll[from[j]] = got[j];
+	}
+	return 0;
+}
+
+int head_logits(struct head *h, const float *x, size_t n, float *logits, struct err *e)
+{
+	for (size_t i = 0; i < n; i += h->rows) {
+		const size_t m = h->rows < n - i ? h->rows : n - i;
+
+		if (slice_logits(h, x + i * h->hidden, m, e) < 0 ||
+		    h->be->ops->download(h->be, logits + i * h->vocab, h->logits,
+					 m * h->vocab * sizeof(*logits), e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e)
+{
+	for (size_t i = 0; i < n; i += h->rows) {
+		const size_t m = h->rows < n - i ? h->rows : n - i;
+
+		if (slice_norm(h, x + i * h->hidden, m, e) < 0 ||
+		    h->be->ops->download(h->be, y + i * h->hidden, h->x,
+					 m * h->hidden * sizeof(*y), e) < 0)
+			return -1;
+	}
+	return 0;
+}
