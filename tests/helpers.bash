@@ -90,6 +90,17 @@ flip() {	# flip FILE OFFSET OUT [MASK]
 		dd of="$3" bs=1 seek="$2" conv=notrunc status=none
 }
 
+# COMMAND with a terminal as its standard input or output ("in" or "out"); what it writes to its
+# other streams, and its status, are passed on.
+with_a_terminal() {	# with_a_terminal in|out COMMAND...
+	"$PYTHON" -c '
+import os, pty, subprocess, sys
+master, slave = pty.openpty()
+which = {"in": "stdin", "out": "stdout"}[sys.argv[1]]
+st = subprocess.run(sys.argv[2:], **{which: slave}).returncode
+sys.exit(st if st >= 0 else 128 - st)' "$@"
+}
+
 # Skip, visibly, a test that wants what is not in the tree.
 need_shared() {	# need_shared PATH...  (below $SHARED)
 	local p

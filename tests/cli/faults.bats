@@ -1,0 +1,192 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# faults.bats - full disks, closed pipes and dead stages, at every program that writes
+#
+# The full disk is tests/shim/failwrite.c: every write is short, and from the n-th on they fail.
+
+setup_file() {
+	load ../helpers
+	cd "$BATS_FILE_TMPDIR"
+	need_python numpy
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny
+	for i in 3 5 7 11; do
+		awk -v m="$i" 'BEGIN { for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32; print "" }'
+	done > ids.txt
+	calib-pack --ids ids.txt > calib.qp
+	record-acts -c calib.qp --stats=all tiny > acts.qp
+	rtn -b 4 acts.qp > rtn.qp
+	qp-dump acts.qp > acts.txt
+}
+
+setup() {
+	load ../helpers
+	cd "$BATS_FILE_TMPDIR"
+	dir=$BATS_TEST_TMPDIR
+	shim=${BUILD:-$ROOT/build}/shim/failwrite.so
+	in=/dev/null	# standard input of what sweep runs
+}
+
+# Writes of COMMAND fail from the 1st, 2nd, ... on: always 74 and the house message.  At most 50
+# places: the first 20, the last 10, and 20 between.
+sweep() {	# sweep COMMAND...
+	local n at st step
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	[ -e "$shim" ] || { echo "$shim: run make tests"; return 1; }
+
+	"$@" < "$in" > "$dir/want"
+	LD_PRELOAD=$shim FAIL_COUNT=$dir/count "$@" < "$in" > "$dir/got"
+	cmp "$dir/want" "$dir/got" # short writes are no error
+	n=$(cat "$dir/count")
+	[ "$n" -ge 1 ]
+	step=$(((n - 30) / 20 + 1))
+	for ((at = 1; at <= n; at += (at <= 20 || at > n - 10 ? 1 : step))); do
+		st=0
+		LD_PRELOAD=$shim FAIL_AT=$at "$@" < "$in" > "$dir/got" 2> "$dir/err" || st=$?
+		[ "$st" -eq 74 ] || { echo "write $at of $n: exit $st"; cat "$dir/err"; return 1; }
+		grep -q "^$1: .*No space left on device" "$dir/err" || { cat "$dir/err"; return 1; }
+		[ "$(wc -l < "$dir/err")" -eq 1 ]
+	done
+}
+
+# The same with -o: nothing is left under the name, nor under another.
+sweep_output() {	# sweep_output COMMAND...
+	local n at st step
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	mkdir -p "$dir/o"
+	LD_PRELOAD=$shim FAIL_COUNT=$dir/count "$@" -o "$dir/o/out.qp" < "$in"
+	[ "$(ls -A "$dir/o")" = out.qp ]
+	qp-check "$dir/o/out.qp"
+	rm "$dir/o/out.qp"
+	n=$(cat "$dir/count")
+	step=$(((n - 10) / 10 + 1))
+	for ((at = 1; at <= n; at += (at <= 5 || at > n - 5 ? 1 : step))); do
+		st=0
+		LD_PRELOAD=$shim FAIL_AT=$at "$@" -o "$dir/o/out.qp" < "$in" 2> "$dir/err" || st=$?
+		[ "$st" -eq 74 ] || { echo "write $at of $n: exit $st"; cat "$dir/err"; return 1; }
+		[ -z "$(ls -A "$dir/o")" ] || { echo "write $at: left $(ls -A "$dir/o")"; return 1; }
+	done
+}
+
+@test "faults: record-acts: each failing write is exit 74 and leaves no file" {
+	sweep record-acts -c calib.qp --stats=all tiny
+	sweep_output record-acts -c calib.qp --stats=all tiny
+}
+
+@test "faults: calib-pack: each failing write is exit 74 and leaves no file" {
+	sweep calib-pack --ids ids.txt
+	sweep_output calib-pack --ids ids.txt
+}
+
+@test "faults: smooth: each failing write is exit 74 and leaves no file" {
+	sweep smooth -a 0.5 acts.qp
+	sweep_output smooth -a 0.5 acts.qp
+}
+
+@test "faults: rtn: each failing write is exit 74 and leaves no file" {
+	sweep rtn -b 4 acts.qp
+	sweep_output rtn -b 4 acts.qp
+}
+
+@test "faults: gptq: each failing write is exit 74 and leaves no file" {
+	sweep gptq -b 4 acts.qp
+	sweep_output gptq -b 4 acts.qp
+}
+
+@test "faults: pack-int4: each failing write is exit 74 and leaves no file" {
+	sweep pack-int4 rtn.qp
+	sweep_output pack-int4 rtn.qp
+}
+
+@test "faults: qp-make and qp-dump: each failing write is exit 74 and leaves no file" {
+	sweep qp-make acts.txt
+	sweep_output qp-make acts.txt
+	sweep qp-dump acts.qp
+}
+
+@test "faults: qp-sum: each failing write is exit 74 and leaves no file" {
+	sweep qp-sum acts.qp acts.qp
+	sweep_output qp-sum acts.qp acts.qp
+}
+
+@test "faults: qp-forward: each failing write is exit 74 and leaves no file" {
+	in=ids.txt
+	sweep qp-forward tiny
+	sweep_output qp-forward tiny
+}
+
+@test "faults: qp-ls: each failing write is exit 74" {
+	sweep qp-ls acts.qp
+	sweep qp-ls --json acts.qp
+}
+
+@test "faults: compressed output: each failing write is exit 74 and leaves no file" {
+	sweep smooth -a 0.5 -z acts.qp
+	sweep_output smooth -a 0.5 -z acts.qp
+}
+
+@test "faults: /dev/full is exit 74 at every writer" {
+	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
+		'rtn -b 4 acts.qp' 'gptq -b 4 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
+		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
+		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp'; do
+		refuses 74 '.*No space left' sh -c "$c > /dev/full"
+	done
+}
+
+@test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
+	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
+		'rtn -b 4 acts.qp' 'gptq -b 4 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp'; do
+		dies_quietly_in_a_closed_pipe $c || { echo "$c"; return 1; }
+	done
+	dies_quietly_in_a_closed_pipe sh -c 'exec qp-forward tiny < ids.txt'
+}
+
+@test "faults: a stage that dies mid-way: every later stage refuses, no output file appears" {
+	size=$(wc -c < acts.qp)
+	for cut in 0 1 100 $((size / 2)) $((size - 1)); do
+		st=0
+		head -c "$cut" acts.qp | smooth -a 0.5 2> "$dir/1" | gptq -b 4 2> "$dir/2" |
+			pack-int4 -o "$dir/q.qp" 2> "$dir/3" || st=$?
+		[ "$st" -eq 65 ]
+		[ ! -e "$dir/q.qp" ]
+		[ -z "$(ls "$dir" | grep -vx '[123]')" ]
+		grep -q '^smooth: ' "$dir/1"
+		grep -q '^gptq: ' "$dir/2"
+		grep -q '^pack-int4: ' "$dir/3"
+	done
+}
+
+@test "faults: a stage killed by a signal: the next refuses and an older file stays" {
+	mkfifo "$dir/fifo"
+	echo precious > "$dir/q.qp"
+	pack-int4 -o "$dir/q.qp" < "$dir/fifo" 2> "$dir/err" &
+	packer=$!
+	(
+		head -c 3000 rtn.qp
+		exec sleep 100
+	) > "$dir/fifo" 3>&- &
+	writer=$!
+	sleep 0.3
+	kill -9 $writer
+	st=0
+	wait $packer || st=$?
+	[ "$st" -eq 65 ]
+	[ "$(cat "$dir/q.qp")" = precious ]
+	[ "$(ls "$dir" | wc -l)" -eq 3 ] # err, fifo, q.qp
+}
+
+@test "faults: killed by SIGTERM, a program leaves no temporary file" {
+	mkdir "$dir/o"
+	mkfifo "$dir/fifo"
+	rtn -b 4 -o "$dir/o/out.qp" < "$dir/fifo" 3>&- &
+	pid=$!
+	exec 9> "$dir/fifo"
+	head -c 3000 acts.qp >&9
+	sleep 0.3
+	kill -TERM $pid
+	wait $pid || true
+	exec 9>&-
+	[ -z "$(ls -A "$dir/o")" ]
+}
