@@ -69,12 +69,13 @@ struct backend_ops {
 	/* y = act(gate) * up, or act(up) if gate is NULL; [n]; y may be gate or up */
 	int (*gate)(struct backend *b, float *y, const float *gate, const float *up, size_t n,
 		    enum act_fn act, struct err *e);
-	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.  logits [n, vocab] */
+	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.  logits [n, vocab].
+	 * ERR_DATA for a target outside the vocabulary */
 	int (*nll)(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,
 		   const int32_t *target, struct err *e);
 
 	/* column statistics of x [t, k]; each of absmax, min, max (f32) and abssum (f64) may be NULL
-	 * and is updated, not set */
+	 * and is updated, not set.  A NaN makes its column's statistics NaN */
 	int (*colstats)(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
 			double *abssum, float *min, float *max, struct err *e);
 
@@ -90,8 +91,9 @@ struct backend_ops {
 	/*
 	 * In place in h, f64 [k, k], of which the upper triangle is read: U upper triangular with
 	 * h^-1 = U' U (the strict lower triangle is left undefined).  By the reversed Cholesky
-	 * h = R R', R upper, and U = R^-1: 2/3 k^3 operations.  1 if h is not positive definite:
-	 * *pivot is the smallest pivot and *at its index; h is then undefined.
+	 * h = R R', R upper, and U = R^-1: 2/3 k^3 operations.  1 if h is not positive definite
+	 * to working precision, that is when a pivot is at most k 2^-52 times its diagonal:
+	 * *pivot is the smallest pivot met and *at its index; h is then undefined.
 	 */
 	int (*inverse_factor)(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
 			      struct err *e);
@@ -104,7 +106,7 @@ struct backend_ops {
 
 struct backend {
 	const struct backend_ops *ops;
-	char name[96];     /* "cpu openblas 0.3.21 Zen f32": goes into the provenance */
+	char name[96];     /* "cpu openblas 0.3.21 Zen AVX2 f32": goes into the provenance */
 	struct pool *pool; /* host threads */
 	void *priv;
 };

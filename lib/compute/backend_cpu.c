@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * backend_cpu.c - the CPU column: its table, its memory, and how OpenBLAS is kept quiet
+ */
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "lib/compute/columns.h"
+#include "lib/compute/cpu.h"
+
+/* Of OpenBLAS; other providers of cblas.h have none of them, hence weak. */
+extern void openblas_set_num_threads(int) __attribute__((weak));
+extern char *openblas_get_config(void) __attribute__((weak));
+extern char *openblas_get_corename(void) __attribute__((weak));
+int blas_thread_shutdown_(void) __attribute__((weak));
+
+void *cpu_malloc(size_t nbytes)
+{
+	size_t align = nbytes >= CPU_HUGE ? CPU_HUGE : CPU_ALIGN;
+	void *p;
+
+	if (nbytes > SIZE_MAX - align)
+		return NULL;
+	nbytes = nbytes ? (nbytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN : CPU_ALIGN;
+	if (posix_memalign(&p, align, nbytes))
+		return NULL;
+	if (align == CPU_HUGE)
+		madvise(p, nbytes, MADV_HUGEPAGE); /* a wish: failing costs speed only */
+	return p;
+}
+
+static void *cpu_alloc(struct backend *b, size_t nbytes, struct err *e)
+{
+	void *p = cpu_malloc(nbytes);
+
+	(void)b;
+	if (!p)
+		err_nomem(e, "", nbytes);
+	return p;
+}
+
+static void cpu_free(struct backend *b, void *p)
+{
+	(void)b;
+	free(p);
+}
+
+static int cpu_copy(struct backend *b, void *dst, const void *src, size_t nbytes, struct err *e)
+{
+	(void)b;
+	(void)e;
+	if (nbytes)
+		memmove(dst, src, nbytes);
+	return 0;
+}
+
+int cpu_scratch(struct backend *b, size_t nbytes, struct err *e)
+{
+	struct cpu *c = cpu_of(b);
+
+	if (nbytes <= c->scratch_bytes)
+		return 0;
+	c->scratch_bytes = 0;
+	for (int i = 0; i < c->threads; i++) {
+		free(c->scratch[i]);
+		c->scratch[i] = cpu_malloc(nbytes);
+		if (!c->scratch[i])
+			return err_nomem(e, "", nbytes);
+	}
+	c->scratch_bytes = nbytes;
+	return 0;
+}
+
+int cpu_shared(struct backend *b, size_t nbytes, struct err *e)
+{
+	struct cpu *c = cpu_of(b);
+
+	if (nbytes <= c->shared_bytes)
+		return 0;
+	free(c->shared);
+	c->shared_bytes = 0;
+	c->shared = cpu_malloc(nbytes);
+	if (!c->shared)
+		return err_nomem(e, "", nbytes);
+	c->shared_bytes = nbytes;
+	return 0;
+}
+
+size_t cpu_parts(size_t n, size_t max, size_t unit, size_t *part)
+{
+	size_t count = (n + max - 1) / max;
+
+	if (!count)
+		count = 1;
+	*part = (n + count - 1) / count;
+	*part = (*part + unit - 1) / unit * unit;
+	return *part ? (n + *part - 1) / *part : 0;
+}
+
+static const struct backend_ops cpu_ops = {
+	.alloc = cpu_alloc,
+	.free = cpu_free,
+	.upload = cpu_copy,
+	.download = cpu_copy,
+	.pack = cpu_pack,
+	.pack_free = cpu_pack_free,
+	.linear = cpu_linear,
+	.rmsnorm = cpu_rmsnorm,
+	.layernorm = cpu_layernorm,
+	.rope = cpu_rope,
+	.attention = cpu_attention,
+	.gate = cpu_gate,
+	.nll = cpu_nll,
+	.colstats = cpu_colstats,
+	.hessian_new = cpu_hessian_new,
+	.hessian_free = cpu_hessian_free,
+	.hessian_zero = cpu_hessian_zero,
+	.hessian_add = cpu_hessian_add,
+	.hessian_get = cpu_hessian_get,
+	.inverse_factor = cpu_inverse_factor,
+	.gemm = cpu_gemm,
+};
+
+/*
+ * OpenBLAS starts a thread per further core when it is loaded, and each spins for some 100 ms
+ * before it sleeps.  The pool does all the threading here, so end them at once.
+ */
+static void quiet_blas(void)
+{
+	if (openblas_set_num_threads)
+		openblas_set_num_threads(1);
+	if (blas_thread_shutdown_)
+		blas_thread_shutdown_();
+}
+
+static void name_backend(struct backend *b)
+{
+	char lib[32] = "blas";
+	const char *core = openblas_get_corename ? openblas_get_corename() : "";
+
+	if (openblas_get_config && sscanf(openblas_get_config(), "OpenBLAS %31s", lib) == 1)
+		snprintf(b->name, sizeof(b->name), "cpu openblas %s %s %s f32", lib, core,
+			 cpu_of(b)->vec->name);
+	else
+		snprintf(b->name, sizeof(b->name), "cpu blas %s f32", cpu_of(b)->vec->name);
+}
+
+int backend_cpu_open(struct backend *b, int threads, struct err *e)
+{
+	struct cpu *c;
+
+	quiet_blas();
+	if (threads < 1)
+		threads = pool_cores();
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return err_nomem(e, "", sizeof(*c));
+	b->priv = c;
+	b->ops = &cpu_ops;
+	c->vec = vec_select();
+	c->threads = threads;
+	c->scratch = calloc((size_t)threads, sizeof(*c->scratch));
+	if (!c->scratch) {
+		backend_cpu_close(b);
+		return err_nomem(e, "", (size_t)threads * sizeof(*c->scratch));
+	}
+	b->pool = pool_new(threads, e);
+	if (!b->pool) {
+		backend_cpu_close(b);
+		return -1;
+	}
+	name_backend(b);
+	return 0;
+}
+
+void backend_cpu_close(struct backend *b)
+{
+	struct cpu *c = cpu_of(b);
+
+	if (b->pool)
+		pool_free(b->pool);
+	for (int i = 0; c->scratch && i < c->threads; i++)
+		free(c->scratch[i]);
+	free(c->scratch);
+	free(c->shared);
+	free(c);
+	memset(b, 0, sizeof(*b));
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cpu.h - what the files of the CPU column share; private to lib/compute
+ *
+ * Every operation cuts its work into tasks by shape alone and runs them on the
+ * backend's pool; BLAS is called with one thread inside tasks.  So the bytes of
+ * a result do not depend on the number of threads.
+ */
+#ifndef QP_CPU_H
+#define QP_CPU_H
+
+#include "lib/base/pool.h"
+#include "lib/compute/backend.h"
+#include "lib/compute/vec.h"
+
+#define CPU_ALIGN 64
+#define CPU_HUGE  ((size_t)2 << 20) /* from here on memory is asked for in huge pages */
+
+struct cpu {
+	const struct vec_ops *vec;
+	int threads;
+	void **scratch; /* [threads], each of scratch_bytes, kept from call to call */
+	size_t scratch_bytes;
+	void *shared; /* one more buffer, for what all threads read */
+	size_t shared_bytes;
+};
+
+static inline struct cpu *cpu_of(const struct backend *b)
+{
+	return b->priv;
+}
+
+/* 64-byte aligned memory, in huge pages when it is large; free with free(). */
+void *cpu_malloc(size_t nbytes);
+
+/* Make every thread's scratch at least nbytes; contents do not survive. */
+int cpu_scratch(struct backend *b, size_t nbytes, struct err *e) MUST_USE;
+int cpu_shared(struct backend *b, size_t nbytes, struct err *e) MUST_USE;
+
+/* Parts of at most max that n is cut into, all of nearly the same size and a multiple of unit
+ * but for the last.  *part is the size of a part; returns their number. */
+size_t cpu_parts(size_t n, size_t max, size_t unit, size_t *part);
+
+/* cpu_linear.c */
+int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n, size_t k,
+	     struct err *e);
+void cpu_pack_free(struct backend *b, struct packed *p);
+int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
+	       const struct packed *w, const float *bias, int add, struct err *e);
+int cpu_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha, const float *a,
+	     size_t lda, const float *bm, size_t ldb, float beta, float *c, size_t ldc,
+	     struct err *e);
+
+/* cpu_norm.c */
+int cpu_rmsnorm(struct backend *b, float *y, const float *x, const float *w, size_t t, size_t d,
+		float eps, struct err *e);
+int cpu_layernorm(struct backend *b, float *y, const float *x, const float *w, const float *bias,
+		  size_t t, size_t d, float eps, struct err *e);
+int cpu_rope(struct backend *b, float *x, size_t ldx, size_t t, size_t seqlen, int heads,
+	     int head_dim, const float *cos_, const float *sin_, struct err *e);
+
+/* cpu_attention.c */
+int cpu_attention(struct backend *b, float *o, const float *q, const float *k, const float *v,
+		  const struct attention_shape *s, struct err *e);
+
+/* cpu_act.c */
+int cpu_gate(struct backend *b, float *y, const float *gate, const float *up, size_t n,
+	     enum act_fn act, struct err *e);
+int cpu_nll(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,
+	    const int32_t *target, struct err *e);
+int cpu_colstats(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
+		 double *abssum, float *min, float *max, struct err *e);
+
+/* cpu_hessian.c */
+int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err *e);
+void cpu_hessian_free(struct backend *b, struct hessian *h);
+int cpu_hessian_zero(struct backend *b, struct hessian *h, struct err *e);
+int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e);
+int cpu_hessian_get(struct backend *b, const struct hessian *h, double *tri, struct err *e);
+
+/* cpu_factor.c */
+int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
+		       struct err *e);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vec.h - the loops that are not matrix products, compiled once per instruction set
+ *
+ * vec_kernels.h is plain C that the compiler vectorizes; vec_base.c, vec_v3.c and
+ * vec_v4.c compile it for the build's baseline, AVX2 and AVX-512.  Sums run in 16
+ * fixed lanes and nothing is contracted, so all of them give the same bits.
+ */
+#ifndef QP_VEC_H
+#define QP_VEC_H
+
+#include <stddef.h>
+
+#include "lib/compute/backend.h"
+
+struct vec_ops {
+	const char *name; /* "AVX-512", for the provenance */
+	/* one row of d; y may be x */
+	void (*rmsnorm)(float *y, const float *x, const float *w, size_t d, float eps);
+	void (*layernorm)(float *y, const float *x, const float *w, const float *bias, size_t d,
+			  float eps);
+	/* rotate one head of 2 half values */
+	void (*rope)(float *x, const float *cos_, const float *sin_, size_t half);
+	void (*gate)(float *y, const float *gate, const float *up, size_t n, enum act_fn act);
+	/* s[i] = exp(s[i] - max s); returns their sum */
+	float (*softexp)(float *s, size_t n);
+	void (*scale)(float *y, size_t n, float by);
+	/* log(sum exp(x[i] - max x)) + max x */
+	double (*logsumexp)(const float *x, size_t n);
+	/* columns j < n of t rows; any result may be NULL.  A NaN makes its column's NaN */
+	void (*colstats)(const float *x, size_t ld, size_t t, size_t n, float *absmax,
+			 double *abssum, float *min, float *max);
+	void (*addf64)(double *y, const float *x, size_t n); /* y += x */
+	void (*fill)(float *y, const float *x, size_t n);    /* y = x */
+};
+
+extern const struct vec_ops vec_base;
+#if defined(__x86_64__) && defined(__GNUC__)
+#define VEC_X86 1
+extern const struct vec_ops vec_v3, vec_v4;
+#endif
+
+/* The best this processor runs. */
+const struct vec_ops *vec_select(void);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vec_kernels.h - bodies of struct vec_ops; included by vec_*.c, which name the table
+ *
+ * Written for the vectorizer: fixed lane counts, no branch in an inner loop, no libm call but
+ * sqrt once a row and erfc in the exact GELU.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+
+/*
+ * e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 7 in r.
+ * Below -87.33 (where results are denormal) 0, above 88.37 (2.4e38) infinity; NaN is NaN.
+ */
+static inline float vexp(float x)
+{
+	const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+	float c = x > 88.37f ? 88.37f : x;
+	float n, r, p, s;
+	int32_t bits;
+
+	c = c < -87.33f ? -87.33f : c;
+	n = c * 1.44269504f + round;
+	memcpy(&bits, &n, 4);
+	n -= round;
+	r = c - n * 0.693359375f; /* exact: 10 bits times an integer below 2^8 */
+	r = r + n * 2.12194440e-4f;
+	p = 1.9841270e-4f;
+	p = p * r + 1.3888889e-3f;
+	p = p * r + 8.3333333e-3f;
+	p = p * r + 4.1666667e-2f;
+	p = p * r + 1.6666667e-1f;
+	p = p * r + 0.5f;
+	p = p * r * r + r + 1.0f;
+	bits = (int32_t)((uint32_t)bits << 23) + 0x3f800000;
+	memcpy(&s, &bits, 4);
+	s *= p;
+	s = x > 88.37f ? INFINITY : s;
+	return x < -87.33f ? 0.0f : s;
+}
+
+static inline double sum16d(const double *a)
+{
+	double t[8], u[4];
+
+	for (int i = 0; i < 8; i++)
+		t[i] = a[i] + a[i + 8];
+	for (int i = 0; i < 4; i++)
+		u[i] = t[i] + t[i + 4];
+	return (u[0] + u[2]) + (u[1] + u[3]);
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, size_t d, float eps)
+{
+	double acc[LANES] = { 0 };
+	size_t i = 0;
+	float inv;
+
+	for (; i + LANES <= d; i += LANES)
+		for (int l = 0; l < LANES; l++)
+			acc[l] += (double)x[i + l] * x[i + l];
+	for (; i < d; i++)
+		acc[i % LANES] += (double)x[i] * x[i];
+	inv = (float)(1.0 / sqrt(sum16d(acc) / (double)d + (double)eps));
+#pragma GCC ivdep
+	for (i = 0; i < d; i++)
+		y[i] = x[i] * inv * w[i];
+}
+
+static void layernorm(float *y, const float *x, const float *w, const float *bias, size_t d,
+		      float eps)
+{
+	double acc[LANES] = { 0 }, mean;
+	size_t i = 0;
+	float inv, m;
+
+	for (; i + LANES <= d; i += LANES)
+		for (int l = 0; l < LANES; l++)
+			acc[l] += x[i + l];
+	for (; i < d; i++)
+		acc[i % LANES] += x[i];
+	mean = sum16d(acc) / (double)d;
+	memset(acc, 0, sizeof(acc));
+	for (i = 0; i + LANES <= d; i += LANES)
+		for (int l = 0; l < LANES; l++)
+			acc[l] += (x[i + l] - mean) * (x[i + l] - mean);
+	for (; i < d; i++)
+		acc[i % LANES] += (x[i] - mean) * (x[i] - mean);
+	inv = (float)(1.0 / sqrt(sum16d(acc) / (double)d + (double)eps));
+	m = (float)mean;
+#pragma GCC ivdep
+	for (i = 0; i < d; i++)
+		y[i] = (x[i] - m) * inv * w[i];
+	if (bias)
+		for (i = 0; i < d; i++)
+			y[i] += bias[i];
+}
+
+static void rope(float *x, const float *restrict cos_, const float *restrict sin_, size_t half)
+{
+	float *restrict lo = x, *restrict hi = x + half;
+
+	for (size_t i = 0; i < half; i++) {
+		float a = lo[i], b = hi[i];
+
+		lo[i] = a * cos_[i] - b * sin_[i];
+		hi[i] = b * cos_[i] + a * sin_[i];
+	}
+}
+
+static inline float act_silu(float x)
+{
+	return x / (1.0f + vexp(-x));
+}
+
+/* 0.5 x (1 + tanh u) = x / (1 + e^-2u), which does not cancel for x < 0 */
+static inline float act_gelu_tanh(float x)
+{
+	float u = 0.797884561f * (x + 0.044715f * x * x * x);
+
+	return x / (1.0f + vexp(-2.0f * u));
+}
+
+static inline float act_relu(float x)
+{
+	return x < 0.0f ? 0.0f : x;
+}
+
+/* 0.5 x (1 + erf(x / sqrt 2)), by erfc for the sake of x < 0 */
+static inline float act_gelu(float x)
+{
+	return 0.5f * x * erfcf(-0.707106781f * x);
+}
+
+/* y may be g or u but not overlap them otherwise: no iteration reads what another wrote */
+#define EACH _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)
+#define GATE(ACT)                                            \
+	do {                                                 \
+		if (g)                                       \
+			EACH y[i] = ACT(g[i]) * u[i];        \
+		else                                         \
+			EACH y[i] = ACT(u[i]);               \
+	} while (0)
+
+static void gate(float *y, const float *g, const float *u, size_t n, enum act_fn act)
+{
+	switch (act) {
+	case ACT_FN_SILU:
+		GATE(act_silu);
+		break;
+	case ACT_FN_RELU:
+		GATE(act_relu);
+		break;
+	case ACT_FN_GELU:
+		GATE(act_gelu);
+		break;
+	case ACT_FN_GELU_TANH:
+		GATE(act_gelu_tanh);
+		break;
+	}
+}
+
+static float row_max(const float *x, size_t n)
+{
+	float m[LANES], r;
+	size_t i = 0;
+
+	for (int l = 0; l < LANES; l++)
+		m[l] = -INFINITY;
+	for (; i + LANES <= n; i += LANES)
+		for (int l = 0; l < LANES; l++)
+			m[l] = x[i + l] > m[l] ? x[i + l] : m[l];
+	for (; i < n; i++)
+		m[i % LANES] = x[i] > m[i % LANES] ? x[i] : m[i % LANES];
+	r = m[0];
+	for (int l = 1; l < LANES; l++)
+		r = m[l] > r ? m[l] : r;
+	return r;
+}
+
+static float softexp(float *s, size_t n)
+{
+	float acc[LANES] = { 0 }, m = row_max(s, n), t[8], u[4];
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+		for (int l = 0; l < LANES; l++) {
+			float v = vexp(s[i + l] - m);
+
+			s[i + l] = v;
+			acc[l] += v;
+		}
+	for (; i < n; i++) {
+		s[i] = vexp(s[i] - m);
+		acc[i % LANES] += s[i];
+	}
+	for (int l = 0; l < 8; l++)
+		t[l] = acc[l] + acc[l + 8];
+	for (int l = 0; l < 4; l++)
+		u[l] = t[l] + t[l + 4];
+	return (u[0] + u[2]) + (u[1] + u[3]);
+}
+
+static void scale(float *y, size_t n, float by)
+{
+	for (size_t i = 0; i < n; i++)
+		y[i] *= by;
+}
+
+static double logsumexp(const float *x, size_t n)
+{
+	double acc[LANES] = { 0 };
+	float m = row_max(x, n);
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+		for (int l = 0; l < LANES; l++)
+			acc[l] += vexp(x[i + l] - m);
+	for (; i < n; i++)
+		acc[i % LANES] += vexp(x[i] - m);
+	return log(sum16d(acc)) + m;
+}
+
+/* Columns in strips that stay in registers' reach; a NaN wins every comparison and stays. */
+static void colstats(const float *x, size_t ld, size_t t, size_t n, float *restrict absmax,
+		     double *restrict abssum, float *restrict min, float *restrict max)
+{
+	for (size_t i = 0; i < t; i++, x += ld) {
+		if (absmax)
+			for (size_t j = 0; j < n; j++) {
+				float a = fabsf(x[j]);
+
+				absmax[j] = a > absmax[j] || a != a ? a : absmax[j];
+			}
+		if (abssum)
+			for (size_t j = 0; j < n; j++)
+				abssum[j] += (double)fabsf(x[j]);
+		if (min)
+			for (size_t j = 0; j < n; j++)
+				min[j] = x[j] < min[j] || x[j] != x[j] ? x[j] : min[j];
+		if (max)
+			for (size_t j = 0; j < n; j++)
+				max[j] = x[j] > max[j] || x[j] != x[j] ? x[j] : max[j];
+	}
+}
+
+static void addf64(double *restrict y, const float *restrict x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		y[i] += (double)x[i];
+}
+
+static void fill(float *restrict y, const float *restrict x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		y[i] = x[i];
+}
+
+const struct vec_ops VEC_TABLE = {
+	VEC_NAME, rmsnorm, layernorm, rope,   gate, softexp,
+	scale,    logsumexp, colstats, addf64, fill,
+};

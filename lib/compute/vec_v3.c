@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vec_v3.c - vec_kernels.h for x86-64-v3 (AVX2) */
+#include "lib/compute/vec.h"
+
+#ifdef VEC_X86
+#pragma GCC target("arch=x86-64-v3")
+#define VEC_TABLE vec_v3
+#define VEC_NAME  "AVX2"
+#include "lib/compute/vec_kernels.h"
+#else
+typedef int vec_v3_is_empty;
+#endif
