@@ -619,7 +619,7 @@ static void test_open(void)
  * Returns the number of bytes. */
 static size_t everything(struct backend *b, unsigned char *out)
 {
-	enum { T = 700, D = 200, N = 330, V = 900 };
+	enum { T = 700, D = 200, N = 361, V = 900 };
 	struct attention_shape s = { 2, T / 2, 10, 5, 20, D, D / 2, D, 0.2f, 1, 0 };
 	float *x = randoms(T * D, 1.0f), *w = randoms(N * D, 0.1f), *y = filled(T * V, 0);
 	double *h = positive(D, D), *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri))), pivot;
