@@ -21,6 +21,7 @@
 #define QP_GPTQ_H
 
 #include "lib/compute/backend.h"
+#include "lib/method/layer.h"
 #include "lib/method/quantizer.h"
 
 struct gptq_options {
@@ -61,5 +62,43 @@ int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hess
  * tokens in H.  N K^2 operations in f32, f64 across; scratch of 512 (2 k + 256) floats. */
 int output_energy(struct backend *be, const float *d, size_t rows, size_t k, const float *tri,
 		  double *energy, struct err *e) MUST_USE;
+
+/*
+ * A stage of blocks: linears of an edge share one factor; each gets its codes, scales, zeros, the
+ * dequantized weight and a note.  Used Hessians are dropped unless they are kept.
+ */
+struct gptq;
+
+struct gptq *gptq_new(struct backend *be, const struct gptq_options *opt,
+		      const struct layer_options *layers, struct err *e);
+void gptq_free(struct gptq *g);
+/* By the Hessians in the stream; ERR_DATA naming an edge that has none. */
+int gptq_block(struct gptq *g, struct block *b, struct err *e) MUST_USE;
+/* The linears that read one edge, by the H given (packed triangle, F32). */
+int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const float *tri, struct err *e)
+	MUST_USE;
+/* Does any linear of the edge want a Hessian, or are all passed over? */
+bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge);
+/* Seconds in factors and in column solves so far. */
+void gptq_seconds(const struct gptq *g, double *factor, double *solve);
+
+/*
+ * True sequence (--sequential): the calibration set runs through the blocks as they are
+ * quantized, and within a block H of q, k, v comes first, then that of o, of gate and up, of
+ * down, each from inputs that the linears before it, quantized, have made.  The stream's own
+ * Hessians are dropped.  Holds the hidden states and attention's output of all tokens, in memory
+ * or in unlinked files below spill.
+ */
+struct gptq_sequence;
+
+struct gptq_sequence *gptq_sequence_new(struct gptq *g, const struct model *m, struct backend *be,
+					const char *spill, struct err *e);
+void gptq_sequence_free(struct gptq_sequence *s);
+/* A record outside the blocks: copied to out; the calibration set and the embedding are taken on
+ * the way.  ERR_DATA if the set's ids are not of this model. */
+int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
+			struct stream_out *out, struct err *e) MUST_USE;
+/* ERR_DATA if no calibration set or no embedding came before the first block. */
+int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e) MUST_USE;
 
 #endif

@@ -2,64 +2,60 @@
 /*
  * pack.c - codes of a few bits, side by side (pack.h)
  */
+#include "lib/data/bits.h"
 #include "lib/method/pack.h"
-
-size_t pack_row_bytes(size_t cols, int bits)
-{
-	size_t b = (size_t)bits;
-
-	return cols / 8 * b + (cols % 8 * b + 7) / 8;
-}
 
 int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int bits, size_t *bad)
 {
-	size_t stride = pack_row_bytes(cols, bits);
+	const size_t stride = bits_row_bytes(cols, bits);
 
 	for (size_t i = 0; i < rows * cols; i++)
 		if (codes[i] >> bits) {
 			*bad = i;
 			return -1;
 		}
-	for (size_t r = 0; r < rows; r++) {
-		const uint8_t *src = codes + r * cols;
-		uint8_t *out = dst + r * stride;
-		unsigned acc = 0;
-		int have = 0;
-
-		/* A byte is written only after the codes in it were read: dst may be codes. */
-		for (size_t j = 0; j < cols; j++) {
-			acc |= (unsigned)src[j] << have;
-			have += bits;
-			if (have >= 8) {
-				*out++ = (uint8_t)acc;
-				acc >>= 8;
-				have -= 8;
-			}
-		}
-		if (have)
-			*out = (uint8_t)acc;
-	}
+	/* A byte is written only after the codes in it were read, so that dst may be codes. */
+	for (size_t r = 0; r < rows; r++)
+		bits_pack_row(dst + r * stride, codes + r * cols, cols, bits);
 	return 0;
 }
 
-void unpack_codes(uint8_t *codes, const uint8_t *src, size_t rows, size_t cols, int bits)
+int pack_block(struct block *b, long *packed, struct err *e)
 {
-	size_t stride = pack_row_bytes(cols, bits);
-	unsigned mask = (1u << bits) - 1;
+	for (size_t i = 0; i < b->n; i++) {
+		struct item *it = &b->items[i];
+		struct item *codes = it->slot == SLOT_NONE ? NULL :
+				     block_find(b, it->slot, ROLE_CODES);
 
-	for (size_t r = 0; r < rows; r++) {
-		const uint8_t *in = src + r * stride;
-		unsigned acc = 0;
-		int have = 0;
-
-		for (size_t j = 0; j < cols; j++) {
-			if (have < bits) {
-				acc |= (unsigned)*in++ << have;
-				have += 8;
-			}
-			*codes++ = (uint8_t)(acc & mask);
-			acc >>= bits;
-			have -= bits;
-		}
+		/* What packed codes replace, and what only quantizers want. */
+		it->drop = it->drop || (it->rec.type == REC_TENSOR &&
+			   (it->rec.role == ROLE_STAT || it->rec.role == ROLE_REF ||
+			    (it->rec.role == ROLE_WEIGHT && codes)));
 	}
+	for (size_t i = 0; i < b->n; i++) {
+		struct record *r = &b->items[i].rec;
+		int64_t bits = 0;
+		size_t bad, cols;
+
+		if (r->type != REC_TENSOR || r->role != ROLE_CODES || b->items[i].drop)
+			continue;
+		if (r->dtype == DT_U2 || r->dtype == DT_U3 || r->dtype == DT_U4)
+			return err_set(e, ERR_DATA, r->name, "its codes are packed already");
+		if (r->dtype != DT_U8 || r->rank != 2 || record_get_int(r, "bits", &bits) != 1 ||
+		    bits < 1 || bits > 8)
+			return err_set(e, ERR_DATA, r->name, "codes whose type, shape or key bits is "
+				       "not that of a quantized linear");
+		if (bits < 2 || bits > 4)
+			return err_set(e, ERR_DATA, r->name, "codes of %d bits do not fit 4 "
+				       "(2, 3 and 4 do)", (int)bits);
+		cols = (size_t)r->shape[1];
+		if (pack_codes(b->items[i].data, b->items[i].data, (size_t)r->shape[0], cols,
+			       (int)bits, &bad) < 0)
+			return err_set(e, ERR_DATA, r->name, "code at row %zu column %zu does not fit "
+				       "%d bits", bad / cols, bad % cols, (int)bits);
+		r->dtype = bits == 2 ? DT_U2 : bits == 3 ? DT_U3 : DT_U4;
+		r->nbytes = (uint64_t)r->shape[0] * bits_row_bytes(cols, (int)bits);
+		++*packed;
+	}
+	return 0;
 }

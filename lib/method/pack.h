@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pack.h - codes of 2, 3, 4 bits as one little-endian bit stream a row, and back
- *
- * Bit b*k .. b*k+b-1 of row n is code [n, k], low bits first; rows start on a byte.  4 bits:
- * even columns in the low nibble.
+ * pack.h - codes of 2, 3, 4 bits as one little-endian bit stream a row (lib/data/bits.h)
  */
 #ifndef QP_PACK_H
 #define QP_PACK_H
@@ -11,10 +8,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-size_t pack_row_bytes(size_t cols, int bits);
+#include "lib/model/block.h"
+
 /* dst may be codes.  -1 if a code does not fit: *bad is its index, dst is untouched. */
 int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int bits,
 	       size_t *bad);
-void unpack_codes(uint8_t *codes, const uint8_t *src, size_t rows, size_t cols, int bits);
+
+/*
+ * Codes of the block become U2, U3 or U4; weights and references they stand for and all
+ * statistics are dropped.  *packed counts tensors.  ERR_DATA for codes of 5 to 8 bits, codes that
+ * do not fit their bits, and codes packed already.
+ */
+int pack_block(struct block *b, long *packed, struct err *e) MUST_USE;
 
 #endif

@@ -2,12 +2,16 @@
 /*
  * rtn.c - every weight by itself (rtn.h)
  */
+#include <time.h>
+
 #include "lib/base/pool.h"
+#include "lib/compute/backend.h"
 #include "lib/method/rtn.h"
 
 struct rtn_ctx {
 	struct quantized *z;
 	const float *w;
+	float *out;
 };
 
 static void code_row(void *ctx, size_t row, int thread)
@@ -31,5 +35,73 @@ int rtn_quantize(struct quantized *z, const struct quantizer *q, const float *w,
 	    quantizer_fit_all(z, q, w, pool, where, e) < 0)
 		return -1;
 	pool_run(pool, rows, code_row, &c);
+	return 0;
+}
+
+/* w = w - q, all rows. */
+static void subtract_row(void *ctx, size_t row, int thread)
+{
+	const struct rtn_ctx *c = ctx;
+	const struct quantized *z = c->z;
+	float *w = c->out + row * z->cols;
+
+	(void)thread;
+	for (size_t j = 0; j < z->cols; j++) {
+		size_t g = row * z->groups + j / z->group;
+
+		w[j] -= dequantize(z->codes[row * z->cols + j], z->zero[g], z->scale[g]);
+	}
+}
+
+static double seconds_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int quantize_linear(struct layer *l, struct block *b, struct quantized *z,
+			   struct backend *be, const struct layer_options *o, struct err *e)
+{
+	const float *tri = layer_hessian(b, l->row->in);
+	struct rtn_ctx c = { .z = z, .out = l->w };
+	struct layer diff = *l;
+	double start = seconds_now(), seconds;
+
+	if (rtn_quantize(z, &o->q, l->w, l->rows, l->cols, be->pool, l->where, e) < 0)
+		return -1;
+	seconds = seconds_now() - start;
+	if (layer_weigh(l, be, tri, e) < 0)
+		return -1;
+	pool_run(be->pool, l->rows, subtract_row, &c);
+	if (layer_weigh(&diff, be, tri, e) < 0)
+		return -1;
+	quantized_dequantize(z, l->w);
+	if (layer_store(l, b, z, o, e) < 0)
+		return -1;
+	return layer_note(l, b, o, diff.energy, tri != NULL, NULL, seconds, e);
+}
+
+int rtn_block(struct block *b, struct quantized *z, struct backend *be,
+	      const struct layer_options *o, struct err *e)
+{
+	const struct linear_row *row = b->model->family->linears;
+	bool used[EDGE_COUNT] = { false };
+
+	for (; row->weight != SLOT_NONE; row++) {
+		struct layer l;
+		int got;
+
+		if (!model_has(b->model, row->weight))
+			continue;
+		got = layer_take(&l, b, row, o, e);
+		if (got < 0 || (got > 0 && quantize_linear(&l, b, z, be, o, e) < 0))
+			return -1;
+		used[row->in] |= got > 0;
+	}
+	for (int i = 0; i < EDGE_COUNT && !o->keep_stats; i++)
+		if (used[i])
+			layer_drop_hessian(b, (enum edge)i);
 	return 0;
 }

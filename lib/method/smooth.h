@@ -17,17 +17,27 @@
 
 struct smooth_options {
 	double alpha;    /* 0: the weights become flat ... 1: the activations do */
-	unsigned edges;  /* bits 1 << EDGE_... */
+	unsigned edges;  /* bits 1 << EDGE_..., with SMOOTH_ALL only those that are legal */
 };
+
+#define SMOOTH_ALL (1u << 31)
+#define SMOOTH_PUBLISHED (1u << EDGE_ATTN_IN | 1u << EDGE_MLP_IN)
+
+/* ERR_DATA when an edge is named that this family's table has no producer for. */
+int smooth_check(const struct model *m, const struct smooth_options *opt, struct err *e) MUST_USE;
 
 /* s[n] from amax_x[n] and amax_w[n], both finite and >= 0. */
 void smooth_scales(double *s, const double *amax_x, const double *amax_w, size_t n, double alpha);
 
-/* For an edge whose producer is shared by groups of consumer channels (v -> o under GQA): s has
- * kv_heads * head_dim entries; channel maxima are maxima over the group's query heads. */
+/*
+ * Every edge asked for, in the order of the table.  ERR_DATA when one has no absmax ("put
+ * record-acts - before smooth"), or a weight is codes already, or a value leaves the range of F32.
+ * For an edge whose producer is shared by groups of consumer channels (v -> o under GQA) s has
+ * kv_heads * head_dim entries; channel maxima are maxima over the group's query heads.
+ */
 int smooth_block(struct block *b, const struct smooth_options *opt, struct err *e) MUST_USE;
 
 /* "attn.in,mlp.in" -> bits, or "all"; default is the published two norm edges. */
-int smooth_parse_edges(const char *list, unsigned *edges, struct err *e);
+int smooth_parse_edges(const char *list, unsigned *edges, struct err *e) MUST_USE;
 
 #endif

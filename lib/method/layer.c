@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * layer.c - linears taken up, put back, and what is noted about them (layer.h)
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/method/gptq.h"
+#include "lib/method/layer.h"
+
+static void name_layer(struct layer *l, const struct model *m, const struct linear_row *row,
+		       long layer)
+{
+	const char *from;
+	size_t n;
+
+	l->row = row;
+	model_tensor_name(m, row->weight, layer, l->name);
+	from = l->name + (strncmp(l->name, "model.", 6) == 0 ? 6 : 0);
+	n = strlen(from);
+	if (n > 7 && strcmp(from + n - 7, ".weight") == 0)
+		n -= 7;
+	snprintf(l->where, sizeof(l->where), "%.*s", (int)n, from);
+}
+
+static bool matches(const struct layer_options *o, const char *name)
+{
+	for (size_t i = 0; i < o->n_skip; i++)
+		if (regexec(&o->skip[i], name, 0, NULL, 0) == 0)
+			return true;
+	return false;
+}
+
+bool layer_skipped(const struct layer_options *o, const struct model *m,
+		   const struct linear_row *row, long layer)
+{
+	char name[256];
+
+	model_tensor_name(m, row->weight, layer, name);
+	return matches(o, name);
+}
+
+int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
+{
+	for (long i = 0; i < m->cfg.layers; i++)
+		for (const struct linear_row *row = m->family->linears; row->weight != SLOT_NONE;
+		     row++) {
+			struct layer l;
+			int64_t shape[2];
+			size_t groups, group;
+
+			name_layer(&l, m, row, i);
+			if (!model_has(m, row->weight) || matches(o, l.name))
+				continue;
+			model_shape(m, row->weight, shape);
+			if (quantizer_groups(&o->q, (size_t)shape[1], l.where, &groups, &group,
+					     e) < 0)
+				return -1;
+		}
+	return 0;
+}
+
+static int nomem(const char *where, struct err *e)
+{
+	return err_nomem(e, where, 64);
+}
+
+/* The weight as it came, in its own type, beside it. */
+static int keep_reference(struct block *b, enum slot slot, struct err *e)
+{
+	struct record rec = { .rank = -1 };
+	struct item *ref = NULL, *w = block_find(b, slot, ROLE_WEIGHT);
+
+	if (record_dup(&rec, &w->rec, e) < 0)
+		return -1;
+	rec.role = ROLE_REF;
+	ref = block_add(b, &rec, e);
+	record_clear(&rec);
+	if (!ref)
+		return -1;
+	w = block_find(b, slot, ROLE_WEIGHT);
+	memcpy(ref->data, w->data, w->rec.nbytes);
+	return 0;
+}
+
+int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
+	       const struct layer_options *o, struct err *e)
+{
+	int64_t shape[2];
+
+	name_layer(l, b->model, row, b->layer);
+	if (matches(o, l->name)) {
+		struct item *note = block_note(b, l->name, "skipped", e);
+
+		if (!note)
+			return -1;
+		return record_set_str(&note->rec, "by", o->by) < 0 ? nomem(l->where, e) : 0;
+	}
+	if (block_find(b, row->weight, ROLE_CODES))
+		return err_set(e, ERR_DATA, l->where, "is quantized already; --skip passes it on");
+	if (!block_find(b, row->weight, ROLE_WEIGHT))
+		return err_set(e, ERR_DATA, l->where, "no weight");
+	if (o->keep_ref && !block_find(b, row->weight, ROLE_REF) &&
+	    keep_reference(b, row->weight, e) < 0)
+		return -1;
+	if (!(l->w = block_weight_f32(b, row->weight, e)))
+		return -1;
+	model_shape(b->model, row->weight, shape);
+	l->rows = (size_t)shape[0];
+	l->cols = (size_t)shape[1];
+	return 1;
+}
+
+const float *layer_hessian(struct block *b, enum edge edge)
+{
+	const struct item *it = block_stat(b, edge, STAT_HESSIAN);
+
+	return it ? it->data : NULL;
+}
+
+void layer_drop_hessian(struct block *b, enum edge edge)
+{
+	struct item *it = block_stat(b, edge, STAT_HESSIAN);
+
+	if (it)
+		it->drop = true;
+}
+
+int layer_weigh(struct layer *l, struct backend *be, const float *tri, struct err *e)
+{
+	if (tri) {
+		if (output_energy(be, l->w, l->rows, l->cols, tri, &l->energy, e) < 0) {
+			snprintf(e->where, sizeof(e->where), "%s", l->where);
+			return -1;
+		}
+		return 0;
+	}
+	l->energy = 0;
+	for (size_t i = 0; i < l->rows * l->cols; i++)
+		l->energy += (double)l->w[i] * l->w[i];
+	return 0;
+}
+
+static struct item *add_tensor(struct block *b, const struct layer *l, enum role role,
+			       enum dtype t, size_t rows, size_t cols, struct err *e)
+{
+	struct record r = { .rank = -1 };
+	struct item *it;
+
+	record_init(&r, REC_TENSOR, l->name);
+	r.role = role;
+	r.dtype = t;
+	r.rank = 2;
+	r.shape[0] = (int64_t)rows;
+	r.shape[1] = (int64_t)cols;
+	it = block_add(b, &r, e);
+	record_clear(&r);
+	return it;
+}
+
+int layer_store(const struct layer *l, struct block *b, const struct quantized *z,
+		const struct layer_options *o, struct err *e)
+{
+	size_t prows = z->per_tensor ? 1 : z->rows;
+	struct item *it = add_tensor(b, l, ROLE_CODES, DT_U8, z->rows, z->cols, e);
+
+	if (!it)
+		return -1;
+	memcpy(it->data, z->codes, z->rows * z->cols);
+	if (record_set_int(&it->rec, "bits", z->bits) < 0 ||
+	    record_set_int(&it->rec, "group", (int64_t)z->group) < 0 ||
+	    record_set_bool(&it->rec, "sym", z->sym) < 0)
+		return nomem(l->where, e);
+	if (!(it = add_tensor(b, l, ROLE_SCALE, o->q.scale_dtype, prows, z->groups, e)))
+		return -1;
+	if (dtype_from_f32(it->data, o->q.scale_dtype, z->scale, prows * z->groups) < 0)
+		return err_set(e, ERR_BUG, l->where, "no such type of scales");
+	if (z->sym)
+		return 0;
+	if (!(it = add_tensor(b, l, ROLE_ZERO, DT_U8, prows, z->groups, e)))
+		return -1;
+	memcpy(it->data, z->zero, prows * z->groups);
+	return 0;
+}
+
+int layer_note(const struct layer *l, struct block *b, const struct layer_options *o,
+	       double energy, bool has_h, const struct gptq_result *res, double seconds,
+	       struct err *e)
+{
+	struct item *it = block_note(b, l->name, "layer-error", e);
+	double rel = l->energy > 0 ? energy / l->energy : 0;
+	struct record *r;
+
+	if (!it)
+		return -1;
+	r = &it->rec;
+	if (record_set_str(r, "by", o->by) < 0 || record_set_int(r, "bits", o->q.bits) < 0 ||
+	    record_set_int(r, "group", o->q.group) < 0 ||
+	    record_set_double(r, has_h ? "rel_err" : "w_rel_err", rel) < 0)
+		return nomem(l->where, e);
+	if (res && (record_set_double(r, "damp", res->damp) < 0 ||
+		    record_set_int(r, "damp_raised", res->damp_raised) < 0 ||
+		    record_set_int(r, "dead", res->dead) < 0))
+		return nomem(l->where, e);
+	if (o->timing && record_set_double(r, "seconds", seconds) < 0)
+		return nomem(l->where, e);
+	return 0;
+}

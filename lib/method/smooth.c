@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * smooth.c - diagonal maps on edges, folded into producers and consumers (smooth.h)
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/method/smooth.h"
+
+#define FLOOR 1e-5 /* of s and of the weights' maxima, as published */
+
+/* One edge at work: s over the producer's n channels, consumers' columns over width. */
+struct smoothing {
+	struct block *b;
+	const struct edge_row *row;
+	char name[256];
+	size_t n, width;
+	size_t group, head; /* column c is channel c / head / group * head + c % head */
+	double *s, *amax_x, *amax_w;
+};
+
+void smooth_scales(double *s, const double *amax_x, const double *amax_w, size_t n, double alpha)
+{
+	for (size_t j = 0; j < n; j++) {
+		double w = amax_w[j] > FLOOR ? amax_w[j] : FLOOR;
+
+		s[j] = pow(amax_x[j], alpha) / pow(w, 1 - alpha);
+		if (amax_x[j] == 0)
+			s[j] = 1;
+		else if (s[j] < FLOOR)
+			s[j] = FLOOR;
+	}
+}
+
+/* The producer's channel that column c of a consumer reads. */
+static size_t channel(const struct smoothing *m, size_t c)
+{
+	return c / m->head / m->group * m->head + c % m->head;
+}
+
+static void slot_where(const struct smoothing *m, enum slot slot, char *buf)
+{
+	size_t n;
+
+	model_tensor_name(m->b->model, slot, m->b->layer, buf);
+	if (strncmp(buf, "model.", 6) == 0)
+		memmove(buf, buf + 6, strlen(buf + 6) + 1);
+	n = strlen(buf);
+	if (n > 7 && strcmp(buf + n - 7, ".weight") == 0)
+		buf[n - 7] = '\0';
+}
+
+/* Weight, bias or norm as F32; refused once it is codes. */
+static float *weight(const struct smoothing *m, enum slot slot, struct err *e)
+{
+	struct item *it = block_find(m->b, slot, ROLE_WEIGHT);
+	char where[256];
+
+	slot_where(m, slot, where);
+	if (block_find(m->b, slot, ROLE_CODES)) {
+		err_set(e, ERR_DATA, where, "is quantized already; put smooth before the quantizer");
+		return NULL;
+	}
+	if (!it) {
+		err_set(e, ERR_DATA, where, "no weight");
+		return NULL;
+	}
+	return item_f32(it, e);
+}
+
+static size_t rows_of(const struct smoothing *m, enum slot slot)
+{
+	int64_t shape[2];
+
+	model_shape(m->b->model, slot, shape);
+	return (size_t)shape[0];
+}
+
+static int take_maxima(struct smoothing *m, struct err *e)
+{
+	const struct item *it = block_stat(m->b, m->row->edge, STAT_ABSMAX);
+	const float *x;
+
+	if (!it)
+		return err_set(e, ERR_DATA, m->name, "no activation maxima; put \"record-acts -\" "
+			       "before smooth");
+	x = it->data;
+	for (size_t c = 0; c < m->width; c++) {
+		double *a = &m->amax_x[channel(m, c)];
+
+		if (!(x[c] >= 0) || isinf(x[c]))
+			return err_set(e, ERR_DATA, m->name, "activation maximum of channel %zu is %g",
+				       c, (double)x[c]);
+		*a = x[c] > *a ? x[c] : *a;
+	}
+	for (const enum slot *f = m->row->consumers; *f != SLOT_NONE; f++) {
+		const float *w = weight(m, *f, e);
+
+		if (!w)
+			return -1;
+		for (size_t r = rows_of(m, *f); r > 0; r--)
+			for (size_t c = 0; c < m->width; c++) {
+				double v = fabs((double)*w++), *a = &m->amax_w[channel(m, c)];
+
+				*a = v > *a ? v : *a;
+			}
+	}
+	return 0;
+}
+
+static int scale_weights(const struct smoothing *m, struct err *e)
+{
+	const enum slot produced[2] = { m->row->producer, m->row->producer_bias };
+
+	for (const enum slot *f = m->row->consumers; *f != SLOT_NONE; f++) {
+		float *w = weight(m, *f, e);
+
+		if (!w)
+			return -1;
+		for (size_t r = rows_of(m, *f); r > 0; r--)
+			for (size_t c = 0; c < m->width; c++, w++)
+				*w = (float)(*w * m->s[channel(m, c)]);
+	}
+	for (int i = 0; i < 2; i++) {
+		size_t cols = 1;
+		int64_t shape[2];
+		float *w;
+
+		if (produced[i] == SLOT_NONE || !model_has(m->b->model, produced[i]))
+			continue;
+		if (!(w = weight(m, produced[i], e)))
+			return -1;
+		if (model_shape(m->b->model, produced[i], shape) == 2)
+			cols = (size_t)shape[1];
+		for (size_t c = 0; c < m->n; c++)
+			for (size_t j = 0; j < cols; j++, w++)
+				*w = (float)(*w / m->s[c]);
+	}
+	return 0;
+}
+
+/* x is divided by s now: so is what was recorded of it. */
+static void scale_stats(const struct smoothing *m)
+{
+	for (int stat = 0; stat < STAT_COUNT; stat++) {
+		struct item *it = block_stat(m->b, m->row->edge, (enum stat)stat);
+		float *x;
+		size_t rows;
+
+		if (!it)
+			continue;
+		x = it->data;
+		if (stat == STAT_HESSIAN) {
+			for (size_t i = 0; i < m->width; i++)
+				for (size_t j = i; j < m->width; j++, x++)
+					*x = (float)(*x / (m->s[channel(m, i)] *
+							   m->s[channel(m, j)]));
+			continue;
+		}
+		rows = stat == STAT_SAMPLES ? (size_t)it->rec.shape[0] : 1;
+		for (size_t r = 0; r < rows; r++)
+			for (size_t c = 0; c < m->width; c++, x++)
+				*x = (float)(*x / m->s[channel(m, c)]);
+	}
+}
+
+/* After the division everything must still be a number of F32's range. */
+static int check_finite(const struct smoothing *m, enum slot slot, struct err *e)
+{
+	const struct item *it;
+	char where[256];
+	int64_t bad;
+
+	if (slot == SLOT_NONE || !model_has(m->b->model, slot))
+		return 0;
+	it = block_find(m->b, slot, ROLE_WEIGHT);
+	bad = f32_first_nonfinite(it->data, it->rec.nbytes / sizeof(float));
+	if (bad < 0)
+		return 0;
+	slot_where(m, slot, where);
+	return err_set(e, ERR_DATA, where, "value %lld is out of range after smoothing of %s",
+		       (long long)bad, m->name);
+}
+
+static int smooth_edge(struct block *b, const struct edge_row *row, double alpha, struct err *e)
+{
+	const struct model_config *cfg = &b->model->cfg;
+	struct smoothing m = { .b = b, .row = row, .group = 1, .head = 1 };
+	int r = -1;
+
+	model_edge_name(b->model, row->edge, b->layer, m.name);
+	m.width = (size_t)model_edge_width(b->model, row->edge);
+	m.n = m.width;
+	if (row->kv_grouped) {
+		m.group = (size_t)(cfg->heads / cfg->kv_heads);
+		m.head = (size_t)cfg->head_dim;
+		m.n = m.width / m.group;
+	}
+	m.s = calloc(3 * m.n, sizeof(*m.s));
+	if (!m.s)
+		return err_nomem(e, m.name, 3 * m.n * sizeof(*m.s));
+	m.amax_x = m.s + m.n;
+	m.amax_w = m.amax_x + m.n;
+	if (take_maxima(&m, e) < 0)
+		goto out;
+	smooth_scales(m.s, m.amax_x, m.amax_w, m.n, alpha);
+	if (scale_weights(&m, e) < 0)
+		goto out;
+	scale_stats(&m);
+	for (const enum slot *f = row->consumers; *f != SLOT_NONE; f++)
+		if (check_finite(&m, *f, e) < 0)
+			goto out;
+	if (check_finite(&m, row->producer, e) == 0)
+		r = check_finite(&m, row->producer_bias, e);
+out:
+	free(m.s);
+	return r;
+}
+
+int smooth_check(const struct model *m, const struct smooth_options *opt, struct err *e)
+{
+	for (int i = 0; i < EDGE_COUNT; i++) {
+		const struct edge_row *row = &m->family->edges[i];
+
+		if (!(opt->edges & SMOOTH_ALL) && (opt->edges >> i & 1) &&
+		    row->producer == SLOT_NONE)
+			return err_set(e, ERR_DATA, row->name, "no diagonal map can be put on this "
+				       "edge of a %s model", m->family->model_type);
+	}
+	return 0;
+}
+
+int smooth_block(struct block *b, const struct smooth_options *opt, struct err *e)
+{
+	if (smooth_check(b->model, opt, e) < 0)
+		return -1;
+	for (int i = 0; i < EDGE_COUNT; i++) {
+		const struct edge_row *row = &b->model->family->edges[i];
+
+		if ((opt->edges >> i & 1) && row->producer != SLOT_NONE &&
+		    smooth_edge(b, row, opt->alpha, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int smooth_parse_edges(const char *list, unsigned *edges, struct err *e)
+{
+	static const char *const names[EDGE_COUNT] = {
+		[EDGE_ATTN_IN] = "attn.in", [EDGE_ATTN_MID] = "attn.mid",
+		[EDGE_MLP_IN] = "mlp.in", [EDGE_MLP_MID] = "mlp.mid",
+	};
+
+	*edges = 0;
+	if (strcmp(list, "all") == 0) {
+		*edges = SMOOTH_ALL | ((1u << EDGE_COUNT) - 1);
+		return 0;
+	}
+	for (const char *p = list;; p++) {
+		size_t n = strcspn(p, ",");
+		int i = 0;
+
+		while (i < EDGE_COUNT && (strlen(names[i]) != n || strncmp(names[i], p, n) != 0))
+			i++;
+		if (i == EDGE_COUNT)
+			return err_set(e, ERR_USAGE, "--edges", "expected all, or some of attn.in,"
+				       "attn.mid,mlp.in,mlp.mid, got '%s'", list);
+		*edges |= 1u << i;
+		p += n;
+		if (!*p)
+			return 0;
+	}
+}
