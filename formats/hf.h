@@ -23,21 +23,27 @@ struct hf_tensor {
 int hf_config_parse(struct model_config *c, const char *json, size_t n, struct err *e) MUST_USE;
 
 /*
- * Open config.json, then model.safetensors or the shards of model.safetensors.index.json, and
- * compare every tensor with the family's table: a missing, unknown, wrongly shaped or oddly typed
- * one is refused by name before any data is read.  Tied models may hold the shared matrix under
- * either name.  ERR_NOINPUT if dir is not there.
+ * Open config.json, then model.safetensors or else the shards of model.safetensors.index.json,
+ * and compare every tensor with the family's table: a missing, unknown, wrongly shaped or oddly
+ * typed one (weights are F32, F16 or BF16) is refused by name before any data is read.  A tied
+ * model may hold the shared matrix under either name, or under both if all bytes agree: what
+ * config.json ties must be tied.  A tensor of a shard must be in the index, with that shard.
+ * ERR_NOINPUT if dir, or a file that must be there, is not; ERR_DATA for the rest.
  */
 int hf_open(struct hf **h, const char *dir, struct err *e) MUST_USE;
 void hf_close(struct hf *h);
 const struct model *hf_model(const struct hf *h);
-/* By the family's name for the slot (aliases resolved). */
+/* By the family's name for the slot (aliases resolved).  0, or -1: the model has none such. */
 int hf_tensor(const struct hf *h, const char *name, struct hf_tensor *t);
+/* The bytes, dst[nbytes]; a value that is not finite is ERR_DATA with its row and column. */
 int hf_read(const struct hf *h, const char *name, void *dst, struct err *e) MUST_USE;
 /* Ask the kernel to read a block's tensors ahead. */
 void hf_readahead(const struct hf *h, long layer);
+
 /* The i-th file that travels with the model (config.json, generation_config.json, tokenizer.json,
  * tokenizer_config.json, special_tokens_map.json, ...) in fixed order: its name, or NULL. */
 const char *hf_file(const struct hf *h, int i);
+/* Its bytes, malloc'ed; more than 256 MiB is ERR_DATA. */
+int hf_file_read(const struct hf *h, int i, char **text, size_t *n, struct err *e) MUST_USE;
 
 #endif
