@@ -206,3 +206,35 @@ int64_t f32_first_nonfinite(const float *x, size_t n)
 	}
 	return -1;
 }
+
+/* The same for 16 bits, exponent being the mask of the type's exponent bits. */
+static int64_t half_first_nonfinite(const uint16_t *x, size_t n, uint16_t exponent)
+{
+	enum { STEP = 2048 };
+
+	for (size_t i = 0; i < n; i += STEP) {
+		size_t end = n - i < STEP ? n : i + STEP;
+		uint16_t bad = 0;
+
+		for (size_t j = i; j < end; j++)
+			bad |= (x[j] & exponent) == exponent;
+		for (size_t j = i; bad && j < end; j++)
+			if ((x[j] & exponent) == exponent)
+				return (int64_t)j;
+	}
+	return -1;
+}
+
+int64_t dtype_first_nonfinite(const void *x, enum dtype t, size_t n)
+{
+	switch (t) {
+	case DT_F32:
+		return f32_first_nonfinite(x, n);
+	case DT_F16:
+		return half_first_nonfinite(x, n, 0x7c00);
+	case DT_BF16:
+		return half_first_nonfinite(x, n, 0x7f80);
+	default:
+		return -1;
+	}
+}

@@ -43,5 +43,7 @@ uint16_t f32_to_bf16(float f);
 
 /* Index of the first element that is NaN or infinite, or -1. */
 int64_t f32_first_nonfinite(const float *x, size_t n);
+/* The same of n elements F32, F16 or BF16; -1 for types that cannot hold such values. */
+int64_t dtype_first_nonfinite(const void *x, enum dtype t, size_t n);
 
 #endif
