@@ -160,7 +160,10 @@ int stream_commit(struct stream_out *out, struct err *e) MUST_USE;
 /* Close without END and remove the temporary file.  Also called after stream_commit. */
 void stream_close_out(struct stream_out *out);
 
-/* Seconds spent in read/write/hash, for -v. */
+/* The name of the temporary file, for a signal handler to remove; NULL: there is none. */
+const char *stream_out_temp(const struct stream_out *out);
+
+/* CPU seconds spent in reading, writing, hashing and zstd, for -v. */
 double stream_in_seconds(const struct stream_in *in);
 double stream_out_seconds(const struct stream_out *out);
 

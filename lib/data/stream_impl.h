@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stream_impl.h - what stream_in.c and stream_out.c know about each other: a record that is
+ * passed on goes from one to the other as it lies in the stream
+ */
+#ifndef QP_STREAM_IMPL_H
+#define QP_STREAM_IMPL_H
+
+#include "lib/base/buf.h"
+#include "lib/data/input.h"
+#include "lib/data/record.h"
+#include "lib/data/stream.h"
+
+struct hash;
+struct zslice;
+
+/* Payload bytes are moved and hashed in pieces that stay in a core's cache. */
+#define STREAM_PIECE ((size_t)256 << 10)
+
+struct stream_in {
+	const struct stream_in_ops *ops; /* NULL: a stream file */
+	void *self;
+
+	struct input input;
+	struct hash *sum;       /* of headers and bin prefixes so far */
+	struct hash *payload;   /* of the current payload */
+	struct zslice *z;
+	uint64_t records;       /* headers so far */
+	bool ended;
+	double seconds;
+
+	/* the current record */
+	struct record rec;      /* its known keys; extra keys are not kept here */
+	char label[320];
+	struct buf header;      /* as it lies in the stream */
+	bool taken;             /* its payload was read */
+	unsigned char *piece;   /* scratch for payloads nobody wants */
+};
+
+/* The parts of a payload, as it lies in the stream, are handed to this: each bin's prefix, then
+ * its bytes in pieces. */
+typedef int stream_sink(void *ctx, const void *p, size_t n, bool prefix, struct err *e);
+
+/* Read the rest of the current record's payload, verified; sink may be NULL. */
+int stream_in_drain(struct stream_in *in, stream_sink *sink, void *ctx, struct err *e) MUST_USE;
+
+/* CPU time of this thread, in seconds. */
+double stream_clock(void);
+
+#endif
