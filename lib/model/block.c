@@ -8,12 +8,11 @@
  */
 #include "lib/model/block.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "lib/data/bits.h"
+#include "lib/model/codes.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -169,39 +168,14 @@ static bool is_float(enum dtype t)
 	return t == DT_F32 || t == DT_F16 || t == DT_BF16;
 }
 
-static bool is_code(enum dtype t)
-{
-	return t == DT_U8 || t == DT_U2 || t == DT_U3 || t == DT_U4;
-}
-
-/* First element of a 16-bit float array whose exponent bits are all ones, or -1. */
-static int64_t half_first_nonfinite(const uint16_t *x, size_t n, uint16_t exponent)
-{
-	for (size_t i = 0; i < n; i += 1024) {
-		const size_t end = n - i < 1024 ? n : i + 1024;
-		unsigned bad = 0;
-
-		for (size_t j = i; j < end; j++)
-			bad |= (x[j] & exponent) == exponent;
-		for (size_t j = i; bad && j < end; j++)
-			if ((x[j] & exponent) == exponent)
-				return (int64_t)j;
-	}
-	return -1;
-}
-
 static int check_finite(const struct item *it, struct err *e)
 {
 	const struct record *r = &it->rec;
 	const long cols = r->rank > 0 ? (long)r->shape[r->rank - 1] : 1;
-	int64_t at = -1;
+	const int bits = dtype_bits(r->dtype);
+	const size_t n = bits > 0 ? (size_t)r->nbytes * 8 / (size_t)bits : 0;
+	const int64_t at = dtype_first_nonfinite(it->data, r->dtype, n);
 
-	if (r->dtype == DT_F32)
-		at = f32_first_nonfinite(it->data, r->nbytes / 4);
-	else if (r->dtype == DT_F16)
-		at = half_first_nonfinite(it->data, r->nbytes / 2, 0x7c00);
-	else if (r->dtype == DT_BF16)
-		at = half_first_nonfinite(it->data, r->nbytes / 2, 0x7f80);
 	if (at < 0)
 		return 0;
 	if (it->edge >= 0 && it->stat >= 0)
@@ -226,25 +200,11 @@ static int check_shape(const struct record *r, int rank, const int64_t *shape, s
 		       (long)shape[0], (long)shape[1]);
 }
 
-/* Scale or zero of a linear [n, k]: [n, groups], or [1, 1] for the whole tensor. */
-static int check_group_shape(const struct record *r, const int64_t *shape, struct err *e)
-{
-	const bool tensor = r->rank == 2 && r->shape[0] == 1 && r->shape[1] == 1;
-
-	if (tensor || (r->rank == 2 && r->shape[0] == shape[0] && r->shape[1] > 0 &&
-		       shape[1] % r->shape[1] == 0))
-		return 0;
-	return err_set(e, ERR_DATA, r->name,
-		       "%s: expected shape [1, 1], or [%ld, groups] with groups dividing %ld",
-		       role_name(r->role), (long)shape[0], (long)shape[1]);
-}
-
 /* A tensor of the checkpoint against the model's table; shapes of other roles follow from it. */
 static int check_tensor(const struct record *r, const struct model *m, enum slot s, struct err *e)
 {
 	int64_t shape[2] = { 0, 0 };
 	const int rank = model_shape(m, s, shape);
-	bool type_ok;
 
 	if (!model_has(m, s))
 		return err_set(e, ERR_DATA, r->name, "this model's configuration has no such tensor");
@@ -252,29 +212,17 @@ static int check_tensor(const struct record *r, const struct model *m, enum slot
 	case ROLE_WEIGHT:
 	case ROLE_BIAS:
 	case ROLE_REF:
-	case ROLE_SCALE:
-		type_ok = is_float(r->dtype);
-		break;
+		if (!is_float(r->dtype))
+			return err_set(e, ERR_DATA, r->name, "%s of type %s", role_name(r->role),
+				       dtype_name(r->dtype));
+		return check_shape(r, rank, shape, e);
 	case ROLE_CODES:
-		type_ok = is_code(r->dtype);
-		break;
-	case ROLE_ZERO:
-		type_ok = r->dtype == DT_U8;
-		break;
+		if (rank != 2)
+			return err_set(e, ERR_DATA, r->name, "codes of a tensor that is a vector");
+		return check_shape(r, 2, shape, e);
 	default:
-		return 0; /* permutations, compensations: not ours to judge */
+		return 0; /* scales follow from the codes (check_complete); others are not ours */
 	}
-	if (!type_ok)
-		return err_set(e, ERR_DATA, r->name, "%s of type %s", role_name(r->role),
-			       dtype_name(r->dtype));
-	if (r->role == ROLE_WEIGHT || r->role == ROLE_BIAS || r->role == ROLE_REF)
-		return check_shape(r, rank, shape, e);
-	if (rank != 2)
-		return err_set(e, ERR_DATA, r->name, "%s of a tensor that is not a matrix",
-			       role_name(r->role));
-	if (r->role == ROLE_CODES)
-		return check_shape(r, rank, shape, e);
-	return check_group_shape(r, shape, e);
 }
 
 static int check_stat(const struct item *it, const struct model *m, struct err *e)
@@ -333,38 +281,60 @@ static int classify(struct item *it, const struct model *m, long layer, struct e
 	return check_tensor(r, m, it->slot, e);
 }
 
+/* Statistics of a kind we do not know may share a name: their key "stat" tells them apart. */
+static bool same_tensor(const struct item *a, const struct item *b)
+{
+	const int key = item_key(a);
+
+	if (key >= 0 || item_key(b) >= 0)
+		return key == item_key(b);
+	return a->rec.type == REC_TENSOR && b->rec.type == REC_TENSOR &&
+	       a->rec.role != ROLE_STAT && strcmp(a->rec.name, b->rec.name) == 0 &&
+	       strcmp(a->rec.role_name, b->rec.role_name) == 0;
+}
+
 static int check_twice(const struct block *b, const struct item *it, struct err *e)
 {
-	const int key = item_key(it);
-
-	for (size_t i = 0; key >= 0 && i < b->n; i++)
-		if (item_key(&b->items[i]) == key)
+	for (size_t i = 0; i < b->n; i++)
+		if (same_tensor(&b->items[i], it))
 			return err_set(e, ERR_DATA, it->rec.name, "%s twice in block %ld",
-				       it->stat >= 0 ? stat_name(it->stat) : role_name(it->rec.role),
+				       it->stat >= 0 ? stat_name(it->stat) :
+				       it->rec.role == ROLE_OTHER ? it->rec.role_name :
+				       role_name(it->rec.role),
 				       b->layer);
 	return 0;
 }
 
-/* Every tensor of the table is there, as a weight or as codes with their scales. */
+static int fit_codes(struct block *b, enum slot s, struct codes *c, struct err *e)
+{
+	const struct item *codes = block_find(b, s, ROLE_CODES);
+	const struct item *scale = block_find(b, s, ROLE_SCALE);
+	const struct item *zero = block_find(b, s, ROLE_ZERO);
+
+	if (codes_init(c, &codes->rec, e) < 0)
+		return -1;
+	return codes_fit(c, scale != NULL ? &scale->rec : NULL, zero != NULL ? &zero->rec : NULL,
+			 e);
+}
+
+/* Every tensor of the table is there, as a weight or as codes with what belongs to them. */
 static int check_complete(struct block *b, struct err *e)
 {
+	struct codes c;
 	char name[256];
 
 	for (int s = 0; s < SLOT_BLOCK_COUNT; s++) {
-		const struct item *codes;
-		bool sym = false;
-
-		if (!model_has(b->model, s) || block_find(b, s, ROLE_WEIGHT) != NULL)
+		if (!model_has(b->model, s))
+			continue;
+		if (block_find(b, s, ROLE_CODES) != NULL) {
+			if (fit_codes(b, s, &c, e) < 0)
+				return -1;
+			continue;
+		}
+		if (block_find(b, s, ROLE_WEIGHT) != NULL)
 			continue;
 		model_tensor_name(b->model, s, b->layer, name);
-		codes = block_find(b, s, ROLE_CODES);
-		if (codes == NULL)
-			return err_set(e, ERR_DATA, name, "missing from block %ld", b->layer);
-		if (block_find(b, s, ROLE_SCALE) == NULL)
-			return err_set(e, ERR_DATA, name, "codes without scale");
-		if (block_find(b, s, ROLE_ZERO) == NULL &&
-		    (record_get_bool(&codes->rec, "sym", &sym) != 1 || !sym))
-			return err_set(e, ERR_DATA, name, "asymmetric codes without zero");
+		return err_set(e, ERR_DATA, name, "missing from block %ld", b->layer);
 	}
 	return 0;
 }
@@ -654,110 +624,44 @@ float *item_f32(struct item *it, struct err *e)
 	return it->data;
 }
 
-/* The codes of one row, [cols], and the check that U8 codes fit their bits. */
-static const uint8_t *codes_row(const struct item *codes, size_t row, size_t cols, int bits,
-				uint8_t *buf, struct err *e)
+/* w [rows, cols] of the codes of slot s, an item of the block. */
+static int fill_from_codes(struct block *b, enum slot s, float *w, struct err *e)
 {
-	const uint8_t *src = codes->data;
+	const struct item *q = block_find(b, s, ROLE_CODES), *z = block_find(b, s, ROLE_ZERO);
+	const struct item *scale = block_find(b, s, ROLE_SCALE);
+	struct codes c;
+	uint8_t *buf;
+	int ret = 0;
 
-	if (codes->rec.dtype != DT_U8) {
-		bits_unpack_row(buf, src + row * bits_row_bytes(cols, bits), cols, bits);
-		return buf;
-	}
-	src += row * cols;
-	for (size_t j = 0; j < cols; j++)
-		if (src[j] >> bits != 0) {
-			err_set(e, ERR_DATA, codes->rec.name,
-				"code %d at row %zu column %zu does not fit %d bits", src[j], row, j,
-				bits);
-			return NULL;
-		}
-	return src;
-}
-
-/* w [rows, cols] = scale (code - zero), scale and zero [rows or 1, groups]. */
-static int dequantize_codes(float *w, const struct item *codes, const float *scale,
-			    const struct record *srec, const struct item *zero, int bits,
-			    uint8_t *buf, struct err *e)
-{
-	const size_t rows = (size_t)codes->rec.shape[0], cols = (size_t)codes->rec.shape[1];
-	const size_t groups = (size_t)srec->shape[1], width = cols / groups;
-
-	for (size_t i = 0; i < rows; i++) {
-		const size_t at = srec->shape[0] == 1 ? 0 : i * groups;
-		const uint8_t *q = codes_row(codes, i, cols, bits, buf, e);
-		const uint8_t *z = zero != NULL ? (const uint8_t *)zero->data + at : NULL;
-
-		if (q == NULL)
-			return -1;
-		for (size_t j = 0; j < cols; j++) {
-			const size_t g = j / width;
-			const int mid = z != NULL ? z[g] : 1 << (bits - 1);
-
-			w[i * cols + j] = scale[at + g] * (float)(q[j] - mid);
-		}
-	}
-	return 0;
-}
-
-/* bits, and agreement between codes, scale and zero; -1 with *e if they do not agree. */
-static int code_bits(const struct item *codes, const struct item *scale, const struct item *zero,
-		     struct err *e)
-{
-	const struct record *r = &codes->rec;
-	int64_t bits, group;
-
-	if (record_get_int(r, "bits", &bits) != 1 || bits < 1 || bits > 8 ||
-	    (r->dtype != DT_U8 && bits != dtype_bits(r->dtype)))
-		return err_set(e, ERR_DATA, r->name, "codes whose key bits is missing or wrong");
-	if (zero != NULL && (zero->rec.shape[0] != scale->rec.shape[0] ||
-			     zero->rec.shape[1] != scale->rec.shape[1]))
-		return err_set(e, ERR_DATA, r->name, "scale and zero differ in shape");
-	if (record_get_int(r, "group", &group) == 1 &&
-	    group * scale->rec.shape[1] != r->shape[1])
-		return err_set(e, ERR_DATA, r->name, "%ld groups of %ld in %ld columns",
-			       (long)scale->rec.shape[1], (long)group, (long)r->shape[1]);
-	return (int)bits;
+	if (fit_codes(b, s, &c, e) < 0)
+		return -1;
+	buf = malloc(c.cols);
+	if (buf == NULL)
+		return err_nomem(e, q->rec.name, c.cols);
+	for (size_t i = 0; i < c.rows && ret == 0; i++)
+		ret = codes_row(&c, w + i * c.cols, i, q->data, scale->data,
+				z != NULL ? z->data : NULL, buf, e);
+	free(buf);
+	return ret;
 }
 
 static float *weight_from_codes(struct block *b, enum slot s, struct err *e)
 {
-	struct item *codes = block_find(b, s, ROLE_CODES), *scale = block_find(b, s, ROLE_SCALE);
-	struct item *zero = block_find(b, s, ROLE_ZERO), *w;
-	const struct record *srec = &scale->rec;
+	const struct record *codes = &block_find(b, s, ROLE_CODES)->rec;
 	struct record r = { .rank = -1 };
-	const int bits = code_bits(codes, scale, zero, e);
-	size_t n;
-	float *f;
-	void *tmp;
-	int ret;
+	struct item *w;
 
-	if (bits < 0)
-		return NULL;
-	/* Scales widened into scratch: their record stays as it is stored. */
-	n = (size_t)(srec->shape[0] * srec->shape[1]);
-	tmp = malloc(n * sizeof(*f) + (size_t)codes->rec.shape[1]);
-	if (tmp == NULL) {
-		err_nomem(e, codes->rec.name, n * sizeof(*f));
-		return NULL;
-	}
-	f = tmp;
-	ret = dtype_to_f32(f, scale->data, srec->dtype, n);
-	record_init(&r, REC_TENSOR, codes->rec.name);
+	record_init(&r, REC_TENSOR, codes->name);
 	r.role = ROLE_WEIGHT;
 	r.dtype = DT_F32;
 	r.rank = 2;
-	memcpy(r.shape, codes->rec.shape, 2 * sizeof(r.shape[0]));
-	w = ret == 0 ? block_add(b, &r, e) : NULL;
-	if (w != NULL) {
-		w->drop = true;
-		ret = dequantize_codes(w->data, block_find(b, s, ROLE_CODES), f,
-				       &block_find(b, s, ROLE_SCALE)->rec,
-				       block_find(b, s, ROLE_ZERO), bits, (uint8_t *)(f + n), e);
-	}
+	memcpy(r.shape, codes->shape, 2 * sizeof(r.shape[0]));
+	w = block_add(b, &r, e);
 	record_clear(&r);
-	free(tmp);
-	return w != NULL && ret == 0 ? w->data : NULL;
+	if (w == NULL)
+		return NULL;
+	w->drop = true;
+	return fill_from_codes(b, s, w->data, e) < 0 ? NULL : w->data;
 }
 
 float *block_weight_f32(struct block *b, enum slot s, struct err *e)
@@ -767,7 +671,7 @@ float *block_weight_f32(struct block *b, enum slot s, struct err *e)
 
 	if (it != NULL)
 		return item_f32(it, e);
-	if (block_find(b, s, ROLE_CODES) != NULL && block_find(b, s, ROLE_SCALE) != NULL)
+	if (block_find(b, s, ROLE_CODES) != NULL)
 		return weight_from_codes(b, s, e);
 	model_tensor_name(b->model, s, b->layer, name);
 	err_set(e, ERR_DATA, name, "neither a weight nor codes with a scale");

@@ -143,6 +143,10 @@ static int check_plain(const struct block *b, struct err *e)
 			return err_set(e, ERR_VERSION, it->rec.name,
 				       "%s record: this version cannot run it",
 				       it->rec.type == REC_RUN ? "run" : role_name(it->rec.role));
+		if (it->rec.type == REC_TENSOR && it->slot == SLOT_NONE &&
+		    (it->rec.role == ROLE_WEIGHT || it->rec.role == ROLE_BIAS))
+			return err_set(e, ERR_DATA, it->rec.name,
+				       "this model's configuration has no such tensor");
 	}
 	return 0;
 }
@@ -309,6 +313,23 @@ int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_
 		    slice_attention(f, n, seqlen, &h, e) < 0 || slice_out(f, t, e) < 0 ||
 		    slice_mlp(f, t, true, &h, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
 			return -1;
+	}
+	return 0;
+}
+
+int forward_all(struct forward *f, struct hidden *h, size_t seqlen, edge_hook hook, void *ctx,
+		void (*done)(void *arg, size_t tokens), void *arg, struct err *e)
+{
+	const size_t nseq = h->tokens / seqlen, step = slice_sequences(nseq, seqlen);
+
+	for (size_t i = 0; i < nseq; i += step) {
+		const size_t n = step < nseq - i ? step : nseq - i;
+
+		if (forward_block(f, h->x + i * seqlen * h->width, n, seqlen, hook, ctx, e) < 0)
+			return -1;
+		hidden_drop(h, i * seqlen, n * seqlen);
+		if (done != NULL)
+			done(arg, n * seqlen);
 	}
 	return 0;
 }

@@ -18,6 +18,7 @@
 
 #include "lib/compute/backend.h"
 #include "lib/model/block.h"
+#include "lib/model/hidden.h"
 
 struct forward; /* scratch, rotary tables, packed weights of the block at hand */
 
@@ -36,6 +37,10 @@ typedef int (*edge_hook)(void *ctx, enum edge e, const float *x, size_t t, struc
 /* x [nseq * seqlen, hidden] is replaced by the block's output.  hook may be NULL. */
 int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_hook hook,
 		  void *ctx, struct err *e) MUST_USE;
+
+/* forward_block over all of h, slice by slice; after each, done(arg, tokens of the slice). */
+int forward_all(struct forward *f, struct hidden *h, size_t seqlen, edge_hook hook, void *ctx,
+		void (*done)(void *arg, size_t tokens), void *arg, struct err *e) MUST_USE;
 
 /*
  * The three thirds of forward_block, for true-sequential quantization:

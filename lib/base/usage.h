@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * usage.h - what this process has used: time and memory, for -v
+ */
+#ifndef QP_USAGE_H
+#define QP_USAGE_H
+
+#include <stdint.h>
+
+double usage_seconds(void);     /* monotonic, since some fixed moment */
+uint64_t usage_peak_bytes(void); /* largest resident set so far */
+
+#endif
