@@ -65,7 +65,7 @@ int json_parse(struct json_doc **d, const char *text, size_t n, const char *wher
 	if (!root) {
 		/* jansson quotes the input in its message: make it one printable line. */
 		for (char *p = je.text; *p; p++)
-			if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			if (*p < 0x20 || *p >= 0x7f)
 				*p = '.';
 		before(seen, sizeof(seen), text, n, je.position);
 		return err_set(e, ERR_DATA, where, "not JSON: %s (line %d, byte %d, after '%s')",
