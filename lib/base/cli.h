@@ -2,10 +2,11 @@
 /*
  * cli.h - what every program in bin/ does the same way
  *
- * With progress.h the only part of lib/ that may print, exit or keep state; nothing
- * else in lib/ may include it.  cli_init puts SIGPIPE back to its default, makes sure
- * that descriptors 0-2 are open and remembers argv.  cli_getopt is getopt_long that
- * handles the common options itself and collects the provenance.
+ * With progress.h the only part of lib/ that may print, exit or keep state, and the only one
+ * that looks upstairs (lib/data/stream.h); nothing else in lib/ may include it.  cli_init puts
+ * SIGPIPE back to its default, makes sure that descriptors 0-2 are taken and remembers argv.
+ * cli_getopt is getopt_long that handles the common options itself and collects the
+ * provenance.
  */
 #ifndef QP_CLI_H
 #define QP_CLI_H
@@ -19,17 +20,6 @@ struct provenance;
 struct stream_in;
 struct stream_out;
 
-/* Appended to every usage text; the short list goes at the end of optstring. */
-#define CLI_COMMON_HELP \
-	"  -o, --output=FILE    write FILE, renamed into place when complete\n" \
-	"  -z, --zstd[=LEVEL]   compress payloads (default level 1)\n" \
-	"  -j, --threads=N      threads (default: all processors)\n" \
-	"      --device=DEV     cpu or cuda[:N] (default cpu)\n" \
-	"  -q, --quiet          no progress\n" \
-	"  -v, --verbose        say at the end where the time went\n" \
-	"  -h, --help           this text\n" \
-	"  -V, --version        version\n"
-
 /* Programs take only the common options that they obey. */
 enum cli_common {
 	CLI_OUT = 1,     /* -o and -z: writes a stream */
@@ -37,8 +27,8 @@ enum cli_common {
 	CLI_BASIC = 0,   /* -q -v -h -V: always */
 };
 
-/* usage: "usage: NAME [options] ...\n\nWhat it does.\n\n  -a, --alpha=..."; the help of the
- * common options that `common` selects is printed after it. */
+/* usage: "usage: NAME [options] ...\n\nWhat it does.\n\n  -a, --alpha=..."; lines for the
+ * common options that `common` selects are printed after it. */
 void cli_init(int argc, char **argv, const char *usage, int common);
 
 /* As getopt_long with the common options added; -1 when options are over.  An unknown
@@ -64,15 +54,16 @@ void cli_operands(int min, int max);
 const char *cli_output(void);   /* -o, or NULL */
 int cli_zstd(void);             /* level, 0: off */
 int cli_threads(void);
-const char *cli_device(void);   /* "cpu" unless given */
+const char *cli_device(void);   /* "cpu" unless given; the form is checked, not the device */
 bool cli_quiet(void);
 bool cli_verbose(void);
 
 /* What stream_write_head wants; backend may be NULL. */
 const struct provenance *cli_provenance(const char *backend);
 
-/* Print "program: where: what" and exit with the class.  Flushes stdout first; a temporary
- * output registered by cli_open_out is removed. */
+/* Print "program: where: what" and exit with the class.  Flushes stdout first; the temporary file
+ * of cli_open_out is removed (as it is on SIGHUP, SIGINT and SIGTERM).  A closed pipe is no
+ * message but death by SIGPIPE. */
 void cli_die(const struct err *e) __attribute__((noreturn));
 /* Shorthand: class, then a message. */
 void cli_fail(enum err_class cls, const char *where, const char *fmt, ...)

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cli.c - options, errors and endings, the same in every program
+ *
+ * The process has one command line, one provenance and one output: they are static here.
+ */
+#include "lib/base/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/pool.h"
+#include "lib/base/progress.h"
+#include "lib/data/stream.h"
+
+enum { OPT_DEVICE = 0x7f00, MAX_LONG = 64, MAX_SHORT = 128 };
+
+static struct {
+	int argc;
+	char **argv;
+	const char *prog, *usage;
+	int common;
+	struct option longopts[MAX_LONG];
+	char optstring[MAX_SHORT];
+	bool merged;
+	/* common options */
+	const char *output, *device;
+	int zstd, threads;
+	bool quiet, verbose;
+	/* provenance */
+	char **notes;
+	int n_notes;
+	bool noted;                  /* the last option is the last note */
+	const struct option *last;   /* the option just returned, NULL: it has no long form */
+	struct provenance prov;
+	struct stream_out *out;
+} cli;
+
+/* The temporary file, to be removed by a signal handler as well; "": none.  Once it has been
+ * renamed, nothing of this name is there. */
+static char temp_file[4096];
+
+/* ---- endings */
+
+static void die_of(int sig) __attribute__((noreturn));
+
+static void die_of(int sig)
+{
+	sigset_t set;
+
+	signal(sig, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	raise(sig);
+	_exit(128 + sig);
+}
+
+static void on_signal(int sig)
+{
+	if (temp_file[0])
+		unlink(temp_file);
+	die_of(sig);
+}
+
+void cli_die(const struct err *e)
+{
+	int failed = fflush(stdout), sys = errno;
+
+	progress_clear();
+	if (temp_file[0])
+		unlink(temp_file);
+	if (e->sys == EPIPE || (failed && sys == EPIPE))
+		die_of(SIGPIPE);
+	fprintf(stderr, "%s: %s%s%s\n", cli.prog, e->where, e->where[0] ? ": " : "", e->what);
+	exit(e->cls);
+}
+
+void cli_fail(enum err_class cls, const char *where, const char *fmt, ...)
+{
+	char what[sizeof(((struct err *)0)->what)];
+	struct err e;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	err_set(&e, cls, where, "%s", what);
+	cli_die(&e);
+}
+
+void cli_warn(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (cli.quiet)
+		return;
+	progress_clear();
+	fprintf(stderr, "%s: ", cli.prog);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+int cli_finish_stdout(int status)
+{
+	struct err e;
+	bool failed = ferror(stdout) != 0;
+
+	errno = 0;
+	/* Closing a copy shows what a close would, and keeps descriptor 1 taken. */
+	if (fflush(stdout) == 0) {
+		int fd = dup(STDOUT_FILENO);
+
+		if (fd >= 0 && close(fd) == 0 && !failed)
+			return status;
+	}
+	err_errno(&e, ERR_IO, "standard output", "%s", "");
+	cli_die(&e);
+}
+
+static void print_usage(void) __attribute__((noreturn));
+
+static void print_usage(void)
+{
+	static const char *const out =
+		"  -o, --output=FILE    write FILE, renamed into place when complete\n"
+		"  -z, --zstd[=LEVEL]   compress payloads (default level 1)\n";
+	static const char *const threads =
+		"  -j, --threads=N      threads (default: all processors)\n"
+		"      --device=DEV     cpu or cuda[:N] (default cpu)\n";
+
+	fputs(cli.usage, stdout);
+	fputs(cli.common & CLI_OUT ? out : "", stdout);
+	fputs(cli.common & CLI_THREADS ? threads : "", stdout);
+	fputs("  -q, --quiet          no progress\n"
+	      "  -v, --verbose        say at the end where the time went\n"
+	      "  -h, --help           this text\n"
+	      "  -V, --version        version\n", stdout);
+	exit(cli_finish_stdout(0));
+}
+
+/* ---- options */
+
+void cli_init(int argc, char **argv, const char *usage, int common)
+{
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+	sigset_t pipes;
+
+	/* No file that is opened later may become a standard stream; using one that was closed
+	 * stays an error. */
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_WRONLY) != fd)
+			exit(ERR_BUG);
+	/* A parent may have passed on an ignored or blocked SIGPIPE. */
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&pipes);
+	sigaddset(&pipes, SIGPIPE);
+	sigprocmask(SIG_UNBLOCK, &pipes, NULL);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG says it better */
+
+	cli.argc = argc;
+	cli.argv = argv;
+	cli.prog = slash ? slash + 1 : argc > 0 ? argv[0] : "quantpipe";
+	cli.usage = usage;
+	cli.common = common;
+	cli.device = "cpu";
+	cli.notes = calloc((size_t)argc + 1, sizeof(*cli.notes));
+	if (!cli.notes)
+		cli_fail(ERR_NOMEM, "", "out of memory");
+	opterr = 0;
+}
+
+static void merge_options(const char *optstring, const struct option *longopts)
+{
+	static const struct option basic[] = {
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+	};
+	static const struct option out[] = {
+		{ "output", required_argument, NULL, 'o' },
+		{ "zstd", optional_argument, NULL, 'z' },
+	};
+	static const struct option threads[] = {
+		{ "threads", required_argument, NULL, 'j' },
+		{ "device", required_argument, NULL, OPT_DEVICE },
+	};
+	int n = 0;
+
+	for (; longopts && longopts[n].name && n < MAX_LONG - 10; n++)
+		cli.longopts[n] = longopts[n];
+	for (size_t i = 0; i < sizeof(basic) / sizeof(*basic); i++)
+		cli.longopts[n++] = basic[i];
+	for (size_t i = 0; cli.common & CLI_OUT && i < sizeof(out) / sizeof(*out); i++)
+		cli.longopts[n++] = out[i];
+	for (size_t i = 0; cli.common & CLI_THREADS && i < sizeof(threads) / sizeof(*threads); i++)
+		cli.longopts[n++] = threads[i];
+	snprintf(cli.optstring, sizeof(cli.optstring), ":%s%s%sqvhV", optstring,
+		 cli.common & CLI_OUT ? "o:z::" : "", cli.common & CLI_THREADS ? "j:" : "");
+	cli.merged = true;
+}
+
+/* How many long options begin like the word after the dashes (1 also for a whole name), and the
+ * value of the last of them. */
+static int count_matches(const char *word, int *val)
+{
+	size_t n = strcspn(word, "=");
+	int found = 0;
+
+	*val = 0;
+	for (const struct option *o = cli.longopts; o->name; o++) {
+		if (strncmp(o->name, word, n) != 0)
+			continue;
+		*val = o->val;
+		if (strlen(o->name) == n)
+			return 1;
+		found++;
+	}
+	return found;
+}
+
+/* What getopt_long did not like; with ':' the argument is missing. */
+static void bad_option(int c) __attribute__((noreturn));
+
+static void bad_option(int c)
+{
+	const char *word = cli.argv[optind - 1], *what;
+	char name[128], shorter[3] = { '-', (char)optopt, 0 };
+	int val, matches = count_matches(word + 2 * (strncmp(word, "--", 2) == 0), &val);
+	/* Within "-xyz" optind has not moved yet, and word may be any earlier argument. */
+	bool is_long = strncmp(word, "--", 2) == 0 && (optopt == 0 || optopt == val);
+
+	if (is_long)
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
+	else
+		snprintf(name, sizeof(name), "%s", shorter);
+	if (c == ':')
+		what = "needs an argument";
+	else if (is_long && optopt != 0)
+		what = "takes no argument";
+	else if (is_long && matches > 1)
+		what = "could be several options";
+	else
+		what = "unknown option";
+	cli_fail(ERR_USAGE, name, "%s; try '%s --help'", what, cli.prog);
+}
+
+static void check_device(const char *arg)
+{
+	size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyz");
+	bool cuda = n == 4 && strncmp(arg, "cuda", 4) == 0;
+	const char *rest = arg + n;
+
+	if (strcmp(arg, "cpu") == 0 || (cuda && !*rest))
+		return;
+	if (cuda && *rest == ':' && rest[1] && strlen(rest + 1) <= 4 &&
+	    strspn(rest + 1, "0123456789") == strlen(rest + 1))
+		return;
+	cli_fail(ERR_USAGE, "--device", "expected cpu or cuda[:N], got '%s'", arg);
+}
+
+/* True if c was a common option, now done with. */
+static bool common_option(int c)
+{
+	switch (c) {
+	case 'q':
+		cli.quiet = true;
+		return true;
+	case 'v':
+		cli.verbose = true;
+		return true;
+	case 'h':
+		print_usage();
+	case 'V':
+		printf("%s (quantpipe) %s\n", cli.prog, QP_VERSION);
+		exit(cli_finish_stdout(0));
+	}
+	if (cli.common & CLI_OUT && c == 'o') {
+		if (!*optarg)
+			cli_fail(ERR_USAGE, "--output", "expected the name of a file");
+		cli.output = optarg;
+	} else if (cli.common & CLI_OUT && c == 'z') {
+		cli.zstd = optarg ? (int)cli_long("--zstd", optarg, 1, 19) : 1;
+	} else if (cli.common & CLI_THREADS && c == 'j') {
+		cli.threads = (int)cli_long("--threads", optarg, 1, 4096);
+	} else if (cli.common & CLI_THREADS && c == OPT_DEVICE) {
+		check_device(optarg);
+		cli.device = optarg;
+	} else {
+		return false;
+	}
+	return true;
+}
+
+static char *format(const char *fmt, ...) QP_PRINTF(1, 2);
+
+static char *format(const char *fmt, ...)
+{
+	va_list ap;
+	char *s;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&s, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		cli_fail(ERR_NOMEM, "", "out of memory");
+	return s;
+}
+
+int cli_getopt(const char *optstring, const struct option *longopts)
+{
+	int c;
+
+	if (!cli.merged)
+		merge_options(optstring, longopts);
+	do {
+		c = getopt_long(cli.argc, cli.argv, cli.optstring, cli.longopts, NULL);
+		if (c == '?' || c == ':')
+			bad_option(c);
+		if (c == -1)
+			return -1;
+	} while (common_option(c));
+
+	cli.last = NULL;
+	for (const struct option *o = cli.longopts; o->name && !cli.last; o++)
+		if (o->val == c)
+			cli.last = o;
+	if (!cli.last)
+		cli.notes[cli.n_notes] = format("-%c%s", c, optarg ? optarg : "");
+	else
+		cli.notes[cli.n_notes] = format("--%s%s%s", cli.last->name, optarg ? "=" : "",
+						optarg ? optarg : "");
+	cli.n_notes++;
+	cli.noted = true;
+	return c;
+}
+
+void cli_note_none(void)
+{
+	if (cli.noted)
+		free(cli.notes[--cli.n_notes]);
+	cli.noted = false;
+}
+
+void cli_note_path(void)
+{
+	char *s, *value;
+
+	if (!cli.noted || !cli.last)
+		return;
+	s = format("--%s=$%s", cli.last->name, cli.last->name);
+	value = strchr(s, '$');
+	for (char *p = value; *p; p++)
+		*p = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+	free(cli.notes[cli.n_notes - 1]);
+	cli.notes[cli.n_notes - 1] = s;
+}
+
+/* ---- arguments */
+
+double cli_double(const char *opt, const char *arg, double min, double max)
+{
+	char *end;
+	double v;
+
+	errno = 0;
+	v = strtod(arg, &end);
+	if (end == arg || *end || isspace((unsigned char)*arg) || !(v >= min && v <= max))
+		cli_fail(ERR_USAGE, opt, "expected a number from %g to %g, got '%s'", min, max,
+			 arg);
+	return v;
+}
+
+long cli_long(const char *opt, const char *arg, long min, long max)
+{
+	char *end;
+	long v;
+
+	errno = 0;
+	v = strtol(arg, &end, 10);
+	if (end == arg || *end || errno || isspace((unsigned char)*arg) || v < min || v > max)
+		cli_fail(ERR_USAGE, opt, "expected a whole number from %ld to %ld, got '%s'", min,
+			 max, arg);
+	return v;
+}
+
+int cli_choice(const char *opt, const char *arg, const char *const *list)
+{
+	char words[256] = "";
+	size_t n = 0;
+
+	for (int i = 0; list[i]; i++)
+		if (strcmp(arg, list[i]) == 0)
+			return i;
+	for (int i = 0; list[i] && n < sizeof(words); i++)
+		n += (size_t)snprintf(words + n, sizeof(words) - n, "%s%s",
+				      i == 0 ? "" : list[i + 1] ? ", " : " or ", list[i]);
+	cli_fail(ERR_USAGE, opt, "expected %s, got '%s'", words, arg);
+}
+
+const char *cli_operand(int i)
+{
+	return i < cli.argc - optind ? cli.argv[optind + i] : NULL;
+}
+
+void cli_operands(int min, int max)
+{
+	int n = cli.argc - optind;
+
+	if (n > max)
+		cli_fail(ERR_USAGE, "", "unexpected operand '%s'; try '%s --help'",
+			 cli.argv[optind + max], cli.prog);
+	if (n < min)
+		cli_fail(ERR_USAGE, "", "missing operand; try '%s --help'", cli.prog);
+}
+
+const char *cli_output(void)
+{
+	return cli.output;
+}
+
+int cli_zstd(void)
+{
+	return cli.zstd;
+}
+
+int cli_threads(void)
+{
+	return cli.threads ? cli.threads : pool_cores();
+}
+
+const char *cli_device(void)
+{
+	return cli.device;
+}
+
+bool cli_quiet(void)
+{
+	return cli.quiet;
+}
+
+bool cli_verbose(void)
+{
+	return cli.verbose;
+}
+
+/* ---- streams */
+
+const struct provenance *cli_provenance(const char *backend)
+{
+	cli.prov.program = cli.prog;
+	cli.prov.version = QP_VERSION;
+	cli.prov.n = cli.n_notes;
+	cli.prov.options = (const char *const *)cli.notes;
+	cli.prov.backend = backend;
+	return &cli.prov;
+}
+
+struct stream_in *cli_open_in(const char *path)
+{
+	struct stream_in *in;
+	struct err e;
+
+	if (stream_open_in(&in, path, &e) != 0)
+		cli_die(&e);
+	return in;
+}
+
+struct stream_out *cli_open_out(const char *operand)
+{
+	static const int signals[] = { SIGHUP, SIGINT, SIGTERM };
+	struct stream_out_options opt = { .zstd_level = cli.zstd };
+	sigset_t set, old;
+	struct err e;
+
+	if (cli.output && operand)
+		cli_fail(ERR_USAGE, "--output", "the output is given twice: '%s' and '%s'",
+			 cli.output, operand);
+	opt.path = cli.output ? cli.output : operand;
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		sigaddset(&set, signals[i]);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	if (stream_open_out(&cli.out, &opt, &e) != 0) {
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		cli_die(&e);
+	}
+	if (stream_out_temp(cli.out))
+		snprintf(temp_file, sizeof(temp_file), "%s", stream_out_temp(cli.out));
+	for (size_t i = 0; temp_file[0] && i < sizeof(signals) / sizeof(*signals); i++)
+		if (signal(signals[i], on_signal) == SIG_IGN)
+			signal(signals[i], SIG_IGN); /* as nohup wants it */
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return cli.out;
+}
