@@ -33,7 +33,7 @@ UNITS   := $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/*.c)))
 LIBOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c formats/*.c)))
 BINS    := $(PROGS:%=$(BUILD)/bin/%)
 UNITBIN := $(UNITS:%=$(BUILD)/unit/%)
-BENCHES := $(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c)))
+BENCHES := $(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c tests/bench/tools/*.c)))
 BENCHBIN := $(BENCHES:%=$(BUILD)/bench/%)
 SHIMS   := $(patsubst tests/shim/%.c,$(BUILD)/shim/%.so,$(wildcard tests/shim/*.c))
 MANS    := $(PROGS:%=$(BUILD)/man/man1/%.1) $(patsubst man/%,$(BUILD)/man/man5/%,$(wildcard man/*.5)) \
