@@ -93,18 +93,25 @@ void value_quote_json(struct buf *out, const char *s, size_t n)
 	quote(out, s, n, true);
 }
 
-void value_hex(struct buf *out, const void *p, size_t n)
+/* word'00ff' */
+static void put_hex(struct buf *out, const char *word, const void *p, size_t n)
 {
 	static const char digit[] = "0123456789abcdef";
 	const unsigned char *u = p;
 	size_t i;
 
-	buf_puts(out, "h'");
+	buf_puts(out, word);
+	buf_byte(out, '\'');
 	for (i = 0; i < n; i++) {
 		buf_byte(out, digit[u[i] >> 4]);
 		buf_byte(out, digit[u[i] & 15]);
 	}
 	buf_byte(out, '\'');
+}
+
+void value_hex(struct buf *out, const void *p, size_t n)
+{
+	put_hex(out, "h", p, n);
 }
 
 /* A number without a point would read back as an integer. */
@@ -314,8 +321,7 @@ static int print_value(struct buf *out, const void *mp, size_t n, bool json, str
 		return err_set(e, ERR_DATA, "", "not one msgpack value (%zu bytes)", n);
 	}
 	if (!json && (!shortest(&u.data, mp, n) || depth_of(&u.data) > VALUE_MAX_DEPTH)) {
-		buf_puts(out, "raw");
-		value_hex(out, mp, n);
+		put_hex(out, "raw", mp, n);
 	} else {
 		put_object(out, &u.data, json);
 	}

@@ -7,11 +7,12 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
-#include <msgpack.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "lib/data/mpwalk.h"
 
 void scan_init(struct scan *s, FILE *f)
 {
@@ -401,17 +402,10 @@ static int scan_raw(struct scan *s, struct buf *out, struct err *e)
 {
 	struct buf raw = { 0 };
 	int r = value_scan_hex(s, &raw, e);
-	msgpack_unpacked u;
-	size_t off = 0;
+	uint64_t size;
 
-	if (r == 0) {
-		msgpack_unpacked_init(&u);
-		if (raw.n == 0 ||
-		    msgpack_unpack_next(&u, raw.p, raw.n, &off) != MSGPACK_UNPACK_SUCCESS ||
-		    off != raw.n)
-			r = scan_error(s, e, "raw'...' is not one msgpack value");
-		msgpack_unpacked_destroy(&u);
-	}
+	if (r == 0 && (token_extent(raw.p, raw.n, &size) != 1 || size != raw.n))
+		r = scan_error(s, e, "raw'...' is not one msgpack value");
 	if (r == 0)
 		buf_add(out, raw.p, raw.n);
 	out->failed |= raw.failed;

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qp-cmp - how far the tensors of two streams are apart
+ *
+ * Exits as cmp does: 0 the same (within the tolerances), 1 different, above that trouble.  One
+ * block of A and one tensor of B are in memory.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/source.h"
+#include "lib/base/cli.h"
+#include "lib/data/stream.h"
+#include "lib/model/compare.h"
+
+static const char usage[] =
+	"usage: qp-cmp [options] A B\n\n"
+	"Compare the tensors of two streams (or model directories) by value.\n\n"
+	"      --rel=TOL        the same if |a - b| / |a| is at most TOL (Frobenius norms)\n"
+	"      --abs=TOL        the same if no element differs by more than TOL\n"
+	"  -r, --role=LIST      only these: weight,bias,stat,ref,perm,comp,other (default all)\n"
+	"\n-v prints every tensor. With neither tolerance, values must be equal.\n\n";
+
+struct options {
+	double rel, abs; /* < 0: not given */
+	unsigned roles;
+};
+
+struct tally {
+	unsigned long tensors, differ;
+	double worst_rel;
+	struct tensor_error worst;
+	char worst_name[STREAM_MAX_NAME + 40];
+};
+
+/* A part of stream A. */
+struct part {
+	struct tensor_value *v;
+	size_t n, cap;
+};
+
+static unsigned parse_roles(const char *list)
+{
+	static const char *const names[] = { "weight", "bias", "stat", "ref", "perm", "comp",
+					     "other", NULL };
+	static const unsigned bits[] = {
+		1u << ROLE_WEIGHT, 1u << ROLE_BIAS, 1u << ROLE_STAT, 1u << ROLE_REF,
+		1u << ROLE_PERM, 1u << ROLE_COMP, 1u << ROLE_OTHER | 1u << ROLE_NONE
+	};
+	unsigned roles = 0;
+	char word[16];
+
+	for (;;) {
+		size_t n = strcspn(list, ",");
+
+		snprintf(word, sizeof(word), "%.*s", (int)(n < 15 ? n : 15), list);
+		roles |= bits[cli_choice("--role", word, names)];
+		if (list[n] == '\0')
+			return roles;
+		list += n + 1;
+	}
+}
+
+static void print_row(const char *label, const struct tensor_error *s, const char *note)
+{
+	printf("%-56s %10.3e %10.3e %7.2f %9.6f%s\n", label, s->max_abs, tensor_error_rel(s),
+	       tensor_error_snr(s), tensor_error_cosine(s), note);
+}
+
+static bool within(const struct options *opt, const struct tensor_error *s)
+{
+	if (opt->rel < 0 && opt->abs < 0)
+		return s->unequal == 0;
+	return !s->infinite && (opt->rel < 0 || tensor_error_rel(s) <= opt->rel) &&
+	       (opt->abs < 0 || s->max_abs <= opt->abs);
+}
+
+static void alone(struct tally *t, const struct tensor_value *v, const char *side)
+{
+	char label[STREAM_MAX_NAME + 40];
+
+	t->tensors++;
+	t->differ++;
+	if (cli_quiet())
+		return;
+	tensor_value_label(v, label, sizeof(label));
+	printf("%s: only in %s\n", label, side);
+}
+
+static void compare(struct tally *t, const struct options *opt, const struct tensor_value *a,
+		    const struct tensor_value *b)
+{
+	char label[STREAM_MAX_NAME + 40], why[80];
+	struct tensor_error s;
+	struct err e;
+	int got = tensor_value_compare(&s, a, b, why, sizeof(why), &e);
+
+	if (got < 0)
+		cli_die(&e);
+	tensor_value_label(a, label, sizeof(label));
+	t->tensors++;
+	if (got == 0) {
+		t->differ++;
+		if (!cli_quiet())
+			printf("%s: %s\n", label, why);
+		return;
+	}
+	if (!within(opt, &s))
+		t->differ++;
+	if (s.unequal > 0 && tensor_error_rel(&s) >= t->worst_rel) {
+		t->worst_rel = tensor_error_rel(&s);
+		t->worst = s;
+		memcpy(t->worst_name, label, sizeof(label));
+	}
+	if (cli_verbose() && !cli_quiet())
+		print_row(label, &s, within(opt, &s) ? "" : " *");
+}
+
+static void load_part(struct part *p, struct tensor_reader *a)
+{
+	struct tensor_value v;
+	struct err e;
+	int got;
+
+	while ((got = tensor_reader_next(a, &v, &e)) > 0) {
+		if (p->n == p->cap) {
+			p->cap = p->cap ? 2 * p->cap : 32;
+			p->v = realloc(p->v, p->cap * sizeof(*p->v));
+			if (!p->v)
+				cli_fail(ERR_NOMEM, v.rec.name, "out of memory");
+		}
+		p->v[p->n++] = v;
+	}
+	if (got < 0)
+		cli_die(&e);
+}
+
+/* One part of A against the part of B that faces it; a side that is over gives nothing. */
+static void compare_part(struct tally *t, const struct options *opt, struct part *p,
+			 struct tensor_reader *a, struct tensor_reader *b)
+{
+	struct tensor_value v;
+	struct err e;
+	int got = 0;
+	size_t i;
+
+	p->n = 0;
+	if (a)
+		load_part(p, a);
+	while (b && (got = tensor_reader_next(b, &v, &e)) > 0) {
+		for (i = 0; i < p->n; i++)
+			if (!p->v[i].matched && tensor_value_same_name(&p->v[i], &v))
+				break;
+		if (i < p->n) {
+			p->v[i].matched = true;
+			compare(t, opt, &p->v[i], &v);
+		} else {
+			alone(t, &v, "the second");
+		}
+		tensor_value_release(&v);
+	}
+	if (got < 0)
+		cli_die(&e);
+	for (i = 0; i < p->n; i++) {
+		if (!p->v[i].matched)
+			alone(t, &p->v[i], "the first");
+		tensor_value_release(&p->v[i]);
+	}
+}
+
+static void summary(const struct tally *t)
+{
+	if (t->worst_name[0])
+		print_row(t->worst_name, &t->worst, "  (the worst)");
+	if (t->differ > 0 || t->worst_name[0])
+		printf("%lu of %lu tensors differ\n", t->differ, t->tensors);
+}
+
+int main(int argc, char **argv)
+{
+	enum { OPT_REL = 256, OPT_ABS };
+	static const struct option longopts[] = {
+		{ "rel", required_argument, NULL, OPT_REL },
+		{ "abs", required_argument, NULL, OPT_ABS },
+		{ "role", required_argument, NULL, 'r' },
+		{ 0 }
+	};
+	struct options opt = { .rel = -1, .abs = -1, .roles = ~0u };
+	struct tensor_reader *reader[2];
+	struct stream_in *in[2];
+	struct tally tally = { 0 };
+	struct part part = { 0 };
+	int c, more[2] = { 1, 1 };
+	struct err e;
+
+	cli_init(argc, argv, usage, CLI_BASIC);
+	while ((c = cli_getopt("r:", longopts)) != -1) {
+		if (c == OPT_REL)
+			opt.rel = cli_double("--rel", optarg, 0, HUGE_VAL);
+		else if (c == OPT_ABS)
+			opt.abs = cli_double("--abs", optarg, 0, HUGE_VAL);
+		else if (c == 'r')
+			opt.roles = parse_roles(optarg);
+	}
+	cli_operands(2, 2);
+	if (strcmp(cli_operand(0), "-") == 0 && strcmp(cli_operand(1), "-") == 0)
+		cli_fail(ERR_USAGE, "-", "only one of the two can be standard input");
+	for (int i = 0; i < 2; i++) {
+		if (source_open(&in[i], cli_operand(i), &e) < 0)
+			cli_die(&e);
+		reader[i] = tensor_reader_new(in[i], opt.roles, &e);
+		if (!reader[i])
+			cli_die(&e);
+	}
+	if (cli_verbose() && !cli_quiet())
+		printf("%-56s %10s %10s %7s %9s\n", "tensor", "max abs", "relative", "SNR dB",
+		       "cosine");
+	for (;;) {
+		for (int i = 0; i < 2; i++) {
+			more[i] = more[i] ? tensor_reader_part(reader[i], &e) : 0;
+			if (more[i] < 0)
+				cli_die(&e);
+		}
+		if (!more[0] && !more[1])
+			break;
+		compare_part(&tally, &opt, &part, more[0] ? reader[0] : NULL,
+			     more[1] ? reader[1] : NULL);
+	}
+	if (!cli_quiet())
+		summary(&tally);
+	for (int i = 0; i < 2; i++) {
+		tensor_reader_free(reader[i]);
+		stream_close_in(in[i]);
+	}
+	free(part.v);
+	return cli_finish_stdout(tally.differ > 0);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * codes.h - a quantized weight as a stream carries it: records codes, scale and zero
+ *
+ * w[n,k] = scale[n,g] (code[n,k] - zero[n,g]), g = k / group, in f32 (one rounding).
+ *     codes  U8 with a code a byte, or U2 U3 U4, [rows, cols]; keys bits, group, sym
+ *     scale  F16, BF16 or F32, [rows, groups], or [1, 1] for one scale a tensor
+ *     zero   U8, of the shape of scale; absent when sym: then it is 2^(bits-1)
+ */
+#ifndef QP_CODES_H
+#define QP_CODES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+struct record;
+
+struct codes {
+	size_t rows, cols, groups, group; /* group: columns in each */
+	int bits;
+	bool sym, one_row; /* one_row: scale and zero have one row for all */
+	const struct record *codes, *scale, *zero; /* zero NULL when sym */
+};
+
+/* Look at a record of codes: shape, dtype and keys.  ERR_DATA naming it. */
+int codes_init(struct codes *c, const struct record *codes, struct err *e) MUST_USE;
+/* Its scale and its zero (NULL: there is none) fit it: shape and dtype.  ERR_DATA. */
+int codes_fit(struct codes *c, const struct record *scale, const struct record *zero,
+	      struct err *e) MUST_USE;
+
+/*
+ * Row n of the weight, w[cols]; the payloads are those of the three records, buf[cols] is
+ * scratch.  ERR_DATA when a code does not fit its bits.
+ */
+int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
+	      const void *zero, uint8_t *buf, struct err *e) MUST_USE;
+
+/* Bits that the codes would take packed, and those that scale and zero take. */
+double codes_bits(const struct codes *c);
+
+#endif
