@@ -54,11 +54,17 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(QFLAGS) -MMD -MP -c -o $@ $<
 
+# Apart, so that bin/ holds programs only.
+$(BUILD)/obj/%.o: %.c Makefile VERSION
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(QFLAGS) -MMD -MP -c -o $@ $<
+
 $(BUILD)/libquantpipe.a: $(LIBOBJ)
 	$(RM) $@
 	$(AR) rcs $@ $^
 
-$(BINS): $(BUILD)/bin/%: $(BUILD)/bin/%.o $(BUILD)/libquantpipe.a
+$(BINS): $(BUILD)/bin/%: $(BUILD)/obj/bin/%.o $(BUILD)/libquantpipe.a
+	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(UNITBIN): $(BUILD)/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libquantpipe.a
@@ -113,5 +119,5 @@ uninstall:
 clean:
 	$(RM) -r build
 
--include $(LIBOBJ:.o=.d) $(BINS:=.d) $(UNITS:%=$(BUILD)/tests/unit/%.d) \
+-include $(LIBOBJ:.o=.d) $(PROGS:%=$(BUILD)/obj/bin/%.d) $(UNITS:%=$(BUILD)/tests/unit/%.d) \
          $(BENCHES:%=$(BUILD)/tests/bench/%.d)
