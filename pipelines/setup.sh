@@ -26,19 +26,22 @@ setup_packages() {
 	if [ "$(id -u)" -ne 0 ]; then
 		echo "missing:$setup_missing" >&2
 		echo "As root, run:" >&2
-		echo "    apt-get update && apt-get install -y --no-install-recommends$setup_missing" >&2
+		echo "    apt-get update &&" \
+			"apt-get install -y --no-install-recommends$setup_missing" >&2
 		exit 69
 	fi
 	echo "installing:$setup_missing"
 	export DEBIAN_FRONTEND=noninteractive
-	if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $setup_missing; } \
-		> /tmp/quantpipe-apt.$$ 2>&1; then
-		cat /tmp/quantpipe-apt.$$ >&2
-		rm -f /tmp/quantpipe-apt.$$
+	setup_log=$(mktemp)
+	if ! { apt-get update -qq &&
+		apt-get install -y -qq --no-install-recommends $setup_missing; } \
+		> "$setup_log" 2>&1; then
+		cat "$setup_log" >&2
+		rm -f "$setup_log"
 		echo "apt-get could not install:$setup_missing" >&2
 		exit 69
 	fi
-	rm -f /tmp/quantpipe-apt.$$
+	rm -f "$setup_log"
 }
 
 # Debian 12, Ubuntu 22.04 and what is made of them.

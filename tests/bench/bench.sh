@@ -4,8 +4,9 @@
 #
 # Called by "make bench".  Rows of whole programs are measured here; rows of kernels come from the
 # programs of tests/bench/*.c, which print the same TSV: row, what, value, ratio, target (none: for
-# orientation); they too take the rows wanted.  All rows end in $BUILD/bench/bench.tsv and in the table.  A ratio is a median over interleaved runs;
-# a row during which other processes used more than 6 % of the machine says so.  Status 1 when a
+# orientation); they too take the rows wanted.  All rows end in $BUILD/bench/bench.tsv and in the
+# table.  A ratio is a median over interleaved runs; a row during which other processes used more
+# than 6 % of the machine says so.  Status 1 when a
 # ratio misses its target by more than a fifth.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -150,7 +151,8 @@ resident() {
 	done
 	# The bound is for 128 x 512 tokens: three quarters of the hidden states are not here.
 	sum=$(calc "$sum + 49152 * $hidden * 4" 0)
-	emit T14 "all four stages, scaled to 128 x 512 tokens / 450 MB" "$(calc "$sum / 1e6" 0) MB" \
+	emit T14 "all four stages, scaled to 128 x 512 tokens / 450 MB" \
+		"$(calc "$sum / 1e6" 0) MB" \
 		"$(calc "$sum / 450e6")" "<= 1"
 }
 
@@ -161,7 +163,8 @@ small_job() {
 	for i in 1 2 3 4 5; do
 		job s "$data/TinyStories-656K" "$tmp/tiny.calib"
 	done
-	emit T10 "main job, 0.66M weights, 64 x 512 tokens, cold, s" "$(calc "$(median "$tmp/s" 1)") s" \
+	emit T10 "main job, 0.66M weights, 64 x 512 tokens, cold, s" \
+		"$(calc "$(median "$tmp/s" 1)") s" \
 		"$(calc "$(median "$tmp/s" 1)")" "<= 1" "$(noise "$tmp/s")"
 	rss=0
 	for stage in 1 2 3 4; do rss=$(calc "$rss + $(largest "$tmp/s.$stage" 3)" 0); done
@@ -200,7 +203,8 @@ growth() {
 	emit T16 "record-acts, twice the tokens: time" "$(calc "$(median "$tmp/g.32" 1)" 2) s" \
 		"$(calc "$(median "$tmp/g.32" 1) / $(median "$tmp/g.16" 1)")" "1.95-2.05" \
 		"$(noise "$tmp/g.32")"
-	emit T16 "  peak RSS without hidden states" "$(calc "$(median "$tmp/g.32" 3) / 1e6" 0) MB" \
+	emit T16 "  peak RSS without hidden states" \
+		"$(calc "$(median "$tmp/g.32" 3) / 1e6" 0) MB" \
 		"$(calc "($(median "$tmp/g.32" 3) - 16384 * $hidden * 4) / \
 			($(median "$tmp/g.16" 3) - 8192 * $hidden * 4)")" "<= 1.05"
 	emit T16 "main job, twice the blocks: time" "$(calc "$(median "$tmp/g4" 1)" 2) s" \

@@ -143,7 +143,7 @@ int main(int argc, char **argv)
 		bare = hop(bare_write, bare_read, buf);
 		ours = hop(stream_side_write, stream_side_read, buf);
 		if (bare < 0 || ours < 0) {
-			fprintf(stderr, "hop: %s failed\n", bare < 0 ? "the bare pipe" : "the stream");
+			fprintf(stderr, "hop: failed: %s\n", bare < 0 ? "bare" : "stream");
 			return 1;
 		}
 		if (i >= 0) { /* the first pair warms up */

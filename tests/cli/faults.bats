@@ -10,7 +10,9 @@ setup_file() {
 	need_python numpy
 	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny
 	for i in 3 5 7 11; do
-		awk -v m="$i" 'BEGIN { for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32; print "" }'
+		awk -v m="$i" 'BEGIN {
+			for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32
+			print "" }'
 	done > ids.txt
 	calib-pack --ids ids.txt > calib.qp
 	record-acts -c calib.qp --stats=all tiny > acts.qp
@@ -42,7 +44,7 @@ sweep() {	# sweep COMMAND...
 	for ((at = 1; at <= n; at += (at <= 20 || at > n - 10 ? 1 : step))); do
 		st=0
 		LD_PRELOAD=$shim FAIL_AT=$at "$@" < "$in" > "$dir/got" 2> "$dir/err" || st=$?
-		[ "$st" -eq 74 ] || { echo "write $at of $n: exit $st"; cat "$dir/err"; return 1; }
+		[ "$st" -eq 74 ] || { echo "write $at of $n: $st"; cat "$dir/err"; return 1; }
 		grep -q "^$1: .*No space left on device" "$dir/err" || { cat "$dir/err"; return 1; }
 		[ "$(wc -l < "$dir/err")" -eq 1 ]
 	done
@@ -62,8 +64,8 @@ sweep_output() {	# sweep_output COMMAND...
 	for ((at = 1; at <= n; at += (at <= 5 || at > n - 5 ? 1 : step))); do
 		st=0
 		LD_PRELOAD=$shim FAIL_AT=$at "$@" -o "$dir/o/out.qp" < "$in" 2> "$dir/err" || st=$?
-		[ "$st" -eq 74 ] || { echo "write $at of $n: exit $st"; cat "$dir/err"; return 1; }
-		[ -z "$(ls -A "$dir/o")" ] || { echo "write $at: left $(ls -A "$dir/o")"; return 1; }
+		[ "$st" -eq 74 ] || { echo "write $at of $n: $st"; cat "$dir/err"; return 1; }
+		[ -z "$(ls -A "$dir/o")" ] || { echo "write $at: left"; ls -A "$dir/o"; return 1; }
 	done
 }
 

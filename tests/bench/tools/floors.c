@@ -87,7 +87,8 @@ int main(int argc, char **argv)
 
 	for (int i = 0; i < 7; i++)
 		v[i] = argc > 7 ? (int)strtol(argv[i + 1], NULL, 10) : 0;
-	d = v[0], ffn = v[1], kv = v[2], layers = v[3], tokens = v[4], seqlen = v[5], threads = v[6];
+	d = v[0], ffn = v[1], kv = v[2], layers = v[3];
+	tokens = v[4], seqlen = v[5], threads = v[6];
 	if (d < 1 || ffn < 1 || kv < 1 || threads < 1) {
 		fprintf(stderr, "usage: floors HIDDEN FFN KV LAYERS TOKENS SEQLEN THREADS\n");
 		return 64;
