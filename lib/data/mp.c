@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* msgpack-c's own limit is 32, and it says "no memory" beyond. */
-#define MP_MAX_DEPTH 30
+#include "lib/data/mpwalk.h"
 
 struct mp_doc {
 	msgpack_unpacked u;
@@ -77,78 +76,14 @@ void mp_put_bool(struct buf *b, bool v)
 		msgpack_pack_false(&pk);
 }
 
-static uint64_t big_endian(const unsigned char *p, int n)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < n; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
-/*
- * One value's head at p: its length in *head, the bytes that follow in *body, or the number of
- * values that do in *items.  False when it is cut off or no msgpack.
- */
-static bool head_of(const unsigned char *p, const unsigned char *end, size_t *head,
-		    uint64_t *body, uint64_t *items)
-{
-	/* From 0xc0 on: bytes of a length field, and bytes of a fixed body. */
-	static const unsigned char length[32] = {
-		[0x04] = 1, [0x05] = 2, [0x06] = 4, [0x07] = 1, [0x08] = 2, [0x09] = 4,
-		[0x19] = 1, [0x1a] = 2, [0x1b] = 4, [0x1c] = 2, [0x1d] = 4, [0x1e] = 2, [0x1f] = 4,
-	};
-	static const unsigned char fixed[32] = {
-		[0x07] = 1, [0x08] = 1, [0x09] = 1, [0x0a] = 4, [0x0b] = 8, [0x0c] = 1, [0x0d] = 2,
-		[0x0e] = 4, [0x0f] = 8, [0x10] = 1, [0x11] = 2, [0x12] = 4, [0x13] = 8,
-		[0x14] = 2, [0x15] = 3, [0x16] = 5, [0x17] = 9, [0x18] = 17,
-	};
-	unsigned tag = *p;
-
-	*head = 1;
-	*body = *items = 0;
-	if (tag < 0x80 || tag >= 0xe0)
-		return true;
-	if (tag < 0xc0) {
-		*body = tag >= 0xa0 ? tag & 0x1f : 0;
-		*items = tag >= 0xa0 ? 0 : tag >= 0x90 ? tag & 0x0f : 2 * (tag & 0x0f);
-		return true;
-	}
-	*head += length[tag - 0xc0];
-	if (tag == 0xc1 || (size_t)(end - p) < *head)
-		return false;
-	if (tag >= 0xdc)
-		*items = big_endian(p + 1, length[tag - 0xc0]) << (tag >= 0xde);
-	else
-		*body = big_endian(p + 1, length[tag - 0xc0]) + fixed[tag - 0xc0];
-	return true;
-}
-
-/* The end of the value at p, or NULL.  msgpack-c takes memory for as many elements as an array
- * claims to have: none may claim more than there are bytes. */
-static const unsigned char *skip(const unsigned char *p, const unsigned char *end, int depth)
-{
-	uint64_t body, items;
-	size_t head;
-
-	if (p >= end || depth > MP_MAX_DEPTH || !head_of(p, end, &head, &body, &items))
-		return NULL;
-	p += head;
-	if (body > (size_t)(end - p) || items > (size_t)(end - p))
-		return NULL;
-	p += body;
-	while (items-- && p)
-		p = skip(p, end, depth + 1);
-	return p;
-}
-
 int mp_parse(struct mp_doc **d, const void *p, size_t n, const char *where, struct err *e)
 {
 	msgpack_unpack_return r;
 	struct mp_doc *doc;
+	uint64_t extent;
 	size_t off = 0;
 
-	if (skip(p, (const unsigned char *)p + n, 0) != (const unsigned char *)p + n)
+	if (token_extent(p, n, &extent) != 1 || extent != n)
 		return err_set(e, ERR_DATA, where, "not one msgpack value in %zu bytes", n);
 	doc = calloc(1, sizeof(*doc));
 	if (!doc)
