@@ -4,6 +4,7 @@
  */
 #include "lib/model/ends.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static struct item *place(struct ends *n, enum slot s)
@@ -53,7 +54,7 @@ int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 	if (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS)
 		return err_set(e, ERR_DATA, rec->name, "%s: only weights are understood here",
 			       rec->role_name);
-	if (it->data != NULL)
+	if (it->rec.type == REC_TENSOR)
 		return err_set(e, ERR_DATA, rec->name, "twice");
 	return item_read(it, m, in, rec, e) < 0 ? -1 : 1;
 }
@@ -62,10 +63,17 @@ static int need(const struct item *it, const struct model *m, enum slot s, struc
 {
 	char name[256];
 
-	if (it->data != NULL)
+	if (it->rec.type == REC_TENSOR)
 		return 0;
 	model_tensor_name(m, s, -1, name);
 	return err_set(e, ERR_DATA, name, "missing, or not where it was expected");
+}
+
+void ends_drop_embed(struct ends *n)
+{
+	free(n->embed.data);
+	n->embed.data = NULL;
+	n->embed.cap = 0;
 }
 
 int ends_need_embed(const struct ends *n, const struct model *m, struct err *e)

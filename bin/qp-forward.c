@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qp-forward - logits (and hidden states) of given token ids, as a stream of tensors
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "formats/source.h"
+#include "lib/base/cli.h"
+#include "lib/base/progress.h"
+#include "lib/base/usage.h"
+#include "lib/data/idlines.h"
+#include "lib/model/runner.h"
+
+static const char usage[] =
+	"usage: qp-forward [options] MODEL [OUT] < IDS\n\n"
+	"Run a model on lines of token ids and write its logits as a stream.\n\n"
+	"MODEL is a directory, a stream, a packed stream, or - (then give -i).\n"
+	"Line N, from 0, gives logits.N [tokens, vocabulary], F32.\n\n"
+	"  -i, --ids=FILE       the lines of ids (default: standard input)\n"
+	"      --hidden         hidden.N.L [tokens, width] too: L = 0 the embeddings, L\n"
+	"                       after block L, L = norm after the final norm\n"
+	"      --no-logits      no logits\n";
+
+enum { OPT_HIDDEN = 256, OPT_NO_LOGITS };
+
+struct job {
+	const char *ids_file;
+	bool hidden, logits;
+	struct runner run;
+	struct id_lines lines;
+	struct stream_out *out;
+};
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const struct option longopts[] = {
+		{ "ids", required_argument, NULL, 'i' },
+		{ "hidden", no_argument, NULL, OPT_HIDDEN },
+		{ "no-logits", no_argument, NULL, OPT_NO_LOGITS },
+		{ 0 }
+	};
+	const char *model;
+	int c;
+
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	while ((c = cli_getopt("i:", longopts)) != -1)
+		switch (c) {
+		case 'i': j->ids_file = optarg; cli_note_path(); break;
+		case OPT_HIDDEN: j->hidden = true; break;
+		case OPT_NO_LOGITS: j->logits = false; break;
+		}
+	cli_operands(1, 2);
+	model = cli_operand(0);
+	if (model[0] == '-' && model[1] == '\0' && j->ids_file == NULL)
+		cli_fail(ERR_USAGE, "--ids", "needed when the model comes from standard input");
+	if (!j->hidden && !j->logits)
+		cli_fail(ERR_USAGE, "--no-logits", "without --hidden leaves nothing to write");
+}
+
+static int write_rows(struct job *j, const char *name, size_t line, const float *x, size_t width,
+		      struct err *e)
+{
+	struct record r = { .rank = -1 };
+	int ret;
+
+	record_init(&r, REC_TENSOR, name);
+	r.dtype = DT_F32;
+	r.rank = 2;
+	r.shape[0] = (int64_t)j->lines.len[line];
+	r.shape[1] = (int64_t)width;
+	r.nbytes = j->lines.len[line] * width * sizeof(*x);
+	ret = stream_write(j->out, &r, x, e);
+	record_clear(&r);
+	return ret;
+}
+
+/* hidden.N.WHAT of all lines. */
+static int write_hidden(struct job *j, const char *what, struct err *e)
+{
+	const float *x = j->run.hidden.x;
+	char name[64];
+
+	for (size_t n = 0; j->hidden && n < j->lines.n; n++) {
+		snprintf(name, sizeof(name), "hidden.%zu.%s", n, what);
+		if (write_rows(j, name, n, x, j->run.hidden.width, e) < 0)
+			return -1;
+		x += j->lines.len[n] * j->run.hidden.width;
+	}
+	return 0;
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct job *j = ctx;
+	int got = runner_embed(&j->run, in, rec, j->lines.ids.id, j->lines.ids.n,
+			       j->lines.longest, e);
+
+	if (got > 0)
+		return write_hidden(j, "0", e);
+	if (got < 0 || runner_refuse(rec, e) < 0)
+		return -1;
+	return ends_take(&j->run.ends, &j->run.model, in, rec, e) < 0 ? -1 : 0;
+}
+
+/* All lines through one block. */
+static int pass(struct job *j, struct block *b, struct err *e)
+{
+	float *x = j->run.hidden.x;
+	char name[32];
+
+	if (runner_load(&j->run, b, e) < 0)
+		return -1;
+	for (size_t n = 0; n < j->lines.n; n++) {
+		if (forward_block(j->run.f, x, 1, j->lines.len[n], NULL, NULL, e) < 0)
+			return -1;
+		x += j->lines.len[n] * j->run.hidden.width;
+	}
+	snprintf(name, sizeof(name), "%ld", b->layer + 1);
+	return write_hidden(j, name, e);
+}
+
+/* Final norm in place of the hidden states if they are asked for, and logits. */
+static int finish(struct job *j, struct err *e)
+{
+	const size_t d = j->run.hidden.width, vocab = (size_t)j->run.model.cfg.vocab;
+	float *x = j->run.hidden.x, *logits;
+	struct head *head;
+	char name[32];
+
+	if (ends_need_embed(&j->run.ends, &j->run.model, e) < 0 ||
+	    ends_load_head(&j->run.ends, &j->run.model, j->run.be, &head, e) < 0)
+		return -1;
+	logits = malloc(j->lines.longest * vocab * sizeof(*logits));
+	if (logits == NULL)
+		return err_nomem(e, "logits", j->lines.longest * vocab * sizeof(*logits));
+	for (size_t n = 0; j->logits && n < j->lines.n; x += j->lines.len[n++] * d) {
+		snprintf(name, sizeof(name), "logits.%zu", n);
+		if (head_logits(head, x, j->lines.len[n], logits, e) < 0 ||
+		    write_rows(j, name, n, logits, vocab, e) < 0)
+			return -1;
+	}
+	free(logits);
+	if (j->hidden && (head_norm(head, j->run.hidden.x, j->lines.ids.n, j->run.hidden.x, e) < 0 ||
+			  write_hidden(j, "norm", e) < 0))
+		return -1;
+	head_free(head);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct job j = { .logits = true };
+	struct record head = { .rank = -1 }, own = { .rank = -1 };
+	struct backend be;
+	struct stream_in *in;
+	struct block b;
+	struct err e;
+	int got;
+
+	options(argc, argv, &j);
+	if (id_lines_read(&j.lines, j.ids_file, &e) < 0 ||
+	    source_open(&in, cli_operand(0), &e) < 0 ||
+	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
+	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
+		cli_die(&e);
+	j.run.be = &be;
+	j.out = cli_open_out(cli_operand(1));
+	record_init(&own, REC_STREAM, "");
+	if (stream_write_head(j.out, &own, cli_provenance(be.name), &e) < 0)
+		cli_die(&e);
+	block_init(&b, &j.run.model);
+	progress_start("qp-forward", (uint64_t)j.run.model.cfg.layers, "blocks", cli_quiet());
+	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
+		if (pass(&j, &b, &e) < 0)
+			cli_die(&e);
+		progress_step((uint64_t)b.layer + 1);
+	}
+	if (got < 0 || finish(&j, &e) < 0 || stream_commit(j.out, &e) < 0)
+		cli_die(&e);
+	progress_finish();
+	if (cli_verbose())
+		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
+			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.out),
+			 (double)usage_peak_bytes() / 1048576);
+	block_release(&b);
+	id_lines_release(&j.lines);
+	runner_release(&j.run);
+	record_clear(&head);
+	record_clear(&own);
+	backend_close(&be);
+	stream_close_out(j.out);
+	stream_close_in(in);
+	return 0;
+}

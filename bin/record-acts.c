@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * record-acts - a model as a stream, with statistics of what flows over its edges
+ *
+ * Block by block: all calibration tokens go through the block at hand, its edges are hooked,
+ * the block is written with their statistics.
+ */
+#include "formats/default_calib.h"
+#include "formats/source.h"
+#include "lib/base/cli.h"
+#include "lib/base/progress.h"
+#include "lib/base/usage.h"
+#include "lib/data/calib.h"
+#include "lib/data/tokenizer.h"
+#include "lib/model/runner.h"
+#include "lib/model/stats.h"
+
+static const char usage[] =
+	"usage: record-acts [options] MODEL [OUT]\n\n"
+	"Write a model as a stream with statistics of its activations.\n\n"
+	"MODEL is a directory, a stream, or - : then its statistics are replaced.\n\n"
+	"  -c, --calib=FILE     calibration set (default: the one in the stream, else\n"
+	"                       windows of the text installed with the toolkit)\n"
+	"  -S, --stats=LIST     absmax absmean minmax hessian samples, or all, or none\n"
+	"                       (default absmax,hessian)\n"
+	"      --samples=N      rows kept for samples (default 128)\n"
+	"  -n, --nsamples=N     windows of the installed text (default 128)\n"
+	"  -s, --seqlen=N       tokens in each (default 2048 or what the model has)\n"
+	"      --seed=N         which windows (default 0)\n"
+	"      --spill[=DIR]    hidden states in a file in DIR (default /var/tmp)\n";
+
+enum { OPT_SAMPLES = 256, OPT_SEED, OPT_SPILL };
+
+struct job {
+	const char *calib_file;
+	unsigned which;
+	long samples, nsamples, seqlen, seed;
+	struct runner run;
+	struct stream_out *out;
+	struct tokenizer *tok;
+	struct calib calib; /* ids NULL: not known yet */
+	struct stats *stats;
+	uint64_t done;      /* tokens, for the progress line */
+};
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const struct option longopts[] = {
+		{ "calib", required_argument, NULL, 'c' },
+		{ "stats", required_argument, NULL, 'S' },
+		{ "samples", required_argument, NULL, OPT_SAMPLES },
+		{ "nsamples", required_argument, NULL, 'n' },
+		{ "seqlen", required_argument, NULL, 's' },
+		{ "seed", required_argument, NULL, OPT_SEED },
+		{ "spill", optional_argument, NULL, OPT_SPILL },
+		{ 0 }
+	};
+	struct err e;
+	int c;
+
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	while ((c = cli_getopt("c:S:n:s:", longopts)) != -1)
+		switch (c) {
+		case 'c': j->calib_file = optarg; cli_note_path(); break;
+		case 'S':
+			if (stats_parse(optarg, &j->which, &e) < 0)
+				cli_die(&e);
+			break;
+		case OPT_SAMPLES: j->samples = cli_long("--samples", optarg, 1, 1 << 24); break;
+		case 'n': j->nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
+		case 's': j->seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
+		case OPT_SEED: j->seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
+		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
+		}
+	cli_operands(1, 2);
+}
+
+/* Windows of the installed text: nothing else was given. */
+static int take_default(struct job *j, struct err *e)
+{
+	const long max = j->run.model.cfg.max_positions;
+	const long seqlen = j->seqlen > 0 ? j->seqlen : max < 2048 ? max : 2048;
+
+	if (j->tok == NULL)
+		return err_set(e, ERR_DATA, "model", "no tokenizer.json to make a calibration set "
+			       "with; give one with --calib");
+	if (default_calib(&j->calib, j->tok, (size_t)j->nsamples, (size_t)seqlen,
+			  (uint64_t)j->seed, e) < 0)
+		return -1;
+	cli_warn("no calibration set given: %ld windows of %ld tokens of the installed text",
+		 j->nsamples, seqlen);
+	return 0;
+}
+
+/* Before the first tensor: a calibration set, and its record into the stream. */
+static int settle_calib(struct job *j, struct err *e)
+{
+	struct record rec = { .rank = -1 };
+	int ret;
+
+	ret = j->calib_file ? calib_open(&j->calib, j->calib_file, e) : take_default(j, e);
+	if (ret < 0 || calib_record(&j->calib, &rec, e) < 0)
+		return -1;
+	ret = stream_write(j->out, &rec, j->calib.ids, e);
+	record_clear(&rec);
+	return ret;
+}
+
+static int take_calib(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
+{
+	if (j->calib_file != NULL)
+		return 0; /* replaced */
+	if (j->calib.ids != NULL)
+		return err_set(e, ERR_DATA, "calib", "twice, or behind the first tensor");
+	if (calib_read(&j->calib, in, rec, e) < 0)
+		return -1;
+	return stream_write(j->out, rec, j->calib.ids, e);
+}
+
+/* The embedding sets up the hidden states; whatever else is not a block is passed on. */
+static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
+{
+	const struct item *embed = &j->run.ends.embed;
+	int got;
+
+	if (j->calib.ids == NULL && settle_calib(j, e) < 0)
+		return -1;
+	got = runner_embed(&j->run, in, rec, j->calib.ids, j->calib.nsamples * j->calib.seqlen,
+			   j->calib.seqlen, e);
+	if (got <= 0)
+		return got < 0 ? -1 : stream_copy(j->out, in, rec, e);
+	if (stream_write(j->out, &embed->rec, embed->data, e) < 0)
+		return -1;
+	ends_drop_embed(&j->run.ends);
+	return 0;
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct job *j = ctx;
+
+	if (j->which == 0)
+		return stream_copy(j->out, in, rec, e);
+	if (runner_refuse(rec, e) < 0)
+		return -1;
+	if (rec->type == REC_FILE && j->calib_file == NULL)
+		return source_take_file(&j->tok, in, rec, j->out, e);
+	if (rec->type == REC_CALIB)
+		return take_calib(j, in, rec, e);
+	if (rec->type == REC_TENSOR)
+		return take_tensor(j, in, rec, e);
+	return stream_copy(j->out, in, rec, e);
+}
+
+static void tick(void *arg, size_t tokens)
+{
+	progress_step(((struct job *)arg)->done += tokens);
+}
+
+static int record_block(struct job *j, struct block *b, struct err *e)
+{
+	const struct hidden *h = &j->run.hidden;
+
+	if (j->which == 0)
+		return block_drop_stats(b, e);
+	if (j->stats == NULL) {
+		j->stats = stats_new(&j->run.model, j->run.be, j->which, j->samples, h->tokens, e);
+		progress_start("record-acts", h->tokens * (uint64_t)j->run.model.cfg.layers,
+			       "tokens", cli_quiet());
+	}
+	if (j->stats == NULL || stats_reset(j->stats, e) < 0 ||
+	    runner_block(&j->run, b, stats_hook, j->stats, e) < 0)
+		return -1;
+	return stats_store(j->stats, b, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct job j = { .which = 1u << STAT_ABSMAX | 1u << STAT_HESSIAN, .samples = 128,
+			 .nsamples = 128, .run.done = tick, .run.arg = &j };
+	struct record head = { .rank = -1 };
+	struct backend be;
+	struct stream_in *in;
+	struct block b;
+	struct err e;
+	int got;
+
+	options(argc, argv, &j);
+	if (source_open(&in, cli_operand(0), &e) < 0 ||
+	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
+	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
+		cli_die(&e);
+	j.run.be = &be;
+	j.out = cli_open_out(cli_operand(1));
+	if (stream_write_head(j.out, &head, cli_provenance(j.which ? be.name : NULL), &e) < 0)
+		cli_die(&e);
+	block_init(&b, &j.run.model);
+	while ((got = block_read(&b, in, other, &j, &e)) > 0)
+		if (record_block(&j, &b, &e) < 0 || block_write(&b, j.out, &e) < 0)
+			cli_die(&e);
+	if (got < 0 || stream_commit(j.out, &e) < 0)
+		cli_die(&e);
+	progress_finish();
+	if (cli_verbose())
+		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
+			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.out),
+			 (double)usage_peak_bytes() / 1048576);
+	block_release(&b);
+	stats_free(j.stats);
+	calib_release(&j.calib);
+	tokenizer_free(j.tok);
+	runner_release(&j.run);
+	record_clear(&head);
+	backend_close(&be);
+	stream_close_out(j.out);
+	stream_close_in(in);
+	return 0;
+}
