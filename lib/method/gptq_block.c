@@ -3,8 +3,8 @@
  * gptq_block.c - GPTQ of the linears of a block, by the Hessians that came with it (gptq.h)
  */
 #include <stdlib.h>
-#include <time.h>
 
+#include "lib/base/usage.h"
 #include "lib/method/gptq.h"
 #include "lib/method/gptq_solve.h"
 
@@ -47,14 +47,6 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve)
 	*solve = g->solve;
 }
 
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bool reads(const struct block *b, const struct linear_row *row, enum edge edge)
 {
 	return row->in == edge && model_has(b->model, row->weight);
@@ -86,7 +78,7 @@ static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, cons
 int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const float *tri, struct err *e)
 {
 	const struct linear_row *row = b->model->family->linears;
-	double start = seconds_now();
+	double start = usage_seconds();
 	char where[256];
 
 	model_edge_name(b->model, edge, b->layer, where);
@@ -94,7 +86,7 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const float *tri,
 	    gptq_hessian_new(&g->h, g->be, tri, (size_t)model_edge_width(b->model, edge), g->opt,
 			     where, e) < 0)
 		return -1;
-	g->factor += seconds_now() - start;
+	g->factor += usage_seconds() - start;
 	for (; row->weight != SLOT_NONE; row++) {
 		struct layer l;
 		int got;

@@ -12,9 +12,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "lib/base/pool.h"
+#include "lib/base/usage.h"
 #include "lib/method/gptq_solve.h"
 
 #define ROWS 32   /* of a tile */
@@ -319,14 +319,6 @@ static int solve_columns(struct solve *s, const struct gptq_options *opt, struct
 	return 0;
 }
 
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Scratch, parameters and transposed weights. */
 static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_options *opt,
 		   const char *where, struct err *e)
@@ -401,7 +393,7 @@ int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hess
 		  size_t rows, const struct gptq_options *opt, const char *where, struct err *e)
 {
 	struct solve s = { .h = h, .z = z, .q = &opt->q, .update = choose_update() };
-	double start = seconds_now();
+	double start = usage_seconds();
 	int r = -1;
 
 	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, opt, e) == 0)
@@ -409,6 +401,6 @@ int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hess
 	free(s.loss);
 	free(s.buf);
 	free(s.code);
-	res->seconds = seconds_now() - start;
+	res->seconds = usage_seconds() - start;
 	return r;
 }

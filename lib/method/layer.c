@@ -23,10 +23,34 @@ static void name_layer(struct layer *l, const struct model *m, const struct line
 	snprintf(l->where, sizeof(l->where), "%.*s", (int)n, from);
 }
 
+int layer_add_skip(struct layer_options *o, const char *text, struct err *e)
+{
+	struct layer_skip *s = &o->skip[o->n_skip];
+	char what[200];
+	int r;
+
+	if (o->n_skip == LAYER_MAX_SKIP)
+		return err_set(e, ERR_USAGE, "--skip", "given more than %d times", LAYER_MAX_SKIP);
+	r = regcomp(&s->regex, text, REG_EXTENDED | REG_NOSUB);
+	if (r) {
+		regerror(r, &s->regex, what, sizeof(what));
+		return err_set(e, ERR_USAGE, "--skip", "'%s': %s", text, what);
+	}
+	s->text = text;
+	o->n_skip++;
+	return 0;
+}
+
+void layer_options_release(struct layer_options *o)
+{
+	while (o->n_skip > 0)
+		regfree(&o->skip[--o->n_skip].regex);
+}
+
 static bool matches(const struct layer_options *o, const char *name)
 {
 	for (size_t i = 0; i < o->n_skip; i++)
-		if (regexec(&o->skip[i], name, 0, NULL, 0) == 0)
+		if (regexec(&o->skip[i].regex, name, 0, NULL, 0) == 0)
 			return true;
 	return false;
 }
@@ -58,6 +82,25 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 				return -1;
 		}
 	return 0;
+}
+
+const char *layer_idle_skip(const struct layer_options *o, const struct model *m)
+{
+	for (size_t s = 0; s < o->n_skip; s++) {
+		bool used = false;
+
+		for (long i = 0; i < m->cfg.layers && !used; i++)
+			for (const struct linear_row *row = m->family->linears;
+			     row->weight != SLOT_NONE; row++) {
+				char name[256];
+
+				model_tensor_name(m, row->weight, i, name);
+				used |= regexec(&o->skip[s].regex, name, 0, NULL, 0) == 0;
+			}
+		if (!used)
+			return o->skip[s].text;
+	}
+	return NULL;
 }
 
 static int nomem(const char *where, struct err *e)

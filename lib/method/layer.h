@@ -21,10 +21,15 @@
 struct backend;
 struct gptq_result;
 
+#define LAYER_MAX_SKIP 32
+
 struct layer_options {
 	const char *by;        /* the program, for notes */
 	struct quantizer q;
-	const regex_t *skip;   /* linears whose tensor's name matches one pass untouched */
+	struct layer_skip {    /* linears whose tensor's name matches one pass untouched */
+		const char *text; /* the caller's */
+		regex_t regex;
+	} skip[LAYER_MAX_SKIP];
 	size_t n_skip;
 	bool keep_ref;         /* the weight as it came goes along as role ref */
 	bool keep_stats;       /* Hessians are not dropped after use */
@@ -41,8 +46,15 @@ struct layer {
 	double energy;         /* tr W H W', or |W|^2 if there is no H: see layer_weigh */
 };
 
+/* One more POSIX extended regular expression; ERR_USAGE if it is none. */
+int layer_add_skip(struct layer_options *o, const char *text, struct err *e) MUST_USE;
+void layer_options_release(struct layer_options *o);
+
 bool layer_skipped(const struct layer_options *o, const struct model *m,
 		   const struct linear_row *row, long layer);
+
+/* The first of the skip patterns that no linear's name matches, or NULL. */
+const char *layer_idle_skip(const struct layer_options *o, const struct model *m);
 
 /* Every linear that is not passed over can be cut into groups: before anything is read.
  * ERR_DATA as quantizer_groups. */

