@@ -30,18 +30,22 @@ void calib_fingerprint(struct calib *c);
  * positions of all text joined; sequential: window after window without overlap from the
  * start; documents: a document of at least seqlen tokens drawn at random, then a random start
  * in it (the GPTQ paper's C4 protocol).  Generator: xoshiro256** seeded by splitmix64(seed).
- * docs: token counts of the documents that make up ids.  ERR_DATA, saying how many tokens there
- * are, when the text is too short.
+ * docs: token counts of the documents that make up ids; only CALIB_DOCUMENTS looks at them.
+ * ERR_DATA, saying how many tokens there are, when the text is too short.
  */
 int calib_sample(struct calib *c, const struct ids *ids, const size_t *docs, size_t ndocs,
 		 size_t nsamples, size_t seqlen, enum calib_sampling how, uint64_t seed,
 		 struct err *e) MUST_USE;
 
-/* ERR_DATA when a window of c shares a run of min(32, seqlen) tokens with text. */
+/* ERR_DATA when a window of c shares a run of min(32, seqlen, text->n) tokens with text: names
+ * the window, the position in it, and the position in text. */
 int calib_disjoint(const struct calib *c, const struct ids *text, struct err *e) MUST_USE;
 
-/* The record's header (type, shape, fingerprint); read back from the current record of in. */
+/* The record's header (type, name "calib", dtype I32, shape, fingerprint); its payload is c->ids.
+ * The caller may add keys (sampling, seed, tokens, tokenizer) before it writes it. */
 int calib_record(const struct calib *c, struct record *r, struct err *e);
+/* Back from the current record of in: ERR_DATA when its shape or type is another, an id is
+ * negative or the fingerprint does not fit. */
 int calib_read(struct calib *c, struct stream_in *in, const struct record *r, struct err *e)
 	MUST_USE;
 /* Opens a stream and takes its calib record: ERR_DATA if it has none. */
