@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qp-ls - what is in a stream
+ *
+ * Headers only: payloads are read past, and verified.  Nothing is printed before END.
+ */
+#include <stdio.h>
+
+#include "formats/source.h"
+#include "lib/base/buf.h"
+#include "lib/base/cli.h"
+#include "lib/base/progress.h"
+#include "lib/data/stream.h"
+#include "lib/model/listing.h"
+
+static const char usage[] =
+	"usage: qp-ls [options] [IN]\n\n"
+	"List what is in a stream, or in a model directory.\n\n"
+	"      --json           one JSON object instead of a table\n"
+	"      --errors         the errors of the quantized layers, and their mean\n"
+	"      --provenance     only the pipeline that made it\n\n";
+
+int main(int argc, char **argv)
+{
+	enum { OPT_FIRST = 256 }; /* plus enum listing_kind */
+	static const struct option longopts[] = {
+		{ "json", no_argument, NULL, OPT_FIRST + LISTING_JSON },
+		{ "errors", no_argument, NULL, OPT_FIRST + LISTING_ERRORS },
+		{ "provenance", no_argument, NULL, OPT_FIRST + LISTING_PROVENANCE },
+		{ 0 }
+	};
+	enum listing_kind kind = LISTING_TABLE;
+	struct record r = { 0 };
+	struct buf text = { 0 };
+	struct listing *list;
+	struct stream_in *in;
+	struct err e;
+	int c, got;
+
+	cli_init(argc, argv, usage, CLI_BASIC);
+	while ((c = cli_getopt("", longopts)) != -1) {
+		if (kind != LISTING_TABLE)
+			cli_fail(ERR_USAGE, "", "one of --json, --errors, --provenance at a time");
+		kind = (enum listing_kind)(c - OPT_FIRST);
+	}
+	cli_operands(0, 1);
+	list = listing_new(kind, &e);
+	if (!list || source_open(&in, cli_operand(0), &e) < 0)
+		cli_die(&e);
+	progress_start("list", stream_size_hint(in), "bytes", cli_quiet());
+	while ((got = stream_next(in, &r, &e)) > 0) {
+		if (listing_add(list, &r, &e) < 0)
+			cli_die(&e);
+		progress_step(stream_offset(in));
+	}
+	if (got < 0 || listing_text(list, &text, &e) < 0)
+		cli_die(&e);
+	progress_finish();
+	fwrite(text.p, 1, text.n, stdout);
+	buf_release(&text);
+	listing_free(list);
+	stream_close_in(in);
+	record_clear(&r);
+	return cli_finish_stdout(0);
+}
