@@ -135,7 +135,7 @@ licences() {
 }
 
 tabs() {
-	grep -nE '^(    |	* {8})' $product /dev/null
+	grep -nE '^(    |	* {8})' $product /dev/null | grep -v '\\$'	# macros line up their ends
 }
 
 companions() {
