@@ -53,6 +53,13 @@ static void before(char *buf, size_t cap, const char *text, size_t n, int positi
 	*buf = '\0';
 }
 
+/* Is it JSON, but not to be read by us? */
+static bool beyond(enum json_error_code code)
+{
+	return code == json_error_duplicate_key || code == json_error_numeric_overflow ||
+	       code == json_error_null_byte_in_key || code == json_error_stack_overflow;
+}
+
 int json_parse(struct json_doc **d, const char *text, size_t n, const char *where, struct err *e)
 {
 	char seen[73];
@@ -68,8 +75,9 @@ int json_parse(struct json_doc **d, const char *text, size_t n, const char *wher
 			if (*p < 0x20 || *p >= 0x7f)
 				*p = '.';
 		before(seen, sizeof(seen), text, n, je.position);
-		return err_set(e, ERR_DATA, where, "not JSON: %s (line %d, byte %d, after '%s')",
-			       je.text, je.line, je.position, seen);
+		return err_set(e, ERR_DATA, where, "%s%s (line %d, byte %d, after '%s')",
+			       beyond(json_error_code(&je)) ? "" : "not JSON: ", je.text, je.line,
+			       je.position, seen);
 	}
 	*d = malloc(sizeof(**d));
 	if (!*d) {
