@@ -100,3 +100,59 @@ int pipeline_text(struct buf *out, const struct record *head, struct err *e)
 	mp_free(d);
 	return r < 0 ? -1 : buf_failed(out, "header", e);
 }
+
+static bool same_str(const struct mp *a, const struct mp *b)
+{
+	const char *sa, *sb;
+	size_t na, nb;
+
+	return mp_str(a, &sa, &na) && mp_str(b, &sb, &nb) && na == nb && memcmp(sa, sb, na) == 0;
+}
+
+static bool same_stage(const struct mp *a, const struct mp *b)
+{
+	const struct mp *oa = mp_get(a, "options"), *ob = mp_get(b, "options");
+
+	if (!same_str(mp_get(a, "program"), mp_get(b, "program")) ||
+	    !same_str(mp_get(a, "version"), mp_get(b, "version")) ||
+	    mp_type_of(oa) != MP_ARRAY || mp_type_of(ob) != MP_ARRAY || mp_len(oa) != mp_len(ob))
+		return false;
+	for (size_t i = 0; i < mp_len(oa); i++)
+		if (!same_str(mp_at(oa, i), mp_at(ob, i)))
+			return false;
+	return true;
+}
+
+static bool same_stages(const struct mp *a, const struct mp *b)
+{
+	if (mp_type_of(a) != MP_ARRAY || mp_type_of(b) != MP_ARRAY || mp_len(a) != mp_len(b))
+		return false;
+	for (size_t i = 0; i < mp_len(a); i++)
+		if (mp_type_of(mp_at(a, i)) != MP_MAP || mp_type_of(mp_at(b, i)) != MP_MAP ||
+		    !same_stage(mp_at(a, i), mp_at(b, i)))
+			return false;
+	return true;
+}
+
+bool pipeline_agree(const struct record *a, const struct record *b)
+{
+	struct mp_doc *da, *db;
+	const void *pa, *pb;
+	struct err e;
+	size_t na, nb;
+	int ha = record_get_raw(a, "prov", &pa, &na), hb = record_get_raw(b, "prov", &pb, &nb);
+	bool same;
+
+	if (!ha || !hb)
+		return ha == hb;
+	if (mp_parse(&da, pa, na, "prov", &e) < 0)
+		return false;
+	if (mp_parse(&db, pb, nb, "prov", &e) < 0) {
+		mp_free(da);
+		return false;
+	}
+	same = same_stages(mp_root(da), mp_root(db));
+	mp_free(da);
+	mp_free(db);
+	return same;
+}

@@ -11,6 +11,8 @@
 #ifndef QP_PIPELINE_H
 #define QP_PIPELINE_H
 
+#include <stdbool.h>
+
 #include "lib/base/buf.h"
 
 struct record;
@@ -18,5 +20,9 @@ struct record;
 /* Append the pipeline, one line without its end; nothing if head has no key "prov".  ERR_DATA
  * when prov is not a list of maps with program and options. */
 int pipeline_text(struct buf *out, const struct record *head, struct err *e) MUST_USE;
+
+/* True if two streams were made in the same way: programs, versions and options; the backends
+ * may differ.  False also when a prov is not what it should be. */
+bool pipeline_agree(const struct record *a, const struct record *b);
 
 #endif
