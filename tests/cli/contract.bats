@@ -20,6 +20,7 @@ setup() {
 	cd "$BATS_TEST_TMPDIR"
 	programs=$(cd "${QP_BIN:-$ROOT/build/bin}" && ls)
 	[ -n "$programs" ]
+	echo 1 2 3 > ids
 }
 
 # A word about which program it was that failed.
@@ -162,7 +163,7 @@ too_many() {
 		qp-sum) set -- qp-sum "$tiny" ;;
 		calib-pack) set -- calib-pack -m "$MODEL" "$CALIB" ;;
 		record-acts) set -- record-acts --stats=none "$MODEL" ;;
-		qp-forward) set -- qp-forward "$MODEL" ;;
+		qp-forward) set -- qp-forward -i ids "$MODEL" ;;
 		*) [ "$(kind "$p")" = filter ] || continue; set -- "$p" "$tiny" ;;
 		esac
 		refuses 64 '.*terminal' with_a_terminal out "$@"
@@ -174,6 +175,7 @@ operands_for() {	# operands_for PROGRAM PATH: $PATH where its main input goes
 	qp-cmp) echo "$2 $2" ;;
 	calib-pack) echo "-m $MODEL $2" ;;
 	qp-tok) echo "-m $2" ;;
+	qp-forward) echo "-i ids $2" ;;
 	*) echo "$2" ;;
 	esac
 }
@@ -228,7 +230,7 @@ empty_input() {
 		qp-make) set -- qp-make /dev/null ;;
 		calib-pack) set -- calib-pack -m "$MODEL" "$CALIB" ;;
 		record-acts) set -- record-acts --stats=none "$MODEL" ;;
-		qp-forward) set -- qp-forward "$MODEL" ;;
+		qp-forward) set -- qp-forward -i ids "$MODEL" ;;
 		*) set -- "$p" "$tiny" ;;
 		esac
 		refuses 73 '.*/no/such/folder/out\.qp' "$@" -o /no/such/folder/out.qp < /dev/null
@@ -256,7 +258,7 @@ common_values() {
 	for p in $programs; do
 		"$p" --help | grep -q -e --device || continue
 		case $p in
-		qp-forward) set -- qp-forward "$MODEL" ;;
+		qp-forward) set -- qp-forward -i ids "$MODEL" ;;
 		record-acts) set -- record-acts "$MODEL" ;;
 		eval-ppl) set -- eval-ppl -t "$EVAL" "$MODEL" ;;
 		*) set -- "$p" "$tiny" ;;
