@@ -12,6 +12,7 @@
 
 #include "formats/json.h"
 #include "formats/tokenizer_json.h"
+#include "lib/base/hash.h"
 #include "lib/data/tokenizer_impl.h"
 
 /* One component at hand: where errors place it ("tokenizer.json: pre_tokenizer: Split"). */
@@ -711,12 +712,10 @@ static int check_around(const struct tokenizer *t, const struct part *p)
 	const struct ids *sides[2] = { &t->before, &t->after };
 
 	for (int k = 0; k < 2; k++)
-		for (size_t i = 0; i < sides[k]->n; i++) {
-			int32_t id = sides[k]->id[i];
-
-			if ((size_t)id >= t->vocab.n || !t->vocab.entry[id].used)
-				return bad(p, "id %d is not in the vocabulary", (int)id);
-		}
+		for (size_t i = 0; i < sides[k]->n; i++)
+			if (!tokenizer_has(t, sides[k]->id[i]))
+				return bad(p, "id %d is not in the vocabulary",
+					   (int)sides[k]->id[i]);
 	return 0;
 }
 
@@ -756,12 +755,18 @@ int tokenizer_from_json(struct tokenizer **out, const char *json, size_t n, cons
 {
 	struct tokenizer *t;
 	struct json_doc *d;
+	uint64_t high, low;
 	int ret;
 
 	if (json_parse(&d, json, n, where, e))
 		return -1;
 	t = tokenizer_new(e);
 	ret = t ? build(t, json_root(d), where, e) : -1;
+	if (!ret) {
+		hash128(json, n, &high, &low);
+		snprintf(t->fingerprint, sizeof(t->fingerprint), "xxh128:%016llx%016llx",
+			 (unsigned long long)high, (unsigned long long)low);
+	}
 	json_free(d);
 	if (ret) {
 		tokenizer_free(t);

@@ -43,10 +43,8 @@ static int bad(size_t line, struct err *e, const char *what)
 	return err_set(e, ERR_DATA, where, "%s", what);
 }
 
-static int read_line(struct id_lines *l, const char *s, const char *end, struct err *e)
+int id_line_parse(struct ids *out, const char *s, const char *end, size_t line, struct err *e)
 {
-	const size_t before = l->ids.n;
-
 	while (s < end) {
 		int64_t v = 0;
 
@@ -55,14 +53,23 @@ static int read_line(struct id_lines *l, const char *s, const char *end, struct 
 			continue;
 		}
 		if (*s < '0' || *s > '9')
-			return bad(l->n, e, "token ids are decimal numbers between blanks");
+			return bad(line, e, "token ids are decimal numbers between blanks");
 		for (; s < end && *s >= '0' && *s <= '9' && v <= INT32_MAX; s++)
 			v = v * 10 + (*s - '0');
 		if (v > INT32_MAX)
-			return bad(l->n, e, "an id beyond 2^31-1");
-		if (ids_push(&l->ids, (int32_t)v, e) < 0)
+			return bad(line, e, "an id beyond 2^31-1");
+		if (ids_push(out, (int32_t)v, e) < 0)
 			return -1;
 	}
+	return 0;
+}
+
+static int read_line(struct id_lines *l, const char *s, const char *end, struct err *e)
+{
+	const size_t before = l->ids.n;
+
+	if (id_line_parse(&l->ids, s, end, l->n, e) < 0)
+		return -1;
 	if (l->ids.n == before)
 		return bad(l->n, e, "no token ids");
 	return push_line(l, l->ids.n - before, e);

@@ -21,4 +21,8 @@ struct id_lines {
 int id_lines_read(struct id_lines *l, const char *path, struct err *e) MUST_USE;
 void id_lines_release(struct id_lines *l);
 
+/* The ids between s and end, appended to out; line (from 0) is for errors.  There may be none. */
+int id_line_parse(struct ids *out, const char *s, const char *end, size_t line, struct err *e)
+	MUST_USE;
+
 #endif

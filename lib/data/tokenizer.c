@@ -240,7 +240,7 @@ static int spell(const struct tokenizer *t, const int32_t *ids, size_t n, bool s
 		size_t off = w->text.n, len;
 		const char *s;
 
-		if (ids[i] < 0 || (size_t)ids[i] >= t->vocab.n || !t->vocab.entry[ids[i]].used)
+		if (!tokenizer_has(t, ids[i]))
 			return err_set(e, ERR_DATA, "token ids", "%d at position %zu is not in the "
 				       "vocabulary", (int)ids[i], i);
 		x = &t->vocab.entry[ids[i]];
@@ -291,6 +291,11 @@ size_t tokenizer_vocab(const struct tokenizer *t)
 	return t->vocab.n;
 }
 
+bool tokenizer_has(const struct tokenizer *t, int32_t id)
+{
+	return id >= 0 && (size_t)id < t->vocab.n && t->vocab.entry[id].used;
+}
+
 int32_t tokenizer_id(const struct tokenizer *t, const char *token)
 {
 	return tok_vocab_find(&t->vocab, token, strlen(token));
@@ -299,4 +304,9 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *token)
 int32_t tokenizer_prefix_id(const struct tokenizer *t)
 {
 	return t->before.n ? t->before.id[0] : -1;
+}
+
+const char *tokenizer_fingerprint(const struct tokenizer *t)
+{
+	return t->fingerprint;
 }

@@ -28,8 +28,9 @@ int ids_push(struct ids *v, int32_t id, struct err *e);
 
 void tokenizer_free(struct tokenizer *t);
 
-/* Appends to out.  special: add what the post-processor adds (BOS).  Text that is not UTF-8 is
- * ERR_DATA with the offset of the first bad byte. */
+/* Appends to out.  special: add what the post-processor adds (BOS).  ERR_DATA for text that is
+ * not UTF-8, with the offset of the first bad byte, and for a character that has no token where
+ * there is no unknown token either (tokenizers would drop it). */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool special,
 		     struct ids *out, struct err *e) MUST_USE;
 
@@ -37,10 +38,13 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
 		     char **text, size_t *len, struct err *e) MUST_USE;
 
-/* One more than the largest id; the id of a token's text, or -1; the id that the post-processor
- * puts in front of a text, or -1. */
+/* One more than the largest id; whether there is a token of that id; the id of a token's text, or
+ * -1; the id that the post-processor puts in front of a text, or -1. */
 size_t tokenizer_vocab(const struct tokenizer *t);
+bool tokenizer_has(const struct tokenizer *t, int32_t id);
 int32_t tokenizer_id(const struct tokenizer *t, const char *token);
 int32_t tokenizer_prefix_id(const struct tokenizer *t);
+/* "xxh128:" and 32 hex digits of the file that describes it. */
+const char *tokenizer_fingerprint(const struct tokenizer *t);
 
 #endif

@@ -219,6 +219,7 @@ struct tokenizer {
 	size_t n_dec;
 	bool has_decoder;          /* else tokens are joined by spaces */
 	struct ids before, after;  /* what the post-processor puts around a text */
+	char fingerprint[40];
 };
 
 /* ---- building (in this order: vocabulary, merges, stages, added tokens, finish) --- */

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * calib-pack - text or token ids to a calibration set
+ */
+#include <stdlib.h>
+
+#include "formats/corpus.h"
+#include "formats/source.h"
+#include "lib/base/cli.h"
+#include "lib/data/calib.h"
+
+static const char usage[] =
+	"usage: calib-pack [options] -m MODEL [TEXT...]\n"
+	"       calib-pack [options] --ids [FILE]\n\n"
+	"Make a calibration set: windows of token ids, for record-acts.\n\n"
+	"  -m, --model=MODEL    a model directory, a tokenizer.json, or a stream\n"
+	"      --field=NAME     TEXT is JSON lines: the documents are this string of each\n"
+	"      --ids            no text but ids: a window in each line, all of one length\n"
+	"  -n, --nsamples=N     windows (default 128)\n"
+	"  -s, --seqlen=N       tokens in each (default 2048)\n"
+	"      --sampling=HOW   random: starts anywhere in the text (default);\n"
+	"                       sequential: one window after the other;\n"
+	"                       documents: in a random one that is long enough\n"
+	"      --seed=N         which windows (default 0)\n"
+	"      --disjoint-from=FILE   fail if a window has 32 tokens in a row that this\n"
+	"                       evaluation text has too\n";
+
+enum { OPT_FIELD = 256, OPT_IDS, OPT_SAMPLING, OPT_SEED, OPT_DISJOINT };
+
+static const char *const samplings[] = { "random", "sequential", "documents", NULL };
+
+struct job {
+	const char *model, *field, *disjoint;
+	bool ids, drawn; /* drawn: an option about drawing windows was given */
+	long nsamples, seqlen, seed;
+	int sampling;
+	struct tokenizer *tok;
+	struct calib calib;
+	size_t tokens;   /* of the text they were drawn from */
+};
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const struct option longopts[] = {
+		{ "model", required_argument, NULL, 'm' },
+		{ "field", required_argument, NULL, OPT_FIELD },
+		{ "ids", no_argument, NULL, OPT_IDS },
+		{ "nsamples", required_argument, NULL, 'n' },
+		{ "seqlen", required_argument, NULL, 's' },
+		{ "sampling", required_argument, NULL, OPT_SAMPLING },
+		{ "seed", required_argument, NULL, OPT_SEED },
+		{ "disjoint-from", required_argument, NULL, OPT_DISJOINT },
+		{ 0 }
+	};
+	int c;
+
+	cli_init(argc, argv, usage, CLI_OUT);
+	while ((c = cli_getopt("m:n:s:", longopts)) != -1) {
+		j->drawn |= c == 'n' || c == 's' || c == OPT_SAMPLING || c == OPT_SEED;
+		switch (c) {
+		case 'm': j->model = optarg; cli_note_path(); break;
+		case OPT_FIELD: j->field = optarg; break;
+		case OPT_IDS: j->ids = true; break;
+		case 'n': j->nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
+		case 's': j->seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
+		case OPT_SAMPLING:
+			j->sampling = cli_choice("--sampling", optarg, samplings);
+			break;
+		case OPT_SEED: j->seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
+		case OPT_DISJOINT: j->disjoint = optarg; cli_note_path(); break;
+		}
+	}
+	cli_operands(0, j->ids ? 1 : 1 << 20);
+	if (!j->model && (!j->ids || j->disjoint))
+		cli_fail(ERR_USAGE, "--model", "needed: whose tokens?");
+	if (j->ids && (j->field || j->drawn))
+		cli_fail(ERR_USAGE, "--ids", "the windows are given: --field, --nsamples, --seqlen, "
+			 "--sampling and --seed do not go with it");
+}
+
+static int take_text(struct job *j, struct err *e)
+{
+	struct corpus_options opt = {
+		.field = j->field, .separate = j->sampling == CALIB_DOCUMENTS
+	};
+	const char **files;
+	struct corpus text;
+	size_t n = 0;
+
+	while (cli_operand((int)n))
+		n++;
+	files = calloc(n + 1, sizeof(*files));
+	if (!files)
+		return err_nomem(e, "operands", (n + 1) * sizeof(*files));
+	for (size_t i = 0; i < n; i++)
+		files[i] = cli_operand((int)i);
+	if (corpus_read(&text, j->tok, files, n, &opt, e))
+		return -1;
+	j->tokens = text.ids.n;
+	if (calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
+			 (size_t)j->seqlen, (enum calib_sampling)j->sampling, (uint64_t)j->seed, e))
+		return -1;
+	corpus_release(&text);
+	free(files);
+	return 0;
+}
+
+static int check_disjoint(const struct job *j, struct err *e)
+{
+	struct corpus_options opt = { .separate = false };
+	struct corpus text;
+	int ret;
+
+	if (corpus_read(&text, j->tok, &j->disjoint, 1, &opt, e))
+		return -1;
+	ret = calib_disjoint(&j->calib, &text.ids, e);
+	corpus_release(&text);
+	return ret;
+}
+
+static int write_set(const struct job *j, struct stream_out *out, struct err *e)
+{
+	struct record head = { .rank = -1 }, rec = { .rank = -1 };
+	int ret;
+
+	record_init(&head, REC_STREAM, "");
+	if (calib_record(&j->calib, &rec, e))
+		return -1;
+	ret = record_set_str(&rec, "sampling", j->ids ? "ids" : samplings[j->sampling]);
+	if (!j->ids)
+		ret |= record_set_int(&rec, "seed", j->seed) |
+		       record_set_int(&rec, "tokens", (int64_t)j->tokens);
+	if (j->tok)
+		ret |= record_set_str(&rec, "tokenizer", tokenizer_fingerprint(j->tok));
+	if (ret)
+		return err_nomem(e, "calib", 64);
+	ret = stream_write_head(out, &head, cli_provenance(NULL), e) ||
+	      stream_write(out, &rec, j->calib.ids, e) || stream_commit(out, e) ? -1 : 0;
+	record_clear(&head);
+	record_clear(&rec);
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	struct job j = { .nsamples = 128, .seqlen = 2048 };
+	struct stream_out *out;
+	struct err e;
+
+	options(argc, argv, &j);
+	out = cli_open_out(NULL);
+	if ((j.model && source_tokenizer(&j.tok, j.model, &e)) ||
+	    (j.ids ? corpus_windows(&j.calib, j.tok, cli_operand(0), &e) : take_text(&j, &e)) ||
+	    (j.disjoint && check_disjoint(&j, &e)) || write_set(&j, out, &e))
+		cli_die(&e);
+	stream_close_out(out);
+	calib_release(&j.calib);
+	tokenizer_free(j.tok);
+	return 0;
+}
