@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hash.c - XXH3 by libxxhash
+ *
+ * On x86 the functions that look at the processor: the plain ones keep to SSE2, at half the speed.
  */
 #include "lib/base/hash.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <xxhash.h>
+
+#if defined(__x86_64__) && defined(__has_include)
+#if __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h> /* renames XXH3_*bits and XXH3_*bits_update */
+#endif
+#endif
 
 struct hash {
 	XXH3_state_t *state; /* 64-byte aligned, hence not a member */
