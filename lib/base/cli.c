@@ -115,6 +115,7 @@ int cli_finish_stdout(int status)
 {
 	struct err e;
 	bool failed = ferror(stdout) != 0;
+	int cause = errno; /* of the write that failed, which was the last thing to fail */
 
 	errno = 0;
 	/* Closing a copy shows what a close would, and keeps descriptor 1 taken. */
@@ -124,6 +125,8 @@ int cli_finish_stdout(int status)
 		if (fd >= 0 && close(fd) == 0 && !failed)
 			return status;
 	}
+	if (failed && !errno)
+		errno = cause;
 	err_errno(&e, ERR_IO, "standard output", "%s", "");
 	cli_die(&e);
 }
