@@ -26,30 +26,30 @@ trap 'exit 1' HUP INT TERM
 cd "$tmp"
 
 now() { date +%s%N; }
-row() {	# row NAME MODEL BYTES: evaluate, and print a line of the table
-	end=$(now)
-	ppl=$(eval-ppl -q --ctx=512 --json "$2" < "$eval" | sed 's/.*"ppl": *\([0-9.]*\).*/\1/')
-	awk -v n="$1" -v p="$ppl" -v b="$3" -v t=$((end - start)) \
-		'BEGIN { printf "%-24s %12.4f %12d %10.2f s\n", n, p, b, t / 1e9 }'
-}
 size() { wc -c < "$1"; }
+row() {	# row NAME MODEL BYTES [START]: evaluate, and print a line of the table
+	end=$(now)
+	eval-ppl -q --ctx=512 --json "$2" < "$eval" > ppl.json
+	ppl=$(sed 's/.*"ppl": *\([0-9.]*\).*/\1/' ppl.json)
+	awk -v n="$1" -v p="$ppl" -v b="$3" -v t=$((end - ${4:-end})) 'BEGIN {
+		printf "%-24s %12.4f %12d %10s\n", n, p, b, t ? sprintf("%.2f s", t / 1e9) : "" }'
+}
 
-printf '\n%-24s %12s %12s %12s\n' '' perplexity bytes time
-start=$(now)
+printf '\n%-24s %12s %12s %10s\n' '' perplexity bytes time
 row 'full precision' "$model" "$(cat "$model"/*.safetensors | wc -c)"
 
 start=$(now)
 record-acts -q --stats=none "$model" | rtn -b 4 | pack-int4 -o rtn.qp
-row 'RTN, 4 bits' rtn.qp "$(size rtn.qp)"
+row 'RTN, 4 bits' rtn.qp "$(size rtn.qp)" "$start"
 
 start=$(now)
 calib-pack -q -m "$model" --sampling=sequential --nsamples=64 --seqlen=512 "$calib" -o calib.qp
 record-acts -q -c calib.qp "$model" | gptq -q -b 4 | pack-int4 -o gptq.qp
-row 'GPTQ, 4 bits' gptq.qp "$(size gptq.qp)"
+row 'GPTQ, 4 bits' gptq.qp "$(size gptq.qp)" "$start"
 
 start=$(now)
 record-acts -q -c calib.qp "$model" | smooth -a 0.5 | gptq -q -b 4 | pack-int4 -o smooth.qp
-row 'smooth, GPTQ, 4 bits' smooth.qp "$(size smooth.qp)"
+row 'smooth, GPTQ, 4 bits' smooth.qp "$(size smooth.qp)" "$start"
 
 echo
 echo "The last one was made by this pipeline:"

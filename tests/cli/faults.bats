@@ -16,7 +16,7 @@ setup_file() {
 	done > ids.txt
 	calib-pack --ids ids.txt > calib.qp
 	record-acts -c calib.qp --stats=all tiny > acts.qp
-	rtn -b 4 acts.qp > rtn.qp
+	rtn -b 4 -g 16 acts.qp > rtn.qp
 	qp-dump acts.qp > acts.txt
 }
 
@@ -85,13 +85,13 @@ sweep_output() {	# sweep_output COMMAND...
 }
 
 @test "faults: rtn: each failing write is exit 74 and leaves no file" {
-	sweep rtn -b 4 acts.qp
-	sweep_output rtn -b 4 acts.qp
+	sweep rtn -b 4 -g 16 acts.qp
+	sweep_output rtn -b 4 -g 16 acts.qp
 }
 
 @test "faults: gptq: each failing write is exit 74 and leaves no file" {
-	sweep gptq -b 4 acts.qp
-	sweep_output gptq -b 4 acts.qp
+	sweep gptq -b 4 -g 16 acts.qp
+	sweep_output gptq -b 4 -g 16 acts.qp
 }
 
 @test "faults: pack-int4: each failing write is exit 74 and leaves no file" {
@@ -128,7 +128,7 @@ sweep_output() {	# sweep_output COMMAND...
 
 @test "faults: /dev/full is exit 74 at every writer" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
-		'rtn -b 4 acts.qp' 'gptq -b 4 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'rtn -b 4 -g 16 acts.qp' 'gptq -b 4 -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
 		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
 		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
 		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp'; do
@@ -138,7 +138,7 @@ sweep_output() {	# sweep_output COMMAND...
 
 @test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
-		'rtn -b 4 acts.qp' 'gptq -b 4 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'rtn -b 4 -g 16 acts.qp' 'gptq -b 4 -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
 		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp'; do
 		dies_quietly_in_a_closed_pipe $c || { echo "$c"; return 1; }
 	done
@@ -149,7 +149,7 @@ sweep_output() {	# sweep_output COMMAND...
 	size=$(wc -c < acts.qp)
 	for cut in 0 1 100 $((size / 2)) $((size - 1)); do
 		st=0
-		head -c "$cut" acts.qp | smooth -a 0.5 2> "$dir/1" | gptq -b 4 2> "$dir/2" |
+		head -c "$cut" acts.qp | smooth -a 0.5 2> "$dir/1" | gptq -b 4 -g 16 2> "$dir/2" |
 			pack-int4 -o "$dir/q.qp" 2> "$dir/3" || st=$?
 		[ "$st" -eq 65 ]
 		[ ! -e "$dir/q.qp" ]
@@ -182,7 +182,7 @@ sweep_output() {	# sweep_output COMMAND...
 @test "faults: killed by SIGTERM, a program leaves no temporary file" {
 	mkdir "$dir/o"
 	mkfifo "$dir/fifo"
-	rtn -b 4 -o "$dir/o/out.qp" < "$dir/fifo" 3>&- &
+	rtn -b 4 -g 16 -o "$dir/o/out.qp" < "$dir/fifo" 3>&- &
 	pid=$!
 	exec 9> "$dir/fifo"
 	head -c 3000 acts.qp >&9
