@@ -7,6 +7,7 @@
  */
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
+#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/check.h"
 
@@ -41,6 +42,9 @@ int main(int argc, char **argv)
 	if (got < 0 || check_end(check, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	if (cli_verbose())
+		cli_warn("read %.2f s, peak %.1f MiB", stream_in_seconds(in),
+			 (double)usage_peak_bytes() / 1048576);
 	stream_close_in(in);
 	check_free(check);
 	record_clear(&r);

@@ -8,11 +8,11 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "formats/source.h"
 #include "lib/base/cli.h"
+#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/compare.h"
 
@@ -22,7 +22,7 @@ static const char usage[] =
 	"      --rel=TOL        the same if |a - b| / |a| is at most TOL (Frobenius norms)\n"
 	"      --abs=TOL        the same if no element differs by more than TOL\n"
 	"  -r, --role=LIST      only these: weight,bias,stat,ref,perm,comp,other (default all)\n"
-	"\n-v prints every tensor. With neither tolerance, values must be equal.\n\n";
+	"\nWith neither tolerance, values must be equal. -v prints every tensor.\n\n";
 
 struct options {
 	double rel, abs; /* < 0: not given */
@@ -30,16 +30,11 @@ struct options {
 };
 
 struct tally {
+	const struct options *opt;
 	unsigned long tensors, differ;
 	double worst_rel;
 	struct tensor_error worst;
 	char worst_name[STREAM_MAX_NAME + 40];
-};
-
-/* A part of stream A. */
-struct part {
-	struct tensor_value *v;
-	size_t n, cap;
 };
 
 static unsigned parse_roles(const char *list)
@@ -78,37 +73,36 @@ static bool within(const struct options *opt, const struct tensor_error *s)
 	       (opt->abs < 0 || s->max_abs <= opt->abs);
 }
 
-static void alone(struct tally *t, const struct tensor_value *v, const char *side)
+/* A word about what one side lacks or what cannot be compared. */
+static void differ(struct tally *t, const char *label, const char *why)
 {
-	char label[STREAM_MAX_NAME + 40];
-
-	t->tensors++;
 	t->differ++;
-	if (cli_quiet())
-		return;
-	tensor_value_label(v, label, sizeof(label));
-	printf("%s: only in %s\n", label, side);
+	if (!cli_quiet())
+		printf("%s: %s\n", label, why);
 }
 
-static void compare(struct tally *t, const struct options *opt, const struct tensor_value *a,
-		    const struct tensor_value *b)
+static int pair(void *ctx, const struct tensor_value *a, const struct tensor_value *b,
+		struct err *e)
 {
 	char label[STREAM_MAX_NAME + 40], why[80];
+	struct tally *t = ctx;
 	struct tensor_error s;
-	struct err e;
-	int got = tensor_value_compare(&s, a, b, why, sizeof(why), &e);
+	int got;
 
-	if (got < 0)
-		cli_die(&e);
-	tensor_value_label(a, label, sizeof(label));
 	t->tensors++;
-	if (got == 0) {
-		t->differ++;
-		if (!cli_quiet())
-			printf("%s: %s\n", label, why);
-		return;
+	tensor_value_label(a ? a : b, label, sizeof(label));
+	if (!a || !b) {
+		differ(t, label, a ? "only in the first" : "only in the second");
+		return 0;
 	}
-	if (!within(opt, &s))
+	got = tensor_value_compare(&s, a, b, why, sizeof(why), e);
+	if (got < 0)
+		return -1;
+	if (got == 0) {
+		differ(t, label, why);
+		return 0;
+	}
+	if (!within(t->opt, &s))
 		t->differ++;
 	if (s.unequal > 0 && tensor_error_rel(&s) >= t->worst_rel) {
 		t->worst_rel = tensor_error_rel(&s);
@@ -116,59 +110,8 @@ static void compare(struct tally *t, const struct options *opt, const struct ten
 		memcpy(t->worst_name, label, sizeof(label));
 	}
 	if (cli_verbose() && !cli_quiet())
-		print_row(label, &s, within(opt, &s) ? "" : " *");
-}
-
-static void load_part(struct part *p, struct tensor_reader *a)
-{
-	struct tensor_value v;
-	struct err e;
-	int got;
-
-	while ((got = tensor_reader_next(a, &v, &e)) > 0) {
-		if (p->n == p->cap) {
-			p->cap = p->cap ? 2 * p->cap : 32;
-			p->v = realloc(p->v, p->cap * sizeof(*p->v));
-			if (!p->v)
-				cli_fail(ERR_NOMEM, v.rec.name, "out of memory");
-		}
-		p->v[p->n++] = v;
-	}
-	if (got < 0)
-		cli_die(&e);
-}
-
-/* One part of A against the part of B that faces it; a side that is over gives nothing. */
-static void compare_part(struct tally *t, const struct options *opt, struct part *p,
-			 struct tensor_reader *a, struct tensor_reader *b)
-{
-	struct tensor_value v;
-	struct err e;
-	int got = 0;
-	size_t i;
-
-	p->n = 0;
-	if (a)
-		load_part(p, a);
-	while (b && (got = tensor_reader_next(b, &v, &e)) > 0) {
-		for (i = 0; i < p->n; i++)
-			if (!p->v[i].matched && tensor_value_same_name(&p->v[i], &v))
-				break;
-		if (i < p->n) {
-			p->v[i].matched = true;
-			compare(t, opt, &p->v[i], &v);
-		} else {
-			alone(t, &v, "the second");
-		}
-		tensor_value_release(&v);
-	}
-	if (got < 0)
-		cli_die(&e);
-	for (i = 0; i < p->n; i++) {
-		if (!p->v[i].matched)
-			alone(t, &p->v[i], "the first");
-		tensor_value_release(&p->v[i]);
-	}
+		print_row(label, &s, within(t->opt, &s) ? "" : " *");
+	return 0;
 }
 
 static void summary(const struct tally *t)
@@ -191,10 +134,9 @@ int main(int argc, char **argv)
 	struct options opt = { .rel = -1, .abs = -1, .roles = ~0u };
 	struct tensor_reader *reader[2];
 	struct stream_in *in[2];
-	struct tally tally = { 0 };
-	struct part part = { 0 };
-	int c, more[2] = { 1, 1 };
+	struct tally tally = { .opt = &opt };
 	struct err e;
+	int c;
 
 	cli_init(argc, argv, usage, CLI_BASIC);
 	while ((c = cli_getopt("r:", longopts)) != -1) {
@@ -218,23 +160,16 @@ int main(int argc, char **argv)
 	if (cli_verbose() && !cli_quiet())
 		printf("%-56s %10s %10s %7s %9s\n", "tensor", "max abs", "relative", "SNR dB",
 		       "cosine");
-	for (;;) {
-		for (int i = 0; i < 2; i++) {
-			more[i] = more[i] ? tensor_reader_part(reader[i], &e) : 0;
-			if (more[i] < 0)
-				cli_die(&e);
-		}
-		if (!more[0] && !more[1])
-			break;
-		compare_part(&tally, &opt, &part, more[0] ? reader[0] : NULL,
-			     more[1] ? reader[1] : NULL);
-	}
+	if (compare_streams(reader[0], reader[1], pair, &tally, &e) < 0)
+		cli_die(&e);
 	if (!cli_quiet())
 		summary(&tally);
+	if (cli_verbose())
+		cli_warn("read %.2f s and %.2f s, peak %.1f MiB", stream_in_seconds(in[0]),
+			 stream_in_seconds(in[1]), (double)usage_peak_bytes() / 1048576);
 	for (int i = 0; i < 2; i++) {
 		tensor_reader_free(reader[i]);
 		stream_close_in(in[i]);
 	}
-	free(part.v);
 	return cli_finish_stdout(tally.differ > 0);
 }

@@ -11,11 +11,12 @@
 
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
+#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/sum.h"
 
 static const char usage[] =
-	"usage: qp-sum [options] A B ...\n\n"
+	"usage: qp-sum [options] STREAM...\n\n"
 	"Add the statistics of streams that were recorded from one model.\n\n"
 	"The result goes to standard output. One of the streams can be - .\n\n";
 
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
 	cli_init(argc, argv, usage, CLI_OUT);
 	while (cli_getopt("", longopts) != -1)
 		continue;
-	cli_operands(2, INT_MAX);
+	cli_operands(1, INT_MAX);
 	open_inputs(&inputs);
 	sum = sum_new(inputs.in, inputs.names, inputs.n, &e);
 	if (!sum || sum_head(sum, &head, &e) < 0)
@@ -93,6 +94,10 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	if (cli_verbose())
+		cli_warn("%d streams, the first read in %.2f s, write %.2f s, peak %.1f MiB",
+			 inputs.n, stream_in_seconds(inputs.in[0]), stream_out_seconds(out),
+			 (double)usage_peak_bytes() / 1048576);
 	stream_close_out(out);
 	sum_free(sum);
 	record_clear(&head);

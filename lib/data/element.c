@@ -173,10 +173,11 @@ static const char *scan_float(void *p, enum dtype t, const char *word)
 		v = bits;
 	} else {
 		d = strtod(word, &end);
+		single = round_to_odd(d);
 		if (t == DT_F64)
 			memcpy(&v, &d, sizeof(v));
 		else
-			v = t == DT_F16 ? f32_to_f16(round_to_odd(d)) : f32_to_bf16(round_to_odd(d));
+			v = t == DT_F16 ? f32_to_f16(single) : f32_to_bf16(single);
 	}
 	if (*end)
 		return "not a number";

@@ -75,7 +75,7 @@ static int put_stage(struct buf *out, const struct mp *stage, size_t i, bool mod
 		buf_puts(out, " -");
 	for (size_t k = 0; k < mp_len(options); k++) {
 		if (!mp_str(mp_at(options, k), &s, &n))
-			return err_set(e, ERR_DATA, "header", "prov %zu: an option is no string", i);
+			return err_set(e, ERR_DATA, "header", "prov %zu: option is no string", i);
 		put_option(out, s, n);
 	}
 	return 0;

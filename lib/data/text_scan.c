@@ -294,7 +294,8 @@ static int scan_item(struct text_in *t, const struct record *r, struct err *e)
 /* Codes, a byte each, to rows of packed codes. */
 static int pack_payload(struct text_in *t, const struct record *r, uint64_t want, struct err *e)
 {
-	size_t cols = (size_t)r->shape[r->rank - 1], row = bits_row_bytes(cols, dtype_bits(r->dtype));
+	size_t cols = (size_t)r->shape[r->rank - 1];
+	size_t row = bits_row_bytes(cols, dtype_bits(r->dtype));
 	size_t rows = cols ? t->data.n / cols : 0;
 	struct buf packed = { 0 };
 	uint8_t *to;

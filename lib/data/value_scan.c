@@ -304,7 +304,8 @@ static int scan_container(struct scan *s, struct buf *out, int depth, struct err
 	for (skip_blanks(s); s->c != close; skip_blanks(s)) {
 		if (count > 0) {
 			if (s->c != ',') {
-				scan_error(s, e, "expected ',' or '%c', got %s", close, seen(s, at));
+				scan_error(s, e, "expected ',' or '%c', got %s", close,
+					   seen(s, at));
 				goto fail;
 			}
 			scan_next(s);

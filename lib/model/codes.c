@@ -24,7 +24,7 @@ int codes_init(struct codes *c, const struct record *codes, struct err *e)
 			       dtype_name(codes->dtype));
 	if (!record_get_int(codes, "bits", &bits) || bits < 1 || bits > 8 ||
 	    (codes->dtype != DT_U8 && bits != dtype_bits(codes->dtype)))
-		return err_set(e, ERR_DATA, codes->name, "codes whose key bits is missing or wrong");
+		return err_set(e, ERR_DATA, codes->name, "codes whose key bits is absent or wrong");
 	if (!record_get_int(codes, "group", &group) || group < 1 ||
 	    (uint64_t)group > c->cols || c->cols % (size_t)group != 0)
 		return err_set(e, ERR_DATA, codes->name,
@@ -71,6 +71,7 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 	size_t width = (size_t)dtype_bits(c->scale->dtype) / 8;
 	const uint8_t *q = (const uint8_t *)codes + n * c->cols;
 	int z = 1 << (c->bits - 1);
+	enum dtype t = c->scale->dtype;
 	float s;
 
 	if (c->codes->dtype != DT_U8) {
@@ -78,7 +79,7 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 		q = buf;
 	}
 	for (size_t g = 0, k = 0; g < c->groups; g++) {
-		if (dtype_to_f32(&s, (const char *)scale + (at + g) * width, c->scale->dtype, 1) < 0)
+		if (dtype_to_f32(&s, (const char *)scale + (at + g) * width, t, 1) < 0)
 			return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
 		if (c->zero)
 			z = ((const uint8_t *)zero)[at + g];

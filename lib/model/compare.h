@@ -39,7 +39,6 @@ struct tensor_value {
 	struct record rec;       /* weight, bias, stat ... or codes */
 	struct record scale, zero; /* name empty: there is none */
 	void *data, *scale_data, *zero_data;
-	bool matched;            /* for the caller */
 };
 
 void tensor_value_release(struct tensor_value *v);
@@ -67,5 +66,15 @@ void tensor_reader_free(struct tensor_reader *t);
 int tensor_reader_part(struct tensor_reader *t, struct err *e) MUST_USE;
 /* The next tensor of this part, *v released by the caller: 1; 0: the part is over; -1. */
 int tensor_reader_next(struct tensor_reader *t, struct tensor_value *v, struct err *e) MUST_USE;
+
+/*
+ * Pair the tensors of a with those of b, part by part, in any order within a part, and hand each
+ * pair to pair(ctx, a, b, e): 0, or -1 with *e set.  What only one side has comes with NULL for
+ * the other.  In memory are a part of a and one tensor of b.
+ */
+int compare_streams(struct tensor_reader *a, struct tensor_reader *b,
+		    int (*pair)(void *ctx, const struct tensor_value *a,
+				const struct tensor_value *b, struct err *e),
+		    void *ctx, struct err *e) MUST_USE;
 
 #endif

@@ -185,3 +185,96 @@ int tensor_reader_next(struct tensor_reader *t, struct tensor_value *v, struct e
 		memcpy(t->last, v->rec.name, sizeof(t->last));
 	return 1;
 }
+
+/* ---- two streams ----------------------------------------------------------------- */
+
+/* A part of stream a; those that found their partner are released, and their name is empty. */
+struct part {
+	struct tensor_value *v;
+	size_t n, cap;
+};
+
+static void part_clear(struct part *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		tensor_value_release(&p->v[i]);
+	p->n = 0;
+}
+
+static int part_load(struct part *p, struct tensor_reader *a, struct err *e)
+{
+	struct tensor_value v, *more;
+	int got;
+
+	while ((got = tensor_reader_next(a, &v, e)) > 0) {
+		if (p->n == p->cap) {
+			more = realloc(p->v, (2 * p->cap + 32) * sizeof(*p->v));
+			if (!more) {
+				tensor_value_release(&v);
+				return err_nomem(e, v.rec.name, 2 * p->cap * sizeof(*p->v));
+			}
+			p->v = more;
+			p->cap = 2 * p->cap + 32;
+		}
+		p->v[p->n++] = v;
+	}
+	return got;
+}
+
+static struct tensor_value *part_find(struct part *p, const struct tensor_value *b)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->v[i].rec.name[0] && tensor_value_same_name(&p->v[i], b))
+			return &p->v[i];
+	return NULL;
+}
+
+/* The tensors of the part of b that faces p. */
+static int pair_part(struct part *p, struct tensor_reader *b,
+		     int (*pair)(void *ctx, const struct tensor_value *a,
+				 const struct tensor_value *b, struct err *e),
+		     void *ctx, struct err *e)
+{
+	struct tensor_value v, *partner;
+	int got, r = 0;
+
+	while (r == 0 && (got = tensor_reader_next(b, &v, e)) != 0) {
+		if (got < 0)
+			return -1;
+		partner = part_find(p, &v);
+		r = pair(ctx, partner, &v, e);
+		if (partner)
+			tensor_value_release(partner);
+		tensor_value_release(&v);
+	}
+	return r;
+}
+
+int compare_streams(struct tensor_reader *a, struct tensor_reader *b,
+		    int (*pair)(void *ctx, const struct tensor_value *a,
+				const struct tensor_value *b, struct err *e),
+		    void *ctx, struct err *e)
+{
+	struct part part = { 0 };
+	int more_a = 1, more_b = 1, r = 0;
+
+	while (r == 0) {
+		more_a = more_a ? tensor_reader_part(a, e) : 0;
+		more_b = more_a >= 0 && more_b ? tensor_reader_part(b, e) : 0;
+		if (more_a < 0 || more_b < 0)
+			r = -1;
+		if (r < 0 || (!more_a && !more_b))
+			break;
+		if (more_a)
+			r = part_load(&part, a, e);
+		if (r == 0 && more_b)
+			r = pair_part(&part, b, pair, ctx, e);
+		for (size_t i = 0; r == 0 && i < part.n; i++)
+			if (part.v[i].rec.name[0])
+				r = pair(ctx, &part.v[i], NULL, e);
+		part_clear(&part);
+	}
+	part_clear(&part);
+	free(part.v);
+	return r;
+}

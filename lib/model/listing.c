@@ -316,11 +316,10 @@ static void put_count(struct buf *out, uint64_t v)
 	}
 }
 
-/* xxh128:... of the calibration set, from its record, or from the header when it was dropped. */
+/* xxh128:... of the calibration set, if the stream still has it. */
 static bool fingerprint(const struct listing *l, char *out, size_t cap)
 {
-	return record_get_str(&l->calib, "fingerprint", out, cap) ||
-	       record_get_str(&l->head, "calib", out, cap);
+	return record_get_str(&l->calib, "fingerprint", out, cap);
 }
 
 static void put_sums(struct listing *l, struct buf *out)
@@ -338,8 +337,8 @@ static void put_sums(struct listing *l, struct buf *out)
 		buf_printf(out, "quantized    %" PRIu64 " weights, %.3f bits each with scales\n",
 			   l->quantized, l->q_bits / l->q_elements);
 	if (l->unfit > 0)
-		buf_printf(out, "unsound      %" PRIu64 " codes without a scale and zero that fit them; "
-			   "see qp-check\n", l->unfit);
+		buf_printf(out, "unsound      %" PRIu64 " codes without a scale and zero that fit "
+			   "them; see qp-check\n", l->unfit);
 	if (fingerprint(l, text, sizeof(text))) {
 		buf_printf(out, "calibration  %s", text);
 		shape_text(text, &l->calib);

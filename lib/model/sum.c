@@ -295,7 +295,7 @@ static int sum_stat(struct sum *s, struct stream_out *out, struct err *e)
 	while (kind < STAT_COUNT && strcmp(name, stat_name((enum stat)kind)) != 0)
 		kind++;
 	if (kind == STAT_COUNT)
-		return err_set(e, ERR_DATA, label(a), "statistics of kind %s cannot be added", name);
+		return err_set(e, ERR_DATA, label(a), "statistics of kind %s do not add up", name);
 	shares = calloc((size_t)s->n, sizeof(*shares));
 	if (!shares)
 		return err_nomem(e, label(a), (size_t)s->n * sizeof(*shares));
@@ -353,8 +353,8 @@ static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 	for (int i = 0; i < s->n && r == 0; i++) {
 		r = calib_read(&one, s->in[i], &s->rec[i], e);
 		if (r == 0 && i > 0 && one.seqlen != all.seqlen)
-			r = err_set(e, ERR_DATA, label(a), "windows of %zu tokens in %s, of %zu in %s",
-				    one.seqlen, s->names[i], all.seqlen, s->names[0]);
+			r = err_set(e, ERR_DATA, label(a),
+				    "windows of %zu tokens in %s, of %zu in %s", one.seqlen, s->names[i], all.seqlen, s->names[0]);
 		if (r == 0) {
 			memcpy(all.ids + n, one.ids, one.nsamples * one.seqlen * sizeof(*one.ids));
 			n += one.nsamples * one.seqlen;
