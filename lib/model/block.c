@@ -149,7 +149,8 @@ void item_release(struct item *it)
 
 void block_release(struct block *b)
 {
-	for (size_t i = 0; i < b->n; i++)
+	/* Beyond n there may be one that was being read when an error came. */
+	for (size_t i = 0; i < b->cap; i++)
 		item_release(&b->items[i]);
 	for (size_t i = 0; i < b->n_spare; i++)
 		free(b->spare[i].p);
@@ -661,7 +662,13 @@ static float *weight_from_codes(struct block *b, enum slot s, struct err *e)
 	if (w == NULL)
 		return NULL;
 	w->drop = true;
-	return fill_from_codes(b, s, w->data, e) < 0 ? NULL : w->data;
+	if (fill_from_codes(b, s, w->data, e) == 0)
+		return w->data;
+	item_release(w); /* no half-made weight is left behind */
+	b->n--;
+	memmove(w, w + 1, (size_t)(&b->items[b->n] - w) * sizeof(*w));
+	memset(&b->items[b->n], 0, sizeof(*w));
+	return NULL;
 }
 
 float *block_weight_f32(struct block *b, enum slot s, struct err *e)
