@@ -18,7 +18,7 @@ cd "$root"
 . pipelines/setup.sh
 setup_packages $BUILD_PACKAGES
 setup_build all
-PATH=$root/build/bin:$PATH
+PATH=$(realpath "${BUILD:-build}")/bin:$PATH
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
