@@ -117,16 +117,16 @@ static void quantize_column(const struct solve *s, float *w, uint8_t *code, size
 {
 	size_t g = s->h->perm[s->c0 + c] / s->z->group;
 	const float *scale = s->scale + g * s->np + row, *zero = s->zero + g * s->np + row;
-	float top = (float)((1 << s->z->bits) - 1), inv = (float)(1 / s->h->diag[s->c0 + c]);
+	float mid = (float)(1 << (s->z->bits - 1)), inv = (float)(1 / s->h->diag[s->c0 + c]);
 
 	for (size_t r = 0; r < ROWS; r++) {
-		float t = w[r] / scale[r], err;
+		float shift = zero[r] - mid, t = w[r] / scale[r] + shift, err;
 
-		t = t < -zero[r] ? -zero[r] : t;
-		t = t > top - zero[r] ? top - zero[r] : t;
+		t = t < -mid ? -mid : t;
+		t = t > mid - 1 ? mid - 1 : t;
 		t = round_even(t);
-		code[r] = (uint8_t)(int)(t + zero[r]);
-		err = (w[r] - scale[r] * t) * inv;
+		code[r] = (uint8_t)(int)(t + mid);
+		err = (w[r] - scale[r] * (t - shift)) * inv;
 		w[r] = err;
 		loss[r] += (double)err * err;
 	}

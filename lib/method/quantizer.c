@@ -113,7 +113,8 @@ static float round_scale(double s, enum dtype t)
 static void range_params(const struct quantizer *q, double lo, double hi, float *scale,
 			 uint8_t *zero)
 {
-	double top = (1 << q->bits) - 1, z;
+	double top = (1 << q->bits) - 1;
+	float z;
 
 	if (q->sym) {
 		double a = -lo > hi ? -lo : hi;
@@ -128,8 +129,8 @@ static void range_params(const struct quantizer *q, double lo, double hi, float 
 		return;
 	}
 	*scale = round_scale((hi - lo) / top, q->scale_dtype);
-	z = rint(-lo / *scale);
-	*zero = (uint8_t)(z > top ? top : z);
+	z = rintf((float)-lo / *scale);
+	*zero = (uint8_t)(z > (float)top ? (float)top : z);
 }
 
 /* Minimum (at most 0) and maximum (at least 0), in lanes that the compiler can vectorise. */
@@ -184,17 +185,17 @@ static inline float pow24(float x)
 /* sum |w - w~|^2.4 of n adjacent weights, in units of unit. */
 static double power_loss(const float *w, size_t n, float scale, int zero, int bits, float unit)
 {
-	float lo = (float)-zero, hi = (float)((1 << bits) - 1 - zero), inv = 1 / unit;
+	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / unit;
 	float lane[8] = { 0 };
 	double sum = 0;
 
 	for (size_t i = 0; i < n; i += 8) {
 		for (size_t c = 0; c < 8; c++) {
-			float x = w[i + c], t = x / scale;
+			float x = w[i + c], t = x / scale + shift;
 
-			t = t < lo ? lo : t;
-			t = t > hi ? hi : t;
-			lane[c] += pow24((x - scale * round_even(t)) * inv);
+			t = t < -mid ? -mid : t;
+			t = t > mid - 1 ? mid - 1 : t;
+			lane[c] += pow24((x - scale * (round_even(t) - shift)) * inv);
 		}
 	}
 	for (size_t c = 0; c < 8; c++)
@@ -307,16 +308,16 @@ int quantize(float w, float scale, int zero, int bits)
 
 void quantize_run(uint8_t *code, const float *w, size_t n, float scale, int zero, int bits)
 {
-	float lo = (float)-zero, hi = (float)((1 << bits) - 1 - zero), z = (float)zero;
+	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid;
 
 	/* Clamped before it is rounded: the bounds are integers, so that the code is the same,
 	 * and nothing is too large for round_even. */
 	for (size_t i = 0; i < n; i++) {
-		float t = w[i] / scale;
+		float t = w[i] / scale + shift;
 
-		t = t < lo ? lo : t;
-		t = t > hi ? hi : t;
-		code[i] = (uint8_t)(int)(round_even(t) + z);
+		t = t < -mid ? -mid : t;
+		t = t > mid - 1 ? mid - 1 : t;
+		code[i] = (uint8_t)(int)(round_even(t) + mid);
 	}
 }
 

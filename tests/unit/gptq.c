@@ -585,7 +585,8 @@ static void golden_case(struct backend *be, const struct layer_case *c, const ch
 		name, method, rel);
 	for (size_t i = 0; i < n; i++)
 		differ += z.codes[i] != codes[i];
-	ok(differ <= n / 100 && (!rtn || !o.q.sym || differ <= ties),
+	/* Ties, one code in a hundred with bf16 weights, fall otherwise with f64 scales. */
+	ok(differ <= n / 80 && (!rtn || !o.q.sym || differ <= ties),
 	   "%s %s: its codes but for %zu of %zu", name, method,
 	   differ, n);
 	free(q);
