@@ -135,7 +135,8 @@ licences() {
 }
 
 tabs() {
-	grep -nE '^(    |	* {8})' $product /dev/null | grep -v '\\$'	# macros line up their ends
+	# the backslashes of a macro may line up
+	grep -nE '^(    |	* {8})' $product /dev/null | grep -v '\\$'
 }
 
 companions() {

@@ -43,7 +43,8 @@ bytes() { sed -n "s/^$1  *[0-9.]*  *\([0-9]*\) .*/\1/p" table; }
 
 @test "demo: a step that fails stops it with the step's status, and cleans up" {
 	mkdir empty tmp
-	TMPDIR=$PWD/tmp run --separate-stderr -66 sh "$ROOT/pipelines/demo.sh" empty "$CALIB" "$EVAL"
+	export TMPDIR=$PWD/tmp
+	run --separate-stderr -66 sh "$ROOT/pipelines/demo.sh" empty "$CALIB" "$EVAL"
 	[[ $stderr == *"eval-ppl: "* ]]
 	[ -z "$(ls -A tmp)" ]
 }

@@ -147,7 +147,7 @@ sweep_text() {	# sweep_text COMMAND...
 
 @test "faults: /dev/full is exit 74 at every writer" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
-		'rtn -b 4 -g 16 acts.qp' 'gptq -b 4 -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
 		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
 		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
 		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp'; do
@@ -157,7 +157,7 @@ sweep_text() {	# sweep_text COMMAND...
 
 @test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
-		'rtn -b 4 -g 16 acts.qp' 'gptq -b 4 -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
+		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
 		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp'; do
 		dies_quietly_in_a_closed_pipe $c || { echo "$c"; return 1; }
 	done
