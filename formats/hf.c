@@ -234,9 +234,10 @@ static int place_tensors(struct hf *h, struct err *e)
 			if (s == SLOT_NONE && is_ignored(h->model.family, t->name))
 				continue;
 			if (s == SLOT_NONE)
-				return err_set(e, ERR_DATA, t->name, "is in %s, but is no tensor of a "
-					       "%s model as config.json describes it",
-					       h->shards[i].path, h->model.family->model_type);
+				return err_set(e, ERR_DATA, t->name,
+					       "is in %s, but is no tensor of a %s model as "
+					       "config.json describes it", h->shards[i].path,
+					       h->model.family->model_type);
 			*place_of(h, s, layer) = (struct place){ &h->shards[i], t };
 		}
 	return 0;

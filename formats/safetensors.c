@@ -96,13 +96,13 @@ static int take_offsets(struct st_tensor *t, const struct json *v, uint64_t base
 			       "data_offsets: expected [begin, end] with 0 <= begin <= end");
 	if ((uint64_t)(end - begin) != t->nbytes)
 		return err_set(e, ERR_DATA, where,
-			       "data_offsets [%lld, %lld] hold %lld bytes, dtype and shape need %llu",
-			       (long long)begin, (long long)end, (long long)(end - begin),
+			       "data_offsets [%lld, %lld] hold %lld bytes, dtype and shape need "
+			       "%llu", (long long)begin, (long long)end, (long long)(end - begin),
 			       (unsigned long long)t->nbytes);
 	if ((uint64_t)end > size)
 		return err_set(e, ERR_DATA, where,
-			       "data_offsets [%lld, %lld] end outside the file (%llu bytes of data)",
-			       (long long)begin, (long long)end, (unsigned long long)size);
+			       "data_offsets [%lld, %lld] end outside the file (%llu bytes of "
+			       "data)", (long long)begin, (long long)end, (unsigned long long)size);
 	t->begin = base + (uint64_t)begin;
 	return 0;
 }
@@ -180,10 +180,10 @@ static int check_cover(const struct safetensors *s, uint64_t base, uint64_t size
 
 		if (t->begin != at) {
 			place(where, sizeof(where), s, t->name);
-			return err_set(e, ERR_DATA, where, t->begin < at ?
-				       "its data begin at %llu, inside another tensor's, which end at %llu" :
-				       "its data begin at %llu, but the tensor before it ends at %llu",
-				       (unsigned long long)(t->begin - base),
+			return err_set(e, ERR_DATA, where,
+				       "its data begin at %llu, %s ends at %llu",
+				       (unsigned long long)(t->begin - base), t->begin < at ?
+				       "inside another tensor, which" : "but the tensor before it",
 				       (unsigned long long)(at - base));
 		}
 		at += t->nbytes;
@@ -234,7 +234,8 @@ static int read_header(struct safetensors *s, uint64_t size, struct err *e)
 	for (int i = 7; i >= 0; i--)
 		n = n << 8 | len[i];
 	if (n > MAX_HEADER)
-		return err_set(e, ERR_DATA, s->path, "header of %llu bytes is too large (at most %u)",
+		return err_set(e, ERR_DATA, s->path,
+			       "header of %llu bytes is too large (at most %u)",
 			       (unsigned long long)n, MAX_HEADER);
 	if (n > size - sizeof(len))
 		return err_set(e, ERR_DATA, s->path,

@@ -125,7 +125,7 @@ struct family {
 	const char *model_type;
 	const struct config_row *config; /* key NULL ends */
 	const char *block_prefix;    /* "model.layers.%ld." */
-	const struct tensor_row *tensors; /* slot SLOT_NONE ends; block tensors first, in file order */
+	const struct tensor_row *tensors; /* slot SLOT_NONE ends; a block's in its order */
 	const struct linear_row *linears; /* weight SLOT_NONE ends; in order of computation */
 	const struct edge_row *edges;     /* EDGE_COUNT rows */
 	enum norm_kind norm;

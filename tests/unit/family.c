@@ -29,7 +29,8 @@ static struct model model(void)
 static void names(const struct model *m)
 {
 	static const char *const foreign[] = {
-		"model.layers.12.mlp.up_proj.weight", "model.layers.99999999999999999999.mlp.up_proj.weight",
+		"model.layers.12.mlp.up_proj.weight",
+			"model.layers.99999999999999999999.mlp.up_proj.weight",
 		"model.layers.01.mlp.up_proj.weight", "model.layers.+1.mlp.up_proj.weight",
 		"model.layers.-1.mlp.up_proj.weight", "model.layers..mlp.up_proj.weight",
 		"model.layers.1mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight2",
@@ -67,7 +68,8 @@ static void order(const struct model *m)
 
 	ok(model_nth(m, 0, &s, &layer) && s == SLOT_EMBED && layer == -1, "the embedding is first");
 	ok(model_nth(m, 1, &s, &layer) && s == SLOT_NORM1 && layer == 0, "then the first block");
-	ok(model_nth(m, 12, &s, &layer) && s == SLOT_DOWN && layer == 0, "which ends with down_proj");
+	ok(model_nth(m, 12, &s, &layer) && s == SLOT_DOWN && layer == 0,
+	   "which ends with down_proj");
 	for (n = 1; model_nth(m, n, &s, &layer) && layer >= 0; n++) {
 		ascending &= layer == last || layer == last + 1;
 		last = layer;
@@ -121,7 +123,8 @@ static void shapes(const struct model *m)
 static void edges(const struct model *m)
 {
 	static const char *const foreign[] = { "layers.12.mlp.in", "layers.3.mlp", "layers.3mlp.in",
-					       "layers.3.mlp.in2", "model.layers.3.mlp.in", "layers.",
+					       "layers.3.mlp.in2", "model.layers.3.mlp.in",
+					       "layers.",
 					       "" };
 	char name[256];
 	long layer;
@@ -194,7 +197,8 @@ static void check_plan(const struct record *head)
 	ok(mp_str(mp_at(row, 0), &s, &len) && len == 37 &&
 	   !memcmp(s, "model.layers.3.input_layernorm.weight", len), "a name");
 	ok(mp_str(mp_at(row, 1), &s, &len) && len == 3 && !memcmp(s, "F16", 3), "its type");
-	ok(mp_len(mp_at(row, 2)) == 1 && mp_int(mp_at(mp_at(row, 2), 0), &v) && v == 64, "its shape");
+	ok(mp_len(mp_at(row, 2)) == 1 && mp_int(mp_at(mp_at(row, 2), 0), &v) && v == 64,
+	   "its shape");
 	mp_free(d);
 }
 

@@ -97,6 +97,20 @@ static inline void file_write_st(const char *path, const char *header, uint64_t 
 	}
 }
 
+/* JSON is written with ' for " in the tests: the text with the quotes it should have, in a buffer
+ * that lasts until the second call after this one. */
+static inline const char *quoted(const char *json)
+{
+	static char text[2][4096];
+	static int turn;
+	char *s = text[turn++ & 1];
+
+	snprintf(s, sizeof(text[0]), "%s", json);
+	for (char *p = s; (p = strchr(p, '\'')); p++)
+		*p = '"';
+	return s;
+}
+
 /* Remove the folder: one level of folders in it. */
 static inline void files_remove(void)
 {

@@ -9,13 +9,14 @@
 
 /* ---- config.json ----------------------------------------------------------------- */
 
-#define SIZES "\"model_type\":\"llama\",\"hidden_size\":8,\"num_hidden_layers\":2," \
-	"\"num_attention_heads\":2,\"intermediate_size\":6,\"vocab_size\":10"
+#define SIZES "'model_type':'llama','hidden_size':8,'num_hidden_layers':2," \
+	"'num_attention_heads':2,'intermediate_size':6,'vocab_size':10"
 #define CONFIG(more) "{" SIZES more "}"
 
 static int parse(struct model_config *c, const char *json, struct err *e)
 {
 	memset(e, 0, sizeof(*e));
+	json = quoted(json);
 	return hf_config_parse(c, json, strlen(json), e);
 }
 
@@ -29,19 +30,19 @@ static void config_read(void)
 	ok(c.kv_heads == 2 && c.head_dim == 4 && c.max_positions == 2048 && c.norm_eps == 1e-6 &&
 	   c.rope == ROPE_PLAIN && c.rope_theta == 10000 && !c.tied && !c.qkv_bias && !c.o_bias &&
 	   !c.mlp_bias && c.bos == 1 && c.eos == 2, "what LlamaConfig takes for absent keys");
-	ok(!parse(&c, CONFIG(",\"num_key_value_heads\":1,\"head_dim\":6,\"rms_norm_eps\":1e-5,"
-			     "\"max_position_embeddings\":64,\"attention_bias\":true,"
-			     "\"tie_word_embeddings\":true,\"mlp_bias\":true,\"torch_dtype\":\"x\","
-			     "\"pretraining_tp\":2,\"hidden_act\":\"silu\",\"sliding_window\":null"),
+	ok(!parse(&c, CONFIG(",'num_key_value_heads':1,'head_dim':6,'rms_norm_eps':1e-5,"
+			     "'max_position_embeddings':64,'attention_bias':true,"
+			     "'tie_word_embeddings':true,'mlp_bias':true,'torch_dtype':'x',"
+			     "'pretraining_tp':2,'hidden_act':'silu','sliding_window':null"),
 		  &e) && c.kv_heads == 1 && c.head_dim == 6 && c.norm_eps == 1e-5 &&
 	   c.max_positions == 64 && c.qkv_bias && c.o_bias && c.mlp_bias && c.tied,
 	   "what it reads when they are there");
-	ok(!parse(&c, CONFIG(",\"num_key_value_heads\":null,\"head_dim\":null,"
-			     "\"rope_scaling\":null"), &e) && c.kv_heads == 2 && c.head_dim == 4,
+	ok(!parse(&c, CONFIG(",'num_key_value_heads':null,'head_dim':null,"
+			     "'rope_scaling':null"), &e) && c.kv_heads == 2 && c.head_dim == 4,
 	   "null is absent");
-	ok(!parse(&c, CONFIG(",\"bos_token_id\":null,\"eos_token_id\":[7,8]"), &e) && c.bos == -1 &&
+	ok(!parse(&c, CONFIG(",'bos_token_id':null,'eos_token_id':[7,8]"), &e) && c.bos == -1 &&
 	   c.eos == 7, "token ids: null is none, the first of a list");
-	ok(!parse(&c, CONFIG(",\"eos_token_id\":[]"), &e) && c.eos == -1, "an empty list is none");
+	ok(!parse(&c, CONFIG(",'eos_token_id':[]"), &e) && c.eos == -1, "an empty list is none");
 }
 
 static void config_rope(void)
@@ -51,27 +52,30 @@ static void config_rope(void)
 		enum rope_kind kind;
 		double theta, factor;
 	} list[] = {
-		{ CONFIG(",\"rope_theta\":5e5"), "4: rope_theta", ROPE_PLAIN, 5e5, 0 },
-		{ CONFIG(",\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}"),
+		{ CONFIG(",'rope_theta':5e5"), "4: rope_theta", ROPE_PLAIN, 5e5, 0 },
+		{ CONFIG(",'rope_theta':500000,'rope_scaling':{'type':'linear','factor':2}"),
 		  "4: linear by its old key", ROPE_LINEAR, 5e5, 2 },
-		{ CONFIG(",\"rope_scaling\":{\"rope_type\":\"linear\",\"type\":\"x\",\"factor\":4.0}"),
+		{ CONFIG(",'rope_scaling':{'rope_type':'linear','type':'x','factor':4.0}"),
 		  "4: rope_type goes before type", ROPE_LINEAR, 1e4, 4 },
-		{ CONFIG(",\"rope_scaling\":{\"rope_type\":\"default\"}"), "4: default", ROPE_PLAIN,
+		{ CONFIG(",'rope_scaling':{'rope_type':'default'}"), "4: default", ROPE_PLAIN,
 		  1e4, 0 },
-		{ CONFIG(",\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,"
-			 "\"low_freq_factor\":1,\"high_freq_factor\":4,"
-			 "\"original_max_position_embeddings\":16}"), "4: llama3", ROPE_LLAMA3, 5e5, 8 },
-		{ CONFIG(",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"default\"}"),
+		{ CONFIG(",'rope_theta':5e5,'rope_scaling':{'rope_type':'llama3','factor':8,"
+			 "'low_freq_factor':1,'high_freq_factor':4,"
+			 "'original_max_position_embeddings':16}"), "4: llama3", ROPE_LLAMA3, 5e5,
+			 8 },
+		{ CONFIG(",'rope_parameters':{'rope_theta':5e5,'rope_type':'default'}"),
 		  "5: default", ROPE_PLAIN, 5e5, 0 },
-		{ CONFIG(",\"rope_parameters\":{\"rope_theta\":7e4}"), "5: no type", ROPE_PLAIN, 7e4, 0 },
-		{ CONFIG(",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"linear\",\"factor\":3,"
-			 "\"partial_rotary_factor\":1.0}"), "5: linear", ROPE_LINEAR, 5e5, 3 },
-		{ CONFIG(",\"original_max_position_embeddings\":16,\"rope_parameters\":{\"rope_theta\":"
-			 "5e5,\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":1.0,"
-			 "\"high_freq_factor\":4.0}"), "5: llama3, its positions outside", ROPE_LLAMA3,
+		{ CONFIG(",'rope_parameters':{'rope_theta':7e4}"), "5: no type", ROPE_PLAIN, 7e4,
+		  0 },
+		{ CONFIG(",'rope_parameters':{'rope_theta':5e5,'rope_type':'linear','factor':3,"
+			 "'partial_rotary_factor':1.0}"), "5: linear", ROPE_LINEAR, 5e5, 3 },
+		{ CONFIG(",'original_max_position_embeddings':16,'rope_parameters':{'rope_theta':"
+			 "5e5,'rope_type':'llama3','factor':32.0,'low_freq_factor':1.0,"
+			 "'high_freq_factor':4.0}"), "5: llama3, its positions outside",
+			 ROPE_LLAMA3,
 		  5e5, 32 },
-		{ CONFIG(",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
-			 "\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"linear\",\"factor\":2}"),
+		{ CONFIG(",'rope_theta':5e5,'rope_scaling':{'type':'linear','factor':2},"
+			 "'rope_parameters':{'rope_theta':5e5,'rope_type':'linear','factor':2}"),
 		  "both, and they agree", ROPE_LINEAR, 5e5, 2 },
 	};
 	struct model_config c;
@@ -87,76 +91,83 @@ static void config_rope(void)
 	}
 }
 
+static const struct {
+	const char *json, *where, *what;
+} no_config[] = {
+	{ "[]", "", "expected an object" },
+	{ "{'a':1,}", "", "not JSON" },
+	{ "{}", ": model_type", "is missing" },
+	{ "{'model_type':'mystery9'}", ": model_type",
+	  "'mystery9' is not supported (known: " },
+	{ "{'model_type':'llama','hidden_size':8}", ": num_hidden_layers", "is missing" },
+	{ "{'model_type':'llama','hidden_size':'8'}", ": hidden_size",
+	  "expected an integer from 1 up, got \"8\"" },
+	{ "{'model_type':'llama','hidden_size':8.0}", ": hidden_size",
+	  "expected an integer" },
+	{ "{'model_type':'llama','hidden_size':-8}", ": hidden_size", "got -8" },
+	{ CONFIG(",'num_key_value_heads':0"), ": num_key_value_heads", "got 0" },
+	{ CONFIG(",'num_key_value_heads':3"), ": num_key_value_heads",
+	  "3 does not divide" },
+	{ CONFIG(",'head_dim':3"), ": head_dim", "odd" },
+	{ "{'model_type':'llama','hidden_size':9,'num_hidden_layers':2,"
+	  "'num_attention_heads':2,'intermediate_size':6,'vocab_size':10}", ": hidden_size",
+	  "9 is not a multiple of num_attention_heads 2" },
+	{ CONFIG(",'rms_norm_eps':0"), ": rms_norm_eps", "above 0" },
+	{ CONFIG(",'rms_norm_eps':'1e-5'"), ": rms_norm_eps", "above 0" },
+	{ CONFIG(",'attention_bias':1"), ": attention_bias", "true or false" },
+	{ CONFIG(",'bos_token_id':'<s>'"), ": bos_token_id", "token id" },
+	{ CONFIG(",'eos_token_id':[[1]]"), ": eos_token_id", "token id" },
+	{ CONFIG(",'hidden_act':'gelu'"), ": hidden_act",
+	  "'gelu' is not supported (only silu" },
+	{ CONFIG(",'hidden_act':null"), ": hidden_act", "'null'" },
+	{ CONFIG(",'sliding_window':4096"), ": sliding_window", "'4096' is not supported" },
+	{ CONFIG(",'layer_types':['full_attention','sliding_attention']"), ": layer_types",
+	  "'sliding_attention'" },
+	{ CONFIG(",'partial_rotary_factor':0.5"), ": partial_rotary_factor", "got 0.5" },
+	{ CONFIG(",'rope_theta':-1"), ": rope_theta", "above 0" },
+	{ CONFIG(",'rope_scaling':{'type':'dynamic','factor':2}"), ": rope_scaling",
+	  "rope_type 'dynamic' is not supported" },
+	{ CONFIG(",'rope_scaling':{'type':'yarn','factor':2}"), ": rope_scaling",
+	  "'yarn'" },
+	{ CONFIG(",'rope_parameters':{'rope_type':'longrope'}"), ": rope_parameters",
+	  "'longrope'" },
+	{ CONFIG(",'rope_scaling':{'factor':2}"), ": rope_scaling", "no rope_type" },
+	{ CONFIG(",'rope_scaling':{'type':'linear'}"), ": rope_scaling",
+	  "factor is missing" },
+	{ CONFIG(",'rope_scaling':{'type':'linear','factor':0}"), ": rope_scaling: factor",
+	  "above 0" },
+	{ CONFIG(",'rope_scaling':{'type':'linear','factor':2,'beta':1}"), ": rope_scaling",
+	  "key 'beta'" },
+	{ CONFIG(",'rope_scaling':[1]"), ": rope_scaling", "expected an object" },
+	{ CONFIG(",'rope_scaling':{'rope_type':'llama3','factor':8,'low_freq_factor':1,"
+		 "'high_freq_factor':4}"), ": rope_scaling",
+	  "original_max_position_embeddings is missing" },
+	{ CONFIG(",'rope_scaling':{'rope_type':'llama3','factor':8,'low_freq_factor':4,"
+		 "'high_freq_factor':4,'original_max_position_embeddings':8}"),
+	  ": high_freq_factor", "not above" },
+	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_type':'default'}}"),
+	  ": rope_parameters", "key 'full_attention'" },
+	{ CONFIG(",'rope_scaling':{'type':'linear','factor':2},"
+		 "'rope_parameters':{'rope_type':'default'}"), "", "disagree" },
+	{ CONFIG(",'rope_theta':1e4,'rope_parameters':{'rope_theta':5e5}"), ": rope_theta",
+	  "500000 in rope_parameters" },
+	{ CONFIG(",'quantization_config':{'quant_method':'gptq','bits':4}"),
+	  ": quantization_config", "(quant_method 'gptq')" },
+	{ CONFIG(",'num_hidden_layers':3"), "", "duplicate" },
+};
+
 static void config_refused(void)
 {
-	static const struct {
-		const char *json, *where, *what;
-	} list[] = {
-		{ "[]", "", "expected an object" },
-		{ "{\"a\":1,}", "", "not JSON" },
-		{ "{}", ": model_type", "is missing" },
-		{ "{\"model_type\":\"mystery9\"}", ": model_type", "'mystery9' is not supported (known: " },
-		{ "{\"model_type\":\"llama\",\"hidden_size\":8}", ": num_hidden_layers", "is missing" },
-		{ "{\"model_type\":\"llama\",\"hidden_size\":\"8\"}", ": hidden_size",
-		  "expected an integer from 1 up, got \"8\"" },
-		{ "{\"model_type\":\"llama\",\"hidden_size\":8.0}", ": hidden_size", "expected an integer" },
-		{ "{\"model_type\":\"llama\",\"hidden_size\":-8}", ": hidden_size", "got -8" },
-		{ CONFIG(",\"num_key_value_heads\":0"), ": num_key_value_heads", "got 0" },
-		{ CONFIG(",\"num_key_value_heads\":3"), ": num_key_value_heads", "3 does not divide" },
-		{ CONFIG(",\"head_dim\":3"), ": head_dim", "odd" },
-		{ "{\"model_type\":\"llama\",\"hidden_size\":9,\"num_hidden_layers\":2,"
-		  "\"num_attention_heads\":2,\"intermediate_size\":6,\"vocab_size\":10}", ": hidden_size",
-		  "9 is not a multiple of num_attention_heads 2" },
-		{ CONFIG(",\"rms_norm_eps\":0"), ": rms_norm_eps", "above 0" },
-		{ CONFIG(",\"rms_norm_eps\":\"1e-5\""), ": rms_norm_eps", "above 0" },
-		{ CONFIG(",\"attention_bias\":1"), ": attention_bias", "true or false" },
-		{ CONFIG(",\"bos_token_id\":\"<s>\""), ": bos_token_id", "token id" },
-		{ CONFIG(",\"eos_token_id\":[[1]]"), ": eos_token_id", "token id" },
-		{ CONFIG(",\"hidden_act\":\"gelu\""), ": hidden_act", "'gelu' is not supported (only silu" },
-		{ CONFIG(",\"hidden_act\":null"), ": hidden_act", "'null'" },
-		{ CONFIG(",\"sliding_window\":4096"), ": sliding_window", "'4096' is not supported" },
-		{ CONFIG(",\"layer_types\":[\"full_attention\",\"sliding_attention\"]"), ": layer_types",
-		  "'sliding_attention'" },
-		{ CONFIG(",\"partial_rotary_factor\":0.5"), ": partial_rotary_factor", "got 0.5" },
-		{ CONFIG(",\"rope_theta\":-1"), ": rope_theta", "above 0" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"), ": rope_scaling",
-		  "rope_type 'dynamic' is not supported" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}"), ": rope_scaling", "'yarn'" },
-		{ CONFIG(",\"rope_parameters\":{\"rope_type\":\"longrope\"}"), ": rope_parameters",
-		  "'longrope'" },
-		{ CONFIG(",\"rope_scaling\":{\"factor\":2}"), ": rope_scaling", "no rope_type" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"linear\"}"), ": rope_scaling", "factor is missing" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}"), ": rope_scaling: factor",
-		  "above 0" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"beta\":1}"), ": rope_scaling",
-		  "key 'beta'" },
-		{ CONFIG(",\"rope_scaling\":[1]"), ": rope_scaling", "expected an object" },
-		{ CONFIG(",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
-			 "\"high_freq_factor\":4}"), ": rope_scaling",
-		  "original_max_position_embeddings is missing" },
-		{ CONFIG(",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
-			 "\"high_freq_factor\":4,\"original_max_position_embeddings\":8}"),
-		  ": high_freq_factor", "not above" },
-		{ CONFIG(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"),
-		  ": rope_parameters", "key 'full_attention'" },
-		{ CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
-			 "\"rope_parameters\":{\"rope_type\":\"default\"}"), "", "disagree" },
-		{ CONFIG(",\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}"), ": rope_theta",
-		  "500000 in rope_parameters" },
-		{ CONFIG(",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}"),
-		  ": quantization_config", "(quant_method 'gptq')" },
-		{ CONFIG(",\"num_hidden_layers\":3"), "", "duplicate" },
-	};
 	struct model_config c;
 	struct err e;
 	char where[128];
 
-	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-		int r = parse(&c, list[i].json, &e);
+	for (size_t i = 0; i < sizeof(no_config) / sizeof(no_config[0]); i++) {
+		int r = parse(&c, no_config[i].json, &e);
 
-		snprintf(where, sizeof(where), "config.json%s", list[i].where);
+		snprintf(where, sizeof(where), "config.json%s", no_config[i].where);
 		if (!ok(r == -1 && e.cls == ERR_DATA && !strcmp(e.where, where) &&
-			strstr(e.what, list[i].what), "refused%s: %s", list[i].where, list[i].what))
+			strstr(e.what, no_config[i].what), "refused%s: %s", no_config[i].where, no_config[i].what))
 			printf("#   %s: %s\n", r ? e.where : "accepted", r ? e.what : "");
 	}
 }
@@ -251,7 +262,7 @@ static void write_dir(const char *name, const struct twist *w)
 
 	snprintf(config, sizeof(config), CONFIG("%s"), w->config ? w->config : "");
 	mkdir(file_path("%s", name), 0777);
-	file_write(file_path("%s/config.json", name), config, strlen(config));
+	file_write(file_path("%s/config.json", name), quoted(config), strlen(config));
 	if (parse(&c, config, &e) || model_init(&m, &c, &e))
 		exit(3);
 	header.n = data_len = 0;
@@ -269,7 +280,7 @@ static void write_dir(const char *name, const struct twist *w)
 static void dir_good(void)
 {
 	static const char *const types[] = { "F32", "F16", "BF16" };
-	struct twist w = { .config = ",\"num_key_value_heads\":1,\"attention_bias\":true" };
+	struct twist w = { .config = ",'num_key_value_heads':1,'attention_bias':true" };
 	struct hf_tensor t;
 	struct err e;
 	struct hf *h;
@@ -315,7 +326,8 @@ static void dir_files(void)
 	ok_str(hf_file(h, 1), "tokenizer.json", "then tokenizer.json");
 	ok_str(hf_file(h, 2), "merges.txt", "then merges.txt");
 	ok(!hf_file(h, 3) && !hf_file(h, -1) && !hf_file(h, 1000), "and no other");
-	ok(!hf_file_read(h, 2, &text, &n, &e) && n == 3 && !memcmp(text, "a b", 3), "bytes of a file");
+	ok(!hf_file_read(h, 2, &text, &n, &e) && n == 3 && !memcmp(text, "a b", 3),
+	   "bytes of a file");
 	free(text);
 	hf_close(h);
 }
@@ -323,7 +335,7 @@ static void dir_files(void)
 static void dir_tied(void)
 {
 	static const char embed[] = "model.embed_tokens.weight";
-	struct twist w = { .config = ",\"tie_word_embeddings\":true" };
+	struct twist w = { .config = ",'tie_word_embeddings':true" };
 	struct hf_tensor t;
 	struct err e;
 	struct hf *h;
@@ -339,7 +351,8 @@ static void dir_tied(void)
 	if (ok(!hf_open(&h, file_path("tied"), &e), "tied, stored as the head: %s", e.what)) {
 		ok(!hf_tensor(h, embed, &t) && t.shape[0] == 10 && !strcmp(t.name, embed),
 		   "goes by the embedding's name");
-		ok(!hf_read(h, embed, v, &e) && v[79] == element(1, 79), "and has the head's values");
+		ok(!hf_read(h, embed, v, &e) && v[79] == element(1, 79),
+		   "and has the head's values");
 		ok(hf_tensor(h, "lm_head.weight", &t) == -1, "there is no head");
 		hf_close(h);
 	}
@@ -369,9 +382,11 @@ static void dir_refused(void)
 	} list[] = {
 		{ { .leave_out = "model.layers.1.mlp.up_proj.weight" },
 		  "model.layers.1.mlp.up_proj.weight", "is missing" },
-		{ { .leave_out = "model.embed_tokens.weight" }, "model.embed_tokens.weight", "missing" },
+		{ { .leave_out = "model.embed_tokens.weight" }, "model.embed_tokens.weight",
+		  "missing" },
 		{ { .leave_out = "lm_head.weight" }, "lm_head.weight", "tie_word_embeddings" },
-		{ { .extra = "model.layers.2.mlp.up_proj.weight" }, "model.layers.2.mlp.up_proj.weight",
+		{ { .extra = "model.layers.2.mlp.up_proj.weight" },
+		  "model.layers.2.mlp.up_proj.weight",
 		  "no tensor of a llama model" },
 		{ { .extra = "model.layers.0.self_attn.q_proj.bias" },
 		  "model.layers.0.self_attn.q_proj.bias", "no tensor of" },
@@ -379,12 +394,14 @@ static void dir_refused(void)
 		  "model.layers.0.self_attn.q_norm.weight", "no tensor of" },
 		{ { .odd = "model.norm.weight", .odd_dtype = "I8" }, "model.norm.weight",
 		  "dtype I8 is not supported" },
-		{ { .odd = "model.norm.weight", .odd_dtype = "F64" }, "model.norm.weight", "dtype F64" },
+		{ { .odd = "model.norm.weight", .odd_dtype = "F64" }, "model.norm.weight",
+		  "dtype F64" },
 		{ { .odd = "model.layers.0.mlp.gate_proj.weight", .odd_shape = "[8,6]" },
 		  "model.layers.0.mlp.gate_proj.weight", "[8, 6], config.json makes it [6, 8]" },
 		{ { .odd = "model.layers.0.mlp.gate_proj.weight", .odd_shape = "[48]" },
 		  "model.layers.0.mlp.gate_proj.weight", "[48], config.json makes it [6, 8]" },
-		{ { .odd = "model.norm.weight", .odd_shape = "[8,1]" }, "model.norm.weight", "[8, 1]" },
+		{ { .odd = "model.norm.weight", .odd_shape = "[8,1]" }, "model.norm.weight",
+		  "[8, 1]" },
 	};
 	struct twist w = { .extra = "model.layers.0.self_attn.rotary_emb.inv_freq" };
 	struct err e;
@@ -396,24 +413,28 @@ static void dir_refused(void)
 		write_dir("bad", &list[i].w);
 		r = hf_open(&h, file_path("bad"), &e);
 		if (!ok(r == -1 && e.cls == ERR_DATA && !strcmp(e.where, list[i].where) &&
-			strstr(e.what, list[i].what), "refused: %s: %s", list[i].where, list[i].what))
+			strstr(e.what, list[i].what), "refused: %s: %s", list[i].where,
+				list[i].what))
 			printf("#   %s: %s\n", r ? e.where : "accepted", r ? e.what : "");
 		if (!r)
 			hf_close(h);
 	}
 	write_dir("bad", &w);
-	ok(!hf_open(&h, file_path("bad"), &e), "rotary_emb.inv_freq of old converters is passed over");
+	ok(!hf_open(&h, file_path("bad"), &e),
+	   "rotary_emb.inv_freq of old converters is passed over");
 	hf_close(h);
 	unlink(file_path("bad/model.safetensors"));
 	ok(hf_open(&h, file_path("bad"), &e) == -1 && e.cls == ERR_NOINPUT &&
 	   strstr(e.what, "neither"), "no weights: no input");
 	file_write(file_path("bad/pytorch_model.bin"), "x", 1);
-	ok(hf_open(&h, file_path("bad"), &e) == -1 && strstr(e.what, "pytorch_model.bin is not read"),
+	ok(hf_open(&h, file_path("bad"), &e) == -1 && strstr(e.what,
+	   "pytorch_model.bin is not read"),
 	   "pytorch_model.bin is not read, and the message says so");
 	unlink(file_path("bad/config.json"));
 	ok(hf_open(&h, file_path("bad"), &e) == -1 && e.cls == ERR_NOINPUT &&
 	   strstr(e.where, "bad/config.json"), "no config.json: no input");
-	ok(hf_open(&h, file_path("none"), &e) == -1 && e.cls == ERR_NOINPUT, "no directory: no input");
+	ok(hf_open(&h, file_path("none"), &e) == -1 && e.cls == ERR_NOINPUT,
+	   "no directory: no input");
 }
 
 static void dir_values(void)
@@ -424,8 +445,10 @@ static void dir_values(void)
 		float v;
 		const char *dtype, *what;
 	} list[] = {
-		{ 48, NAN, "F32", "row 7 column 5 is nan" }, { 1, INFINITY, "BF16", "row 0 column 0 is inf" },
-		{ 9, -INFINITY, "F16", "row 1 column 2 is -inf" }, { 7, 1e30f, "F16", "row 1 column 0 is inf" },
+		{ 48, NAN, "F32", "row 7 column 5 is nan" }, { 1, INFINITY, "BF16",
+		  "row 0 column 0 is inf" },
+		{ 9, -INFINITY, "F16", "row 1 column 2 is -inf" }, { 7, 1e30f, "F16",
+		  "row 1 column 0 is inf" },
 		{ 48, NAN, "BF16", "row 7 column 5 is nan" },
 	};
 	struct err e;
@@ -473,7 +496,8 @@ static void write_shards(const char *index)
 			p += sprintf(p, "%s", q);
 			break;
 		}
-		p += sprintf(p, "%.*s\"data_offsets\":[%lu,%lu]", (int)(o - q), q, a - first, b - first);
+		p += sprintf(p, "%.*s\"data_offsets\":[%lu,%lu]", (int)(o - q), q, a - first,
+			b - first);
 		q = strchr(o, ']') + 1;
 	}
 	file_write_st(file_path("shards/m-2.safetensors"), part, 0, data + first, data_len - first);
@@ -514,16 +538,21 @@ static void dir_shards(void)
 		const char *first, *norm, *more, *where, *what;
 		enum err_class cls;
 	} list[] = {
-		{ "m-3.safetensors", "m-2.safetensors", "", "m-3.safetensors", "cannot open", ERR_NOINPUT },
+		{ "m-3.safetensors", "m-2.safetensors", "", "m-3.safetensors", "cannot open",
+		  ERR_NOINPUT },
 		{ "m-2.safetensors", "m-2.safetensors", "", "model.embed_tokens.weight",
-		  "is not in m-2.safetensors, where model.safetensors.index.json puts it", ERR_DATA },
+		  "is not in m-2.safetensors, where model.safetensors.index.json puts it",
+		  ERR_DATA },
 		{ "m-1.safetensors", "", "", "model.norm.weight",
 		  "is in m-2.safetensors but not in model.safetensors.index.json", ERR_DATA },
 		{ "m-1.safetensors", "m-2.safetensors", ",\"x\":\"m-1.safetensors\"", "x",
 		  "is not in m-1.safetensors", ERR_DATA },
-		{ "../shards/m-1.safetensors", "m-2.safetensors", "", "model.safetensors.index.json",
-		  "'../shards/m-1.safetensors' is not the name of a file in this directory", ERR_DATA },
-		{ "/etc/passwd", "m-2.safetensors", "", "model.safetensors.index.json", "'/etc/passwd'",
+		{ "../shards/m-1.safetensors", "m-2.safetensors", "",
+		  "model.safetensors.index.json",
+		  "'../shards/m-1.safetensors' is not the name of a file in this directory",
+		  ERR_DATA },
+		{ "/etc/passwd", "m-2.safetensors", "", "model.safetensors.index.json",
+		  "'/etc/passwd'",
 		  ERR_DATA },
 		{ "..", "m-2.safetensors", "", "model.safetensors.index.json", "'..'", ERR_DATA },
 		{ "config.json", "m-2.safetensors", "", "config.json", "header", ERR_DATA },
@@ -548,7 +577,8 @@ static void dir_shards(void)
 		write_shards(weight_map(list[i].first, list[i].norm, list[i].more));
 		r = hf_open(&h, file_path("shards"), &e);
 		if (!ok(r == -1 && e.cls == list[i].cls && strstr(e.where, list[i].where) &&
-			strstr(e.what, list[i].what), "refused: %s: %s", list[i].where, list[i].what))
+			strstr(e.what, list[i].what), "refused: %s: %s", list[i].where,
+				list[i].what))
 			printf("#   %s: %s\n", r ? e.where : "accepted", r ? e.what : "");
 		if (!r)
 			hf_close(h);
@@ -556,11 +586,13 @@ static void dir_shards(void)
 	write_shards("{\"weight_map\":[]}");
 	ok(hf_open(&h, file_path("shards"), &e) == -1 && strstr(e.what, "weight_map"), "no map");
 	write_shards("{\"weight_map\":{}}");
-	ok(hf_open(&h, file_path("shards"), &e) == -1 && !strcmp(e.where, "model.embed_tokens.weight"),
+	ok(hf_open(&h, file_path("shards"), &e) == -1 && !strcmp(e.where,
+	   "model.embed_tokens.weight"),
 	   "an empty map: the first tensor is missing");
 	write_shards("{\"weight_map\":");
 	ok(hf_open(&h, file_path("shards"), &e) == -1 &&
-	   !strcmp(e.where, "model.safetensors.index.json") && strstr(e.what, "not JSON"), "cut map");
+	   !strcmp(e.where, "model.safetensors.index.json") && strstr(e.what, "not JSON"),
+	   "cut map");
 }
 
 /* Thousands of damaged configs and indexes: refused, or a model that makes sense. */
@@ -568,10 +600,10 @@ static void mutations(void)
 {
 	static const char chars[] = "0123456789-{}[]\",:.enut\\ \xff";
 	static const char config[] = CONFIG(
-		",\"num_key_value_heads\":1,\"head_dim\":6,\"rms_norm_eps\":1e-5,\"bos_token_id\":[1],"
-		"\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,"
-		"\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-		"\"original_max_position_embeddings\":16},\"tie_word_embeddings\":false");
+		",'num_key_value_heads':1,'head_dim':6,'rms_norm_eps':1e-5,'bos_token_id':[1],"
+		"'rope_theta':5e5,'rope_scaling':{'rope_type':'llama3','factor':8.0,"
+		"'low_freq_factor':1.0,'high_freq_factor':4.0,"
+		"'original_max_position_embeddings':16},'tie_word_embeddings':false");
 	size_t wrong = 0, accepted = 0;
 	uint64_t x = 88172645463325252u;
 	struct model_config c;
@@ -580,7 +612,7 @@ static void mutations(void)
 	char s[sizeof(config)];
 
 	for (int round = 0; round < 20000; round++) {
-		memcpy(s, config, sizeof(s));
+		memcpy(s, quoted(config), sizeof(s));
 		for (int k = 0; k <= round % 4; k++) {
 			x ^= x << 13, x ^= x >> 7, x ^= x << 17;
 			s[x % (sizeof(s) - 1)] = chars[(x >> 32) % (sizeof(chars) - 1)];

@@ -25,7 +25,8 @@ static void views(void)
 	while ((it = json_iter(root, it, &key, &v)))
 		strcat(strcat(keys, key), " ");
 	ok_str(keys, "z a m big neg ", "an object is walked in file order");
-	ok(json_type_of(root) == JSON_OBJECT && json_len(root) == 5, "type and length of an object");
+	ok(json_type_of(root) == JSON_OBJECT && json_len(root) == 5,
+	   "type and length of an object");
 	ok(json_type_of(a) == JSON_ARRAY && json_len(a) == 4, "type and length of an array");
 	ok(json_type_of(json_at(a, 0)) == JSON_REAL && json_num(json_at(a, 0), 0) == 2.5, "a real");
 	ok(json_type_of(json_at(a, 1)) == JSON_NULL, "null");

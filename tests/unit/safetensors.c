@@ -6,9 +6,9 @@
 #include "tests/unit/files.h"
 #include "tests/unit/tap.h"
 
-#define A "\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}"
-#define B "\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[24,40]}"
-#define GOOD "{\"__metadata__\":{\"format\":\"pt\"}," A "," B "}   "
+#define A "'a':{'dtype':'F32','shape':[2,3],'data_offsets':[0,24]}"
+#define B "'b':{'dtype':'F32','shape':[4],'data_offsets':[24,40]}"
+#define GOOD "{'__metadata__':{'format':'pt'}," A "," B "}   "
 
 static const float values[10] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 };
 
@@ -20,7 +20,7 @@ static void good(void)
 	struct err e;
 	const char *path = file_path("good.safetensors");
 
-	file_write_st(path, GOOD, 0, values, sizeof(values));
+	file_write_st(path, quoted(GOOD), 0, values, sizeof(values));
 	if (!ok(!safetensors_open(&s, path, &e), "a good file is opened"))
 		return;
 	ok_str(s.path, "good.safetensors", "it goes by its base name");
@@ -33,11 +33,14 @@ static void good(void)
 	ok(t && t->rank == 1 && !safetensors_read(&s, t, got, &e) && !memcmp(got, values + 6, 16),
 	   "the bytes of the second");
 	ok(!safetensors_find(&s, "c"), "a name that is not there is not found");
-	ok(truncate(path, 8 + (off_t)strlen(GOOD) + 30) == 0 && safetensors_read(&s, t, got, &e) == -1 && e.cls == ERR_DATA &&
-	   strstr(e.where, "good.safetensors: b"), "a file cut while open: an error, no short data");
+	ok(truncate(path, 8 + (off_t)strlen(GOOD) + 30) == 0 && safetensors_read(&s, t, got,
+	   &e) == -1 && e.cls == ERR_DATA &&
+	   strstr(e.where, "good.safetensors: b"),
+	   "a file cut while open: an error, no short data");
 	safetensors_close(&s);
 	safetensors_close(&s);
-	ok(s.n == 0 && !safetensors_find(&s, "a"), "a closed one is empty, and may be closed again");
+	ok(s.n == 0 && !safetensors_find(&s, "a"),
+	   "a closed one is empty, and may be closed again");
 }
 
 static void odd_but_good(void)
@@ -48,22 +51,22 @@ static void odd_but_good(void)
 		const char *what;
 	} list[] = {
 		{ "{}", 0, "no tensor at all" },
-		{ "{\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, "a scalar" },
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[0,0]},\"b\":{\"dtype\":"
-		  "\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},\"c\":{\"dtype\":\"F32\",\"shape\":[0],"
-		  "\"data_offsets\":[3,3]}}", 3, "empty tensors at both ends" },
-		{ "{\"b\":{\"dtype\":\"BF16\",\"shape\":[1],\"data_offsets\":[2,4]},\"a\":{\"dtype\":"
-		  "\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}", 4, "tensors out of order" },
-		{ "{\"x\":{\"dtype\":\"F4\",\"shape\":[2,3],\"data_offsets\":[0,3]}}", 3,
+		{ "{'s':{'dtype':'F32','shape':[],'data_offsets':[0,4]}}", 4, "a scalar" },
+		{ "{'a':{'dtype':'F32','shape':[0,4],'data_offsets':[0,0]},'b':{'dtype':"
+		  "'U8','shape':[3],'data_offsets':[0,3]},'c':{'dtype':'F32','shape':[0],"
+		  "'data_offsets':[3,3]}}", 3, "empty tensors at both ends" },
+		{ "{'b':{'dtype':'BF16','shape':[1],'data_offsets':[2,4]},'a':{'dtype':"
+		  "'F16','shape':[1],'data_offsets':[0,2]}}", 4, "tensors out of order" },
+		{ "{'x':{'dtype':'F4','shape':[2,3],'data_offsets':[0,3]}}", 3,
 		  "a 4-bit type of the format" },
-		{ "{\"x\":{\"dtype\":\"F8_E8M0\",\"shape\":[3],\"data_offsets\":[0,3]}}", 3,
+		{ "{'x':{'dtype':'F8_E8M0','shape':[3],'data_offsets':[0,3]}}", 3,
 		  "a type that this build does not know" },
 	};
 	struct safetensors s;
 	struct err e;
 
 	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-		file_write_st(file_path("odd"), list[i].header, 0, values, list[i].n);
+		file_write_st(file_path("odd"), quoted(list[i].header), 0, values, list[i].n);
 		if (ok(!safetensors_open(&s, file_path("odd"), &e), "accepted: %s", list[i].what)) {
 			if (i == 5)
 				ok(s.t[0].dtype == DT_NONE && !strcmp(s.t[0].dtype_name, "F8_E8M0"),
@@ -73,77 +76,80 @@ static void odd_but_good(void)
 	}
 }
 
+#define T(dtype, shape, offsets) \
+	"{'a':{'dtype':'" dtype "','shape':" shape ",'data_offsets':" offsets "}}"
+static const struct {
+	const char *header;
+	uint64_t length;
+	size_t n;
+	const char *where, *what;
+} lies[] = {
+	{ "{" A ",'b':{'dtype':'F32','shape':[4],'data_offsets':[16,32]}}", 0, 32,
+	  "f: b", "begin at 16, inside another tensor, which ends at 24" },
+	{ "{" A ",'b':{'dtype':'F32','shape':[4],'data_offsets':[32,48]}}", 0, 48,
+	  "f: b", "begin at 32, but the tensor before it ends at 24" },
+	{ "{'b':{'dtype':'F32','shape':[4],'data_offsets':[8,24]}}", 0, 24,
+	  "f: b", "begin at 8, but" },
+	{ GOOD, 0, 39, "f: b", "[24, 40] end outside the file (39 bytes of data)" },
+	{ GOOD, 0, 43 - 1, "f", "2 bytes after the last tensor" },
+	{ "{}", 0, 1, "f", "1 bytes after the last tensor" },
+	{ T("F32", "[2,3]", "[24,0]"), 0, 24, "f: a", "0 <= begin <= end" },
+	{ T("F32", "[2,3]", "[-24,0]"), 0, 24, "f: a", "0 <= begin <= end" },
+	{ T("F32", "[2,3]", "[0.0,24.0]"), 0, 24, "f: a", "0 <= begin <= end" },
+	{ T("F32", "[2,3]", "[0]"), 0, 24, "f: a", "expected [begin, end]" },
+	{ T("F32", "[2,3]", "'0,24'"), 0, 24, "f: a", "expected [begin, end]" },
+	{ T("F32", "[2,3]", "[0,18446744073709551640]"), 0, 24, "f", "too big integer" },
+	{ T("F32", "[2,3]", "[0,20]"), 0, 20, "f: a",
+	  "hold 20 bytes, dtype and shape need 24" },
+	{ T("F32", "[4294967296,4294967296]", "[0,0]"), 0, 0, "f: a", "too many elements" },
+	{ T("F32", "[1099511627776,1099511627776,0]", "[0,0]"), 0, 0, "f: a",
+	  "too many elements" },
+	{ T("F32", "[4611686018427387904]", "[0,0]"), 0, 0, "f: a", "too many elements" },
+	{ T("F64", "[2305843009213693952]", "[0,0]"), 0, 0, "f: a", "too many elements" },
+	{ T("F32", "[-2,-3]", "[0,24]"), 0, 24, "f: a", "dimension 0" },
+	{ T("F32", "[2,3.0]", "[0,24]"), 0, 24, "f: a", "dimension 1" },
+	{ T("F32", "6", "[0,24]"), 0, 24, "f: a", "shape: expected an array" },
+	{ T("F32", "[1,1,1,1,1,1,1,1,6]", "[0,24]"), 0, 24, "f: a", "9 dimensions" },
+	{ T("F4", "[3]", "[0,1]"), 0, 1, "f: a", "whole bytes" },
+	{ T("F31", "[2,3]", "[0,24]"), 0, 24, "f: a", "'F31'" },
+	{ T("U4", "[2,3]", "[0,3]"), 0, 3, "f: a", "'U4'" },
+	{ "{'a':{'dtype':5,'shape':[1],'data_offsets':[0,4]}}", 0, 4, "f: a",
+	  "dtype: expected a string" },
+	{ "{'a':{'dtype':'F32','data_offsets':[0,4]}}", 0, 4, "f: a", "has no shape" },
+	{ "{'a':{'shape':[1],'data_offsets':[0,4]}}", 0, 4, "f: a", "has no dtype" },
+	{ "{'a':{'dtype':'F32','shape':[1]}}", 0, 4, "f: a", "has no data_offsets" },
+	{ "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4],'scale':2}}", 0, 4,
+	  "f: a", "unknown key 'scale'" },
+	{ "{'a':[]}", 0, 0, "f: a", "expected an object" },
+	{ "{" A "," A "}", 0, 24, "f", "duplicate" },
+	{ "{'__metadata__':{'n':1}}", 0, 0, "f", "n: expected a string" },
+	{ "{'__metadata__':7}", 0, 0, "f", "__metadata__: expected an object" },
+	{ "[]", 0, 0, "f", "does not begin with '{'" },
+	{ " {}", 0, 0, "f", "does not begin with '{'" },
+	{ GOOD, 4096, 40, "f", "header of 4096 bytes is longer than the file" },
+	{ GOOD, 100000001, 40, "f", "too large" },
+	{ GOOD, UINT64_MAX, 40, "f", "too large" },
+	{ GOOD, UINT64_C(1) << 60, 40, "f", "too large" },
+	{ GOOD, 20, 40, "f", "not JSON" },
+	{ "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]},}", 0, 4, "f",
+	  "not JSON" },
+};
+#undef T
+
 static void lying(void)
 {
-#define T(dtype, shape, offsets) \
-	"{\"a\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
-	static const struct {
-		const char *header;
-		uint64_t length;
-		size_t n;
-		const char *where, *what;
-	} list[] = {
-		{ "{" A ",\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,32]}}", 0, 32,
-		  "f: b", "begin at 16, inside another tensor's, which end at 24" },
-		{ "{" A ",\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[32,48]}}", 0, 48,
-		  "f: b", "begin at 32, but the tensor before it ends at 24" },
-		{ "{\"b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[8,24]}}", 0, 24,
-		  "f: b", "begin at 8, but" },
-		{ GOOD, 0, 39, "f: b", "[24, 40] end outside the file (39 bytes of data)" },
-		{ GOOD, 0, 43 - 1, "f", "2 bytes after the last tensor" },
-		{ "{}", 0, 1, "f", "1 bytes after the last tensor" },
-		{ T("F32", "[2,3]", "[24,0]"), 0, 24, "f: a", "0 <= begin <= end" },
-		{ T("F32", "[2,3]", "[-24,0]"), 0, 24, "f: a", "0 <= begin <= end" },
-		{ T("F32", "[2,3]", "[0.0,24.0]"), 0, 24, "f: a", "0 <= begin <= end" },
-		{ T("F32", "[2,3]", "[0]"), 0, 24, "f: a", "expected [begin, end]" },
-		{ T("F32", "[2,3]", "\"0,24\""), 0, 24, "f: a", "expected [begin, end]" },
-		{ T("F32", "[2,3]", "[0,18446744073709551640]"), 0, 24, "f", "too big integer" },
-		{ T("F32", "[2,3]", "[0,20]"), 0, 20, "f: a", "hold 20 bytes, dtype and shape need 24" },
-		{ T("F32", "[4294967296,4294967296]", "[0,0]"), 0, 0, "f: a", "too many elements" },
-		{ T("F32", "[1099511627776,1099511627776,0]", "[0,0]"), 0, 0, "f: a",
-		  "too many elements" },
-		{ T("F32", "[4611686018427387904]", "[0,0]"), 0, 0, "f: a", "too many elements" },
-		{ T("F64", "[2305843009213693952]", "[0,0]"), 0, 0, "f: a", "too many elements" },
-		{ T("F32", "[-2,-3]", "[0,24]"), 0, 24, "f: a", "dimension 0" },
-		{ T("F32", "[2,3.0]", "[0,24]"), 0, 24, "f: a", "dimension 1" },
-		{ T("F32", "6", "[0,24]"), 0, 24, "f: a", "shape: expected an array" },
-		{ T("F32", "[1,1,1,1,1,1,1,1,6]", "[0,24]"), 0, 24, "f: a", "9 dimensions" },
-		{ T("F4", "[3]", "[0,1]"), 0, 1, "f: a", "whole bytes" },
-		{ T("F31", "[2,3]", "[0,24]"), 0, 24, "f: a", "'F31'" },
-		{ T("U4", "[2,3]", "[0,3]"), 0, 3, "f: a", "'U4'" },
-		{ "{\"a\":{\"dtype\":5,\"shape\":[1],\"data_offsets\":[0,4]}}", 0, 4, "f: a",
-		  "dtype: expected a string" },
-		{ "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 0, 4, "f: a", "has no shape" },
-		{ "{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 0, 4, "f: a", "has no dtype" },
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 0, 4, "f: a", "has no data_offsets" },
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"scale\":2}}", 0, 4,
-		  "f: a", "unknown key 'scale'" },
-		{ "{\"a\":[]}", 0, 0, "f: a", "expected an object" },
-		{ "{" A "," A "}", 0, 24, "f", "duplicate" },
-		{ "{\"__metadata__\":{\"n\":1}}", 0, 0, "f", "n: expected a string" },
-		{ "{\"__metadata__\":7}", 0, 0, "f", "__metadata__: expected an object" },
-		{ "[]", 0, 0, "f", "does not begin with '{'" },
-		{ " {}", 0, 0, "f", "does not begin with '{'" },
-		{ GOOD, 4096, 40, "f", "header of 4096 bytes is longer than the file" },
-		{ GOOD, 100000001, 40, "f", "too large" },
-		{ GOOD, UINT64_MAX, 40, "f", "too large" },
-		{ GOOD, UINT64_C(1) << 60, 40, "f", "too large" },
-		{ GOOD, 20, 40, "f", "not JSON" },
-		{ "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},}", 0, 4, "f",
-		  "not JSON" },
-	};
-#undef T
 	static const char data[64];
 	struct safetensors s;
 	struct err e;
 
-	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
 		int r;
 
-		file_write_st(file_path("f"), list[i].header, list[i].length, data, list[i].n);
+		file_write_st(file_path("f"), quoted(lies[i].header), lies[i].length, data,
+			lies[i].n);
 		r = safetensors_open(&s, file_path("f"), &e);
-		if (!ok(r == -1 && e.cls == ERR_DATA && !strcmp(e.where, list[i].where) &&
-			strstr(e.what, list[i].what), "refused: %s", list[i].what))
+		if (!ok(r == -1 && e.cls == ERR_DATA && !strcmp(e.where, lies[i].where) &&
+			strstr(e.what, lies[i].what), "refused: %s", lies[i].what))
 			printf("#   %s: %s\n", r ? e.where : "accepted", r ? e.what : "");
 		if (r == 0)
 			safetensors_close(&s);
@@ -162,7 +168,7 @@ static void every_prefix(void)
 	size_t n, bad = 0;
 	char *whole;
 
-	file_write_st(path, GOOD, 0, values, sizeof(values));
+	file_write_st(path, quoted(GOOD), 0, values, sizeof(values));
 	whole = file_slurp(path, &n);
 	for (size_t i = 0; i < n; i++) {
 		file_write(path, whole, i);
@@ -197,7 +203,7 @@ static void mutations(void)
 	size_t n, wrong = 0, accepted = 0, header = strlen(GOOD);
 	char *whole, *m;
 
-	file_write_st(path, GOOD, 0, values, sizeof(values));
+	file_write_st(path, quoted(GOOD), 0, values, sizeof(values));
 	whole = file_slurp(path, &n);
 	m = malloc(n);
 	for (int round = 0; round < 20000; round++) {
