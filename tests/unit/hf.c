@@ -167,7 +167,8 @@ static void config_refused(void)
 
 		snprintf(where, sizeof(where), "config.json%s", no_config[i].where);
 		if (!ok(r == -1 && e.cls == ERR_DATA && !strcmp(e.where, where) &&
-			strstr(e.what, no_config[i].what), "refused%s: %s", no_config[i].where, no_config[i].what))
+			strstr(e.what, no_config[i].what), "refused%s: %s", no_config[i].where,
+			no_config[i].what))
 			printf("#   %s: %s\n", r ? e.where : "accepted", r ? e.what : "");
 	}
 }
