@@ -170,7 +170,7 @@ static void detokenizes(const char *page, const char *want)
 	struct buf out = { 0 };
 
 	wikitext_detokenize(&out, page, strlen(page));
-	ok_str(buf_str(&out), want, "detokenized: %s", want);
+	ok_str(buf_str(&out), want, "detokenized: %.8s...", page);
 	buf_release(&out);
 }
 
