@@ -120,14 +120,14 @@ static bool is_single_word(const char *s, size_t n, size_t start, size_t end)
  * AddedVocabulary::find_matches.
  */
 static int cut(const struct tokenizer *t, const struct tok_trie *trie, struct tok_work *w,
-	       size_t off, size_t n, bool front, struct err *e)
+	       size_t off, size_t n, size_t zero, struct err *e)
 {
 	const char *s = w->text2.p + off;
 	size_t done = 0, from = 0, len;
 	int32_t token;
 
 	if (!trie->n || !n)
-		return tok_piece_add(&w->pieces2, off, n, -1, front, e);
+		return tok_piece_add(&w->pieces2, off, n, -1, zero, e);
 	for (;;) {
 		size_t start = from, end = from;
 		const struct tok_added *a;
@@ -146,22 +146,30 @@ static int cut(const struct tokenizer *t, const struct tok_trie *trie, struct to
 			start = done;
 		while (a->rstrip && end < n && tok_is_space(tok_char(s + end, &len)))
 			end += len;
-		if ((done < start &&
-		     tok_piece_add(&w->pieces2, off + done, start - done, -1, front && !done, e)) ||
-		    tok_piece_add(&w->pieces2, off + start, end - start, a->id, false, e))
+		if (done < start &&
+		    tok_piece_add(&w->pieces2, off + done, start - done, -1,
+				  zero > done ? zero - done : 0, e))
+			return -1;
+		/* White space that is a token itself may be eaten by the one before. */
+		if (start < end &&
+		    tok_piece_add(&w->pieces2, off + start, end - start, a->id, 0, e))
 			return -1;
 		done = end;
 	}
 	return done == n ? 0 : tok_piece_add(&w->pieces2, off + done, n - done, -1,
-					     front && !done, e);
+					     zero > done ? zero - done : 0, e);
 }
 
 /* From the raw text to normalized pieces and added tokens. */
 static int extract(const struct tokenizer *t, const char *text, size_t n, struct tok_work *w,
 		   struct err *e)
 {
+	size_t first = 0;
+
 	/* What is not normalized is looked for in the raw text, ... */
-	if (tok_buf_add(&w->text2, text, n, e) || cut(t, &t->raw, w, 0, n, true, e))
+	if (n)
+		(void)tok_char(text, &first);
+	if (tok_buf_add(&w->text2, text, n, e) || cut(t, &t->raw, w, 0, n, first, e))
 		return -1;
 	tok_swap_text(w);
 	tok_swap_pieces(w);
@@ -170,9 +178,9 @@ static int extract(const struct tokenizer *t, const char *text, size_t n, struct
 		struct tok_piece p = w->pieces.v[i];
 		size_t off = w->text2.n;
 
-		if (p.id >= 0 ? tok_piece_add(&w->pieces2, off, 0, p.id, false, e) :
-		    tok_normalize(t, w->text.p + p.off, p.len, &w->text2, &p.front, e) ||
-		    cut(t, &t->normalized, w, off, w->text2.n - off, p.front, e))
+		if (p.id >= 0 ? tok_piece_add(&w->pieces2, off, 0, p.id, 0, e) :
+		    tok_normalize(t, w->text.p + p.off, p.len, &w->text2, &p.zero, e) ||
+		    cut(t, &t->normalized, w, off, w->text2.n - off, p.zero, e))
 			return -1;
 	}
 	tok_swap_text(w);
@@ -256,7 +264,7 @@ static int spell(const struct tokenizer *t, const int32_t *ids, size_t n, bool s
 		if (!t->has_decoder && w->pieces.n && tok_buf_add(&w->text, " ", 1, e))
 			return -1;
 		if (tok_buf_add(&w->text, s, len, e) ||
-		    tok_piece_add(&w->pieces, off, w->text.n - off, 0, false, e))
+		    tok_piece_add(&w->pieces, off, w->text.n - off, 0, 0, e))
 			return -1;
 	}
 	return 0;

@@ -20,7 +20,7 @@ void dec_step_release(struct dec_step *s)
 /* A string was appended to text2 from off on.  Empty strings stay in the list. */
 static int item(struct tok_work *w, size_t off, struct err *e)
 {
-	return tok_piece_add(&w->pieces2, off, w->text2.n - off, 0, false, e);
+	return tok_piece_add(&w->pieces2, off, w->text2.n - off, 0, 0, e);
 }
 
 static int replace_one(const struct dec_step *step, struct tok_match *m, const char *s, size_t n,

@@ -26,11 +26,14 @@ struct tok_buf {
 	size_t n, cap;
 };
 
-/* A stretch of a tok_buf, or an added token already found in it. */
+/*
+ * A stretch of a tok_buf, or an added token already found in it.  zero: so many of its first bytes
+ * come from the very first character of the input (0: it is not the beginning); a pre-tokenizer
+ * may treat the beginning of the input, and only that, in another way.
+ */
 struct tok_piece {
-	size_t off, len;
+	size_t off, len, zero;
 	int32_t id; /* -1: text */
-	bool front; /* begins where the input begins */
 };
 
 struct tok_pieces {
@@ -47,7 +50,7 @@ struct tok_work {
 int tok_buf_reserve(struct tok_buf *b, size_t more, struct err *e) MUST_USE;
 int tok_buf_add(struct tok_buf *b, const char *s, size_t n, struct err *e) MUST_USE;
 /* Drops a piece of no length that is not a token. */
-int tok_piece_add(struct tok_pieces *p, size_t off, size_t len, int32_t id, bool front,
+int tok_piece_add(struct tok_pieces *p, size_t off, size_t len, int32_t id, size_t zero,
 		  struct err *e) MUST_USE;
 void tok_work_release(struct tok_work *w);
 void tok_swap_text(struct tok_work *w);   /* text2 becomes text */
@@ -245,9 +248,10 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where,
 
 /* ---- running --------------------------------------------------------------------- */
 
-/* Append the normalized text of s to out; *front becomes false when its start was cut away. */
+/* Append the normalized text of s to out.  *zero (see tok_piece) is that of s, and becomes that of
+ * what was appended. */
 int tok_normalize(const struct tokenizer *t, const char *s, size_t n, struct tok_buf *out,
-		  bool *front, struct err *e) MUST_USE;
+		  size_t *zero, struct err *e) MUST_USE;
 void norm_step_release(struct norm_step *s);
 
 int tok_pre_run(const struct pre_step *s, struct tok_work *w, struct err *e) MUST_USE;

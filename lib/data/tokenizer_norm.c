@@ -126,11 +126,12 @@ static int each_char(const char *s, size_t n, enum norm_kind kind, struct tok_bu
 	return 0;
 }
 
+/* What is put in belongs to the last character that it replaces. */
 static int replace(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
-		   struct err *e)
+		   size_t *zero, struct err *e)
 {
 	struct tok_match m;
-	size_t done = 0, start, end;
+	size_t done = 0, start, end, was = *zero;
 	int got;
 
 	if (tok_match_start(&m, step->pat, e))
@@ -142,6 +143,10 @@ static int replace(const struct norm_step *step, const char *s, size_t n, struct
 			got = -1;
 			break;
 		}
+		if (was) { /* the bytes of the first character go, what replaces them comes */
+			*zero -= (end < was ? end : was) - (start < was ? start : was);
+			*zero += end <= was ? step->n : 0;
+		}
 		done = end;
 	}
 	tok_match_end(&m);
@@ -149,14 +154,13 @@ static int replace(const struct norm_step *step, const char *s, size_t n, struct
 }
 
 static int strip(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
-		 bool *front, struct err *e)
+		 size_t *zero, struct err *e)
 {
 	size_t len, end = n, begin = 0;
 
 	while (step->left && begin < n && tok_is_space(tok_char(s + begin, &len)))
 		begin += len;
-	if (begin)
-		*front = false;
+	*zero = *zero > begin ? *zero - begin : 0;
 	while (step->right && end > begin) {
 		size_t k = end - 1;
 
@@ -169,28 +173,69 @@ static int strip(const struct norm_step *step, const char *s, size_t n, struct t
 	return tok_buf_add(out, s + begin, end - begin, e);
 }
 
-static int run(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
-	       bool *front, struct err *e)
+static int transform(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
+		     struct err *e)
 {
-	if (!n)
-		return 0;
 	switch (step->kind) {
 	case NORM_NFC: case NORM_NFD: case NORM_NFKC: case NORM_NFKD:
 		return unicode(s, n, step->kind, out, e);
-	case NORM_LOWERCASE: case NORM_STRIP_ACCENTS: case NORM_BYTELEVEL:
+	default:
 		return each_char(s, n, step->kind, out, e);
+	}
+}
+
+/* How many bytes of `of` (n of them) as many characters take as the text p of pn bytes has. */
+static size_t same_count(const char *p, size_t pn, const char *of, size_t n)
+{
+	size_t i = 0, k = 0, len;
+
+	for (; i < pn && k < n; i += len) {
+		(void)tok_char(of + k, &len);
+		k += len;
+		(void)tok_char(p + i, &len);
+	}
+	return k;
+}
+
+/* The first character alone becomes so many characters; in its place in the text it becomes as
+ * many, whatever it is composed with. */
+static int transformed_zero(const struct norm_step *step, const char *s, const char *out,
+			    size_t n, size_t *zero, struct err *e)
+{
+	struct tok_buf alone = { 0 };
+	int ret;
+
+	if (!*zero)
+		return 0;
+	ret = transform(step, s, *zero, &alone, e);
+	*zero = same_count(alone.p, alone.n, out, n);
+	free(alone.p);
+	return ret;
+}
+
+static int run(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
+	       size_t *zero, struct err *e)
+{
+	const size_t off = out->n;
+
+	if (!n)
+		return 0;
+	switch (step->kind) {
 	case NORM_PREPEND:
+		*zero += *zero ? step->n : 0;
 		return tok_buf_add(out, step->s, step->n, e) || tok_buf_add(out, s, n, e) ? -1 : 0;
 	case NORM_REPLACE:
-		return replace(step, s, n, out, e);
+		return replace(step, s, n, out, zero, e);
 	case NORM_STRIP:
-		return strip(step, s, n, out, front, e);
+		return strip(step, s, n, out, zero, e);
+	default:
+		return transform(step, s, n, out, e) ||
+		       transformed_zero(step, s, out->p + off, out->n - off, zero, e) ? -1 : 0;
 	}
-	return err_set(e, ERR_BUG, "tokenizer", "normalizer %d", (int)step->kind);
 }
 
 int tok_normalize(const struct tokenizer *t, const char *s, size_t n, struct tok_buf *out,
-		  bool *front, struct err *e)
+		  size_t *zero, struct err *e)
 {
 	struct tok_buf work[2] = { { 0 }, { 0 } };
 	int ret = 0;
@@ -199,12 +244,12 @@ int tok_normalize(const struct tokenizer *t, const char *s, size_t n, struct tok
 		return tok_buf_add(out, s, n, e);
 	for (size_t i = 0; i < t->n_norm && !ret; i++) {
 		struct tok_buf *to = i + 1 == t->n_norm ? out : &work[i & 1];
+		const size_t off = to == out ? out->n : 0;
 
-		if (to != out)
-			to->n = 0;
-		ret = run(&t->norm[i], s, n, to, front, e);
-		s = to->p;
-		n = to->n;
+		to->n = off;
+		ret = run(&t->norm[i], s, n, to, zero, e);
+		s = to->p + off;
+		n = to->n - off;
 	}
 	free(work[0].p);
 	free(work[1].p);

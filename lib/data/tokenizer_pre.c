@@ -32,7 +32,7 @@ struct splitter {
 static int write_part(struct splitter *s, size_t begin, size_t end, struct err *e)
 {
 	return tok_piece_add(s->out, s->whole->off + begin, end - begin, -1,
-			     s->whole->front && !begin, e);
+			     s->whole->zero > begin ? s->whole->zero - begin : 0, e);
 }
 
 static int flush(struct splitter *s, struct err *e)
@@ -128,7 +128,7 @@ static int split(const struct pre_step *step, struct tok_work *w, struct err *e)
 		const struct tok_piece *p = &w->pieces.v[i];
 
 		if (p->id >= 0)
-			ret = tok_piece_add(&w->pieces2, p->off, p->len, p->id, p->front, e);
+			ret = tok_piece_add(&w->pieces2, p->off, p->len, p->id, p->zero, e);
 		else
 			ret = split_piece(&s, w->text.p, p, e);
 	}
@@ -137,9 +137,9 @@ static int split(const struct pre_step *step, struct tok_work *w, struct err *e)
 	return ret;
 }
 
-/* Rewrite the text of every piece by fn, which appends to text2. */
+/* Rewrite the text of every piece by fn, which appends to text2 and sets zero anew. */
 static int rewrite(const struct pre_step *step, struct tok_work *w,
-		   int (*fn)(const struct pre_step *, const char *, const struct tok_piece *,
+		   int (*fn)(const struct pre_step *, const char *, struct tok_piece *,
 			     struct tok_buf *, struct err *), struct err *e)
 {
 	w->text2.n = 0;
@@ -158,18 +158,23 @@ static int rewrite(const struct pre_step *step, struct tok_work *w,
 	return 0;
 }
 
-static int prefix_space(const struct pre_step *step, const char *s, const struct tok_piece *p,
+static int prefix_space(const struct pre_step *step, const char *s, struct tok_piece *p,
 			struct tok_buf *out, struct err *e)
 {
 	(void)step;
-	if (*s != ' ' && tok_buf_add(out, " ", 1, e))
-		return -1;
+	if (*s != ' ') {
+		if (tok_buf_add(out, " ", 1, e))
+			return -1;
+		p->zero += p->zero ? 1 : 0;
+	}
 	return tok_buf_add(out, s, p->len, e);
 }
 
-static int to_bytes(const struct pre_step *step, const char *s, const struct tok_piece *p,
+static int to_bytes(const struct pre_step *step, const char *s, struct tok_piece *p,
 		    struct tok_buf *out, struct err *e)
 {
+	const size_t off = out->n, zero = p->zero;
+
 	(void)step;
 	if (tok_buf_reserve(out, 2 * p->len, e))
 		return -1;
@@ -180,21 +185,28 @@ static int to_bytes(const struct pre_step *step, const char *s, const struct tok
 			out->p[out->n++] = (char)c;
 		else
 			out->n += tok_put(out->p + out->n, c);
+		if (i + 1 == zero)
+			p->zero = out->n - off;
 	}
 	return 0;
 }
 
-static int mark_spaces(const struct pre_step *step, const char *s, const struct tok_piece *p,
+static int mark_spaces(const struct pre_step *step, const char *s, struct tok_piece *p,
 		       struct tok_buf *out, struct err *e)
 {
 	bool marked = *s == ' ' ||
 		(p->len >= step->mark_n && memcmp(s, step->mark, step->mark_n) == 0);
 	const char *end = s + p->len;
+	size_t zero = p->zero;
 
+	for (size_t i = 0; i < zero; i++)
+		p->zero += s[i] == ' ' ? step->mark_n - 1 : 0;
 	if (!marked && (step->prepend == PREPEND_ALWAYS ||
-			(step->prepend == PREPEND_FIRST && p->front)) &&
-	    tok_buf_add(out, step->mark, step->mark_n, e))
-		return -1;
+			(step->prepend == PREPEND_FIRST && zero))) {
+		if (tok_buf_add(out, step->mark, step->mark_n, e))
+			return -1;
+		p->zero += zero ? step->mark_n : 0;
+	}
 	while (s < end) {
 		const char *space = memchr(s, ' ', (size_t)(end - s));
 		size_t n = (size_t)((space ? space : end) - s);

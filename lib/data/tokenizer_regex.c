@@ -17,6 +17,8 @@
 /* Alphabetic (with its letter-like numbers and circled letters), marks, digits, connectors. */
 #define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
 	"\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+/* A habit of Oniguruma's: outside of a class also the superscripts and fractions of Latin-1. */
+#define WORDS_ALONE WORDS "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define HEX "0-9A-Fa-f"
 #define DIGITS "\\p{Nd}"
 
@@ -216,6 +218,8 @@ static int member(struct rx *r, struct sets *u, bool first)
 			{ "[:space:]", SPACES }, { "[:word:]", WORDS }, { "[:digit:]", DIGITS },
 			{ "[:xdigit:]", HEX }, { "[:alpha:]", "\\p{Alphabetic}" },
 			{ "[:upper:]", "\\p{Uppercase}" }, { "[:lower:]", "\\p{Lowercase}" },
+			{ "[:alnum:]", "\\p{Alphabetic}\\p{Nd}" }, { "[:cntrl:]", "\\p{Cc}" },
+			{ "[:punct:]", "\\p{P}\\p{S}" }, { "[:blank:]", "\\t\\p{Zs}" },
 			{ NULL, NULL }
 		};
 
@@ -392,15 +396,23 @@ static int escape(struct rx *r)
 	switch (c) {
 	case 'b':
 		r->i += 2;
-		return put(r, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
+		return put(r, "(?:(?<=[" WORDS_ALONE "])(?![" WORDS_ALONE "])|"
+			   "(?<![" WORDS_ALONE "])(?=[" WORDS_ALONE "]))");
 	case 'B':
 		r->i += 2;
-		return put(r, "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))");
+		return put(r, "(?:(?<=[" WORDS_ALONE "])(?=[" WORDS_ALONE "])|"
+			   "(?<![" WORDS_ALONE "])(?![" WORDS_ALONE "]))");
+	case 'w':
+		r->i += 2;
+		return put(r, "[" WORDS_ALONE "]");
+	case 'W':
+		r->i += 2;
+		return put(r, "[^" WORDS_ALONE "]");
 	case 'A': case 'z': case 'Z': case 'R':
 		return copy(r, 2);
-	case 's': case 'w': case 'h': case 'd':
+	case 's': case 'h': case 'd':
 		return put(r, "[") || plain_escape(r) || put(r, "]") ? -1 : 0;
-	case 'S': case 'W': case 'H': case 'D':
+	case 'S': case 'H': case 'D':
 		r->i += 2;
 		return put(r, "[^") || put(r, shorthand(c)) || put(r, "]") ? -1 : 0;
 	}

@@ -39,7 +39,7 @@ int tok_buf_add(struct tok_buf *b, const char *s, size_t n, struct err *e)
 	return 0;
 }
 
-int tok_piece_add(struct tok_pieces *p, size_t off, size_t len, int32_t id, bool front,
+int tok_piece_add(struct tok_pieces *p, size_t off, size_t len, int32_t id, size_t zero,
 		  struct err *e)
 {
 	if (!len && id < 0)
@@ -53,7 +53,7 @@ int tok_piece_add(struct tok_pieces *p, size_t off, size_t len, int32_t id, bool
 		p->v = v;
 		p->cap = cap;
 	}
-	p->v[p->n++] = (struct tok_piece){ .off = off, .len = len, .id = id, .front = front };
+	p->v[p->n++] = (struct tok_piece){ .off = off, .len = len, .id = id, .zero = zero };
 	return 0;
 }
 

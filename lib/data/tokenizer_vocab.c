@@ -196,7 +196,7 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where, s
 {
 	struct tok_added *v = realloc(t->added, (t->n_added + 1) * sizeof(*v));
 	struct tok_buf norm = { 0 };
-	bool front;
+	size_t zero = 0;
 
 	if (v)
 		t->added = v;
@@ -208,7 +208,7 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where, s
 	a = &v[t->n_added - 1];
 	if (!a->normalized)
 		return trie_add(&t->raw, a->content, a->n, (int32_t)t->n_added - 1, where, e);
-	if (tok_normalize(t, a->content, a->n, &norm, &front, e)) {
+	if (tok_normalize(t, a->content, a->n, &norm, &zero, e)) {
 		free(norm.p);
 		return -1;
 	}
