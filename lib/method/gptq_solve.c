@@ -20,29 +20,44 @@
 #define ROWS 32   /* of a tile */
 #define EIGHT 8
 #define PANEL 4   /* blocks */
+#define STRIP 16  /* columns transposed at a time */
 
-typedef void (*update_fn)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
+/* The eight (or fewer) columns that are next, what they share their grids with, and L among them. */
+struct eight {
+	size_t n;
+	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
+	float inv[EIGHT];                        /* 1 / U_jj */
+	float top;                               /* largest code */
+	const float *l;                          /* L of the first row and column, ld between rows */
+	size_t ld;
+};
+
+/* The inner loops, once for each instruction set; nothing is contracted, so that all give the
+ * same bits. */
+struct kernels {
+	void (*update)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
+	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
+};
 
 struct solve {
 	struct gptq_hessian *h;
 	struct quantized *z;
 	const struct quantizer *q;
-	update_fn update;
-	const float *src;      /* w as it came, [rows, k] */
-	float *dst;            /* the same memory: dequantized at the end */
+	const struct kernels *kernels;
+	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
 	float *scale, *zero;   /* [groups, np] */
-	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 */
+	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 (at first: not finite) */
 	float *buf;            /* [threads][block][ROWS] */
 	uint8_t *code;         /* [threads][block][ROWS] */
 	size_t np, block;
+	bool moving;           /* groups are fitted when their first column is reached */
 	size_t fit;            /* columns of a group fitted inside a block; 0: fitted before */
 	size_t c0, c1;         /* the block at hand */
 };
 
 /*
- * t[c .. c+7] -= sum over j in [j0, j1) of L[c .. c+7][j] e_j, each of them ROWS floats, e_j
- * in t[j].  l points at L[c][first column of the block].  Products are not fused with sums, so
- * that every machine gets the same bits.
+ * update: t[c .. c+7] -= sum over j in [j0, j1) of L[c .. c+7][j] e_j, each of them ROWS floats,
+ * e_j in t[j].  l points at L[c][first column of the block].
  */
 #define DEFINE_UPDATE(name, attribute, bytes)                                                      \
 	typedef float name##_vec __attribute__((vector_size(bytes), aligned(4), may_alias));       \
@@ -65,24 +80,69 @@ struct solve {
 		}                                                                                  \
 	}
 
+/*
+ * solve: each column takes the errors of those of the eight before it, gets its codes, and
+ * leaves its error in its place.  t and code point at the first.
+ */
+__attribute__((always_inline))
+static inline void solve_body(float *restrict t, uint8_t *restrict code, const struct eight *g,
+			      float *restrict loss)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		const float *scale = g->scale[i], *zero = g->zero[i];
+		float *w = t + i * ROWS, inv = g->inv[i], top = g->top;
+
+		for (size_t j = 0; j < i; j++) {
+			float l = g->l[i * g->ld + j];
+
+			for (size_t r = 0; r < ROWS; r++)
+				w[r] -= t[j * ROWS + r] * l;
+		}
+		for (size_t r = 0; r < ROWS; r++) {
+			float q = w[r] / scale[r], lo = -zero[r], hi = top - zero[r], e;
+
+			q = q < lo ? lo : q;
+			q = q > hi ? hi : q;
+			q = round_even(q);
+			code[i * ROWS + r] = (uint8_t)(int)(q + zero[r]);
+			e = (w[r] - scale[r] * q) * inv;
+			w[r] = e;
+			loss[r] += e * e;
+		}
+	}
+}
+
+#define DEFINE_SOLVE(name, attribute)                                                              \
+	attribute static void name(float *t, uint8_t *code, const struct eight *g, float *loss)    \
+	{                                                                                          \
+		solve_body(t, code, g, loss);                                                      \
+	}
+
 DEFINE_UPDATE(update_plain, , 16)
+DEFINE_SOLVE(solve_plain, )
+static const struct kernels plain = { update_plain, solve_plain };
+
 #if defined(__x86_64__)
 DEFINE_UPDATE(update_avx2, __attribute__((target("avx2"))), 32)
+DEFINE_SOLVE(solve_avx2, __attribute__((target("avx2"))))
+static const struct kernels avx2 = { update_avx2, solve_avx2 };
 DEFINE_UPDATE(update_avx512, __attribute__((target("avx512f"))), 64)
+DEFINE_SOLVE(solve_avx512, __attribute__((target("avx512f"))))
+static const struct kernels avx512 = { update_avx512, solve_avx512 };
 #endif
 
-static update_fn choose_update(void)
+static const struct kernels *choose_kernels(void)
 {
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx512f"))
-		return update_avx512;
+		return &avx512;
 	if (__builtin_cpu_supports("avx2"))
-		return update_avx2;
+		return &avx2;
 #endif
-	return update_plain;
+	return &plain;
 }
 
-/* The same for n < 8 columns. */
+/* As update, for n < 8 columns. */
 static void update_few(float *t, size_t c, size_t n, size_t j0, size_t j1, const float *l,
 		       size_t ld)
 {
@@ -106,58 +166,50 @@ static void update_columns(const struct solve *s, float *t, size_t c, size_t n, 
 	if (j0 == j1)
 		return;
 	for (; n >= EIGHT; c += EIGHT, n -= EIGHT)
-		s->update(t, c, j0, j1, row_of_l(s, s->c0 + c), ld);
+		s->kernels->update(t, c, j0, j1, row_of_l(s, s->c0 + c), ld);
 	if (n)
 		update_few(t, c, n, j0, j1, row_of_l(s, s->c0 + c), ld);
 }
 
-/* Quantize column c of the block: its code, and its error in its place. */
-static void quantize_column(const struct solve *s, float *w, uint8_t *code, size_t c, size_t row,
-			    double *loss)
-{
-	size_t g = s->h->perm[s->c0 + c] / s->z->group;
-	const float *scale = s->scale + g * s->np + row, *zero = s->zero + g * s->np + row;
-	float mid = (float)(1 << (s->z->bits - 1)), inv = (float)(1 / s->h->diag[s->c0 + c]);
-
-	for (size_t r = 0; r < ROWS; r++) {
-		float shift = zero[r] - mid, t = w[r] / scale[r] + shift, err;
-
-		t = t < -mid ? -mid : t;
-		t = t > mid - 1 ? mid - 1 : t;
-		t = round_even(t);
-		code[r] = (uint8_t)(int)(t + mid);
-		err = (w[r] - scale[r] * (t - shift)) * inv;
-		w[r] = err;
-		loss[r] += (double)err * err;
-	}
-}
-
-/* Columns [c, c + n) of the buffer, all errors before j0 = c already taken. */
+/* Columns [c, c + n) of the buffer, all errors before c already taken. */
 static void solve_run(const struct solve *s, float *t, uint8_t *code, size_t c, size_t n,
-		      size_t row, double *loss)
+		      size_t row, float *loss)
 {
-	for (size_t at = c; at < c + n; at += EIGHT) {
-		size_t m = c + n - at < EIGHT ? c + n - at : EIGHT;
+	struct eight g = { .top = (float)((1 << s->z->bits) - 1), .ld = 2 * s->h->k };
 
-		update_columns(s, t, at, m, c, at);
-		for (size_t i = 0; i < m; i++) {
-			if (i)
-				update_few(t, at + i, 1, at, at + i,
-					   row_of_l(s, s->c0 + at + i), 0);
-			quantize_column(s, t + (at + i) * ROWS, code + (at + i) * ROWS, at + i, row,
-					loss);
+	for (size_t at = c; at < c + n; at += EIGHT) {
+		g.n = c + n - at < EIGHT ? c + n - at : EIGHT;
+		g.l = row_of_l(s, s->c0 + at) + at;
+		for (size_t i = 0; i < g.n; i++) {
+			size_t j = s->c0 + at + i, group = s->h->perm[j] / s->z->group;
+
+			g.scale[i] = s->scale + group * s->np + row;
+			g.zero[i] = s->zero + group * s->np + row;
+			g.inv[i] = (float)(1 / s->h->diag[j]);
 		}
+		update_columns(s, t, at, g.n, c, at);
+		s->kernels->solve(t + at * ROWS, code + at * ROWS, &g, loss);
 	}
 }
 
-/* Scale and zero of the group whose n columns lie in t, a row at a time. */
+/* Scale and zero of the group whose n columns lie in t, stride apart, a row at a time. */
 static void fit_group(const struct solve *s, const float *t, size_t stride, size_t n, size_t g,
 		      size_t row, size_t rows)
 {
+	float lo[ROWS] = { 0 }, hi[ROWS] = { 0 };
+
+	for (size_t c = 0; c < n; c++)
+		for (size_t r = 0; r < ROWS; r++) {
+			float x = t[c * stride + r];
+
+			lo[r] = x < lo[r] ? x : lo[r];
+			hi[r] = x > hi[r] ? x : hi[r];
+		}
 	for (size_t r = 0; r < rows; r++) {
 		uint8_t zero;
 
-		quantizer_fit(s->q, t + r, n, stride, &s->scale[g * s->np + row + r], &zero);
+		quantizer_fit_range(s->q, t + r, n, stride, lo[r], hi[r],
+				    &s->scale[g * s->np + row + r], &zero);
 		s->zero[g * s->np + row + r] = zero;
 	}
 }
@@ -170,7 +222,7 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 	size_t run = s->fit ? s->fit : n;
 	float *t = s->buf + (size_t)thread * s->block * ROWS;
 	uint8_t *code = s->code + (size_t)thread * s->block * ROWS;
-	double loss[ROWS] = { 0 };
+	float loss[ROWS] = { 0 }; /* of a block: few terms; f64 across blocks */
 
 	for (size_t c = 0; c < n; c++)
 		memcpy(t + c * ROWS, s->h->w + (s->c0 + c) * s->np + row, ROWS * sizeof(*t));
@@ -184,9 +236,10 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 		memcpy(s->h->w + (s->c0 + c) * s->np + row, t + c * ROWS, ROWS * sizeof(*t));
 	for (size_t r = 0; r < rows; r++) {
 		uint8_t *dst = s->z->codes + (row + r) * k;
+		const size_t *perm = s->h->perm + s->c0;
 
 		for (size_t c = 0; c < n; c++)
-			dst[s->h->perm[s->c0 + c]] = code[c * ROWS + r];
+			dst[perm[c]] = code[c * ROWS + r];
 		s->loss[tile] += loss[r];
 	}
 }
@@ -202,26 +255,34 @@ static void fit_wide_tile(void *ctx, size_t tile, int thread)
 		  left < ROWS ? left : ROWS);
 }
 
-/* Rows of a tile into h->w, transposed and in order; dead columns become zero. */
+/* Rows of a tile into h->w, transposed and in order of processing, by strips of columns that are
+ * turned in the first-level cache. */
 static void load_tile(void *ctx, size_t tile, int thread)
 {
 	const struct solve *s = ctx;
 	const struct gptq_hessian *h = s->h;
 	size_t row = tile * ROWS, left = s->z->rows - row, rows = left < ROWS ? left : ROWS;
+	float strip[STRIP][ROWS] = { { 0 } };
+	unsigned bad = 0;
 
 	(void)thread;
-	for (size_t j = 0; j < h->k; j++) {
-		float *dst = h->w + j * s->np + row;
-		const float *src = s->src + row * h->k + h->perm[j];
+	for (size_t j = 0; j < h->k; j += STRIP) {
+		size_t n = h->k - j < STRIP ? h->k - j : STRIP;
 
 		for (size_t r = 0; r < rows; r++)
-			dst[r] = src[r * h->k];
-		for (size_t r = rows; r < ROWS; r++)
-			dst[r] = 0;
+			for (size_t c = 0; c < n; c++)
+				strip[c][r] = s->dst[(row + r) * h->k + h->perm[j + c]];
+		for (size_t c = 0; c < n; c++) {
+			for (size_t r = 0; r < ROWS; r++)
+				bad |= !(strip[c][r] - strip[c][r] == 0);
+			memcpy(h->w + (j + c) * s->np + row, strip[c], sizeof(strip[c]));
+		}
 	}
+	s->dist[tile] = bad;
 }
 
-/* Scales and zeros between [rows, groups] and the solver's [groups, padded rows]. */
+/* Scales and zeros from [rows, groups] to the solver's [groups, padded rows], and back.  What is
+ * not known yet, or pads, is harmless. */
 static void spread_params(const struct solve *s)
 {
 	const struct quantized *z = s->z;
@@ -230,7 +291,7 @@ static void spread_params(const struct solve *s)
 		s->scale[i] = 1;
 		s->zero[i] = 0;
 	}
-	for (size_t r = 0; r < z->rows; r++)
+	for (size_t r = 0; !s->moving && r < z->rows; r++)
 		for (size_t g = 0; g < z->groups; g++) {
 			s->scale[g * s->np + r] = z->scale[r * z->groups + g];
 			s->zero[g * s->np + r] = z->zero[r * z->groups + g];
@@ -258,11 +319,25 @@ static void subtract_tile(void *ctx, size_t tile, int thread)
 
 	(void)thread;
 	for (; row < end; row++)
-		for (size_t j = 0; j < z->cols; j++) {
-			size_t g = row * z->groups + j / z->group, at = row * z->cols + j;
+		for (size_t g = 0; g < z->groups; g++) {
+			const uint8_t *code = z->codes + row * z->cols + g * z->group;
+			float *d = s->dst + row * z->cols + g * z->group, lane[8] = { 0 };
+			float scale = z->scale[row * z->groups + g];
+			int zero = z->zero[row * z->groups + g];
 
-			s->dst[at] -= dequantize(z->codes[at], z->zero[g], z->scale[g]);
-			sum += (double)s->dst[at] * s->dst[at];
+			size_t j = 0;
+
+			for (; j + 8 <= z->group; j += 8)
+				for (size_t i = 0; i < 8; i++) {
+					d[j + i] -= dequantize(code[j + i], zero, scale);
+					lane[i] += d[j + i] * d[j + i];
+				}
+			for (; j < z->group; j++) {
+				d[j] -= dequantize(code[j], zero, scale);
+				lane[0] += d[j] * d[j];
+			}
+			for (int i = 0; i < 8; i++)
+				sum += lane[i];
 		}
 	s->dist[tile] = sum;
 }
@@ -291,14 +366,13 @@ static int take_errors(const struct solve *s, size_t c0, size_t c1, size_t j0, s
 				h->w + j0 * s->np, s->np, 1, h->w + c0 * s->np, s->np, e);
 }
 
-static int solve_columns(struct solve *s, const struct gptq_options *opt, struct err *e)
+static int solve_columns(struct solve *s, struct err *e)
 {
 	size_t k = s->h->k, g = s->z->group, block = s->block, tiles = s->np / ROWS;
-	bool moving = !opt->act_order && !opt->static_groups && s->z->groups > 1;
-	bool wide = moving && g > block;
+	bool wide = s->moving && g > block;
 	size_t panel = wide ? g : PANEL * block;
 
-	s->fit = moving && !wide ? g : 0;
+	s->fit = s->moving && !wide ? g : 0;
 	for (size_t p = 0; p < k; p += panel) {
 		size_t end = p + panel < k ? p + panel : k;
 
@@ -326,11 +400,7 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	struct gptq_hessian *h = s->h;
 	size_t k = h->k, np = (rows + ROWS - 1) / ROWS * ROWS, tiles = np / ROWS;
 	size_t threads = (size_t)pool_threads(h->be->pool);
-	int64_t bad = f32_first_nonfinite(w, rows * k);
 
-	if (bad >= 0)
-		return err_set(e, ERR_DATA, where, "value at row %zu column %zu is not finite",
-			       (size_t)bad / k, (size_t)bad % k);
 	if (quantized_init(s->z, &opt->q, rows, k, where, e) < 0)
 		return -1;
 	s->block = opt->block > 0 ? (size_t)opt->block : 128;
@@ -352,9 +422,13 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	for (size_t j = 0; h->n_dead && j < k; j++)
 		for (size_t r = 0; h->dead[j] && r < rows; r++)
 			w[r * k + j] = 0;
-	s->src = s->dst = w;
+	s->dst = w;
 	pool_run(h->be->pool, tiles, load_tile, s);
-	if (quantizer_fit_all(s->z, &opt->q, w, h->be->pool, where, e) < 0)
+	s->moving = !opt->act_order && !opt->static_groups && s->z->groups > 1;
+	for (size_t i = 0; i < tiles; i++)
+		if (s->dist[i] != 0)
+			return quantizer_check_finite(w, rows, k, where, e);
+	if (!s->moving && quantizer_fit_all(s->z, &opt->q, w, h->be->pool, where, e) < 0)
 		return -1;
 	spread_params(s);
 	return 0;
@@ -392,11 +466,11 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
 		  size_t rows, const struct gptq_options *opt, const char *where, struct err *e)
 {
-	struct solve s = { .h = h, .z = z, .q = &opt->q, .update = choose_update() };
+	struct solve s = { .h = h, .z = z, .q = &opt->q, .kernels = choose_kernels() };
 	double start = usage_seconds();
 	int r = -1;
 
-	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, opt, e) == 0)
+	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, e) == 0)
 		r = finish(&s, res, where, e);
 	free(s.loss);
 	free(s.buf);

@@ -233,15 +233,21 @@ static void mse_params(const struct quantizer *q, const float *w, size_t n, size
 	*zero = z[best];
 }
 
+void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
+			 double lo, double hi, float *scale, uint8_t *zero)
+{
+	range_params(q, lo, hi, scale, zero);
+	if (q->mse && (lo < 0 || hi > 0) && isfinite(*scale))
+		mse_params(q, w, n, stride, lo, hi, scale, zero);
+}
+
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
 		   float *scale, uint8_t *zero)
 {
 	double lo, hi;
 
 	find_range(w, n, stride, &lo, &hi);
-	range_params(q, lo, hi, scale, zero);
-	if (q->mse && (lo < 0 || hi > 0) && isfinite(*scale))
-		mse_params(q, w, n, stride, lo, hi, scale, zero);
+	quantizer_fit_range(q, w, n, stride, lo, hi, scale, zero);
 }
 
 struct fit_ctx {
@@ -274,15 +280,24 @@ int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
 		       q->scale_dtype == DT_F16 ? "; try --scale-dtype=f32" : "");
 }
 
+int quantizer_check_finite(const float *w, size_t rows, size_t cols, const char *where,
+			   struct err *e)
+{
+	int64_t bad = f32_first_nonfinite(w, rows * cols);
+
+	if (bad < 0)
+		return 0;
+	return err_set(e, ERR_DATA, where, "value at row %zu column %zu is not finite",
+		       (size_t)bad / cols, (size_t)bad % cols);
+}
+
 int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
 		      struct pool *pool, const char *where, struct err *e)
 {
 	struct fit_ctx f = { .z = z, .q = q, .w = w };
-	int64_t bad = f32_first_nonfinite(w, z->rows * z->cols);
 
-	if (bad >= 0)
-		return err_set(e, ERR_DATA, where, "value at row %zu column %zu is not finite",
-			       (size_t)bad / z->cols, (size_t)bad % z->cols);
+	if (quantizer_check_finite(w, z->rows, z->cols, where, e) < 0)
+		return -1;
 	if (z->per_tensor) {
 		float scale;
 		uint8_t zero;

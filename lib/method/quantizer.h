@@ -59,11 +59,17 @@ void quantized_release(struct quantized *z);
 /* Scale and zero of n weights at stride ld between them (group params for one row). */
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
 		   float *scale, uint8_t *zero);
+/* The same where the range is known already: lo = min(w, 0), hi = max(w, 0). */
+void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
+			 double lo, double hi, float *scale, uint8_t *zero);
 /* Scale and zero of every group of w [rows, cols], into z (quantized_init first).  Rows run in
  * parallel; per tensor one range serves all.  ERR_DATA when a weight is not finite (named by row
  * and column) or a scale does not fit its type. */
 int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
 		      struct pool *pool, const char *where, struct err *e) MUST_USE;
+/* ERR_DATA naming the first value of w that is not finite. */
+int quantizer_check_finite(const float *w, size_t rows, size_t cols, const char *where,
+			   struct err *e) MUST_USE;
 /* ERR_DATA naming the first row and group whose scale does not fit q->scale_dtype. */
 int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
 			   const char *where, struct err *e) MUST_USE;
