@@ -11,6 +11,7 @@
 #include "lib/data/bits.h"
 #include "lib/data/element.h"
 #include "lib/data/mp.h"
+#include "lib/data/mpwalk.h"
 #include "lib/data/record.h"
 #include "lib/data/text.h"
 #include "lib/data/value.h"
@@ -374,6 +375,7 @@ static int check_header(struct text_in *t, struct record *r, struct err *e)
 	struct record again = { 0 };
 	char label[320];
 	struct err why;
+	uint64_t size;
 	int result;
 
 	if (t->head == (r->type == REC_STREAM)) {
@@ -385,16 +387,20 @@ static int check_header(struct text_in *t, struct record *r, struct err *e)
 	if (r->type == REC_STREAM && add_version(t, r, e) < 0)
 		return -1;
 	r->chunks = record_chunks(r->nbytes);
+	record_label(r, label, sizeof(label));
 	buf_clear(&t->value);
 	record_encode(r, &t->value);
 	if (buf_failed(&t->value, r->name, e) < 0)
 		return -1;
-	result = record_decode(&again, t->value.p, t->value.n, &why);
+	/* raw'...' may nest deeper than headers may. */
+	if (token_extent(t->value.p, t->value.n, &size) != 1)
+		result = err_set(&why, ERR_DATA, label, "values nested too deep");
+	else
+		result = record_decode(&again, t->value.p, t->value.n, &why);
 	record_clear(&again);
 	t->s.line = result < 0 ? t->line : t->s.line;
 	if (result < 0)
 		return scan_error(&t->s, e, "%s: %s", why.where, why.what);
-	record_label(r, label, sizeof(label));
 	if (t->value.n > STREAM_MAX_HEADER)
 		return scan_error(&t->s, e, "%s: a header of %zu bytes, %u at most", label,
 				  t->value.n, STREAM_MAX_HEADER);
@@ -418,6 +424,10 @@ int text_next(struct text_in *t, struct record *r, const void **payload, struct 
 	if (scan_header(t, r, e) < 0)
 		return -1;
 	if (r->type == REC_END) {
+		if (r->n_extra || r->name[0] || r->role || r->dtype || r->rank >= 0 || r->must) {
+			s->line = t->line;
+			return scan_error(s, e, "'end' stands alone");
+		}
 		while (s->c != EOF) {
 			if (!line_over(s))
 				return scan_error(s, e, "more text after 'end'");
@@ -425,7 +435,7 @@ int text_next(struct text_in *t, struct record *r, const void **payload, struct 
 		}
 		if (ferror(s->f))
 			return scan_error(s, e, "reading");
-		return r->n_extra || r->name[0] ? scan_error(s, e, "'end' stands alone") : 0;
+		return 0;
 	}
 	if (scan_payload(t, r, e) < 0 || check_header(t, r, e) < 0)
 		return -1;

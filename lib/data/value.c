@@ -135,7 +135,7 @@ void value_double(struct buf *out, double v)
 		buf_puts(out, v < 0 ? "-inf" : "inf");
 		return;
 	}
-	for (digits = 15; digits <= 17; digits++) {
+	for (digits = 1; digits <= 17; digits++) {
 		snprintf(s, sizeof(s), "%.*g", digits, v);
 		if (strtod(s, NULL) == v)
 			break;
@@ -172,7 +172,7 @@ static void put_f32(struct buf *out, double v, bool json)
 		buf_printf(out, "f32'%08" PRIx32 "'", bits);
 		return;
 	}
-	for (digits = 6; digits <= 9; digits++) {
+	for (digits = 1; digits <= 9; digits++) {
 		snprintf(s, sizeof(s), "%.*g", digits, (double)f);
 		if (strtof(s, NULL) == f)
 			break;

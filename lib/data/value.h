@@ -21,8 +21,9 @@
 #include <stdio.h>
 
 #include "lib/base/buf.h"
+#include "lib/data/mpwalk.h"
 
-#define VALUE_MAX_DEPTH 30
+#define VALUE_MAX_DEPTH (MP_MAX_DEPTH - 1) /* the header around it is one more */
 
 /* The n bytes at mp are exactly one msgpack value; -1 and ERR_DATA if not. */
 int value_to_text(struct buf *out, const void *mp, size_t n, struct err *e) MUST_USE;

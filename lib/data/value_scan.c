@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/data/mpwalk.h"
-
 void scan_init(struct scan *s, FILE *f)
 {
 	s->f = f;
@@ -374,7 +372,7 @@ static int scan_ext(struct scan *s, struct buf *out, struct err *e)
 	long type;
 	int r = -1;
 
-	while (scan_next(s) != ',' && n + 1 < sizeof(word) && s->c != EOF)
+	while ((scan_next(s) == '-' || isdigit(s->c)) && n + 1 < sizeof(word))
 		word[n++] = (char)s->c;
 	word[n] = '\0';
 	type = strtol(word, &end, 10);

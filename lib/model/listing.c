@@ -239,6 +239,8 @@ static int add_json_row(struct listing *l, const struct record *r, struct err *e
 		buf_puts(out, ",\"enc\":");
 		value_quote_json(out, r->enc, strlen(r->enc));
 	}
+	if (r->must)
+		buf_puts(out, ",\"must\":true");
 	if (add_extra_json(out, r, e) < 0)
 		return -1;
 	buf_byte(out, '}');
@@ -327,7 +329,8 @@ static void put_sums(struct listing *l, struct buf *out)
 	char text[200];
 
 	if (record_get_str(&l->head, "family", text, sizeof(text)))
-		buf_printf(out, "family       %s, %" PRIu64 " blocks\n", text, l->blocks);
+		buf_printf(out, "family       %s, %" PRIu64 " block%s\n", text, l->blocks,
+			   l->blocks == 1 ? "" : "s");
 	if (l->tensors > 0) {
 		buf_printf(out, "tensors      %" PRIu64 ", ", l->tensors);
 		put_count(out, l->parameters);

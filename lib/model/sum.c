@@ -313,7 +313,7 @@ static int sum_stat(struct sum *s, struct stream_out *out, struct err *e)
 
 /* ---- the calibration set --------------------------------------------------------- */
 
-/* Keys of a whose value is another in b are dropped. */
+/* Keys of a whose value is another in b are dropped; the fingerprint will be made anew. */
 static void drop_different(struct record *a, const struct record *b)
 {
 	char key[STREAM_MAX_NAME + 1];
@@ -327,7 +327,7 @@ static void drop_different(struct record *a, const struct record *b)
 			return;
 		memcpy(key, t.body, (size_t)t.n);
 		key[t.n] = '\0';
-		if (record_get_raw(a, key, &va, &na) &&
+		if (strcmp(key, "fingerprint") != 0 && record_get_raw(a, key, &va, &na) &&
 		    (!record_get_raw(b, key, &vb, &nb) || na != nb || memcmp(va, vb, na) != 0)) {
 			record_unset(a, key);
 			continue;
@@ -354,7 +354,8 @@ static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 		r = calib_read(&one, s->in[i], &s->rec[i], e);
 		if (r == 0 && i > 0 && one.seqlen != all.seqlen)
 			r = err_set(e, ERR_DATA, label(a),
-				    "windows of %zu tokens in %s, of %zu in %s", one.seqlen, s->names[i], all.seqlen, s->names[0]);
+				    "windows of %zu tokens in %s, of %zu in %s", one.seqlen,
+				    s->names[i], all.seqlen, s->names[0]);
 		if (r == 0) {
 			memcpy(all.ids + n, one.ids, one.nsamples * one.seqlen * sizeof(*one.ids));
 			n += one.nsamples * one.seqlen;
