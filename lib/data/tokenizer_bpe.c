@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "lib/data/tokenizer_impl.h"

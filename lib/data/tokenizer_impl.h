@@ -177,7 +177,7 @@ struct tok_vocab {
 	struct tok_entry *entry; /* by id */
 	size_t n, cap;           /* entries: one more than the largest id */
 	size_t used;
-	uint32_t *slot;          /* hash of the text -> id + 1; 0: free */
+	uint64_t *slot;          /* by hash of the text: its high half, then id + 1; 0: free */
 	size_t mask;
 };
 

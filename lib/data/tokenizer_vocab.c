@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL /* most texts are a few bytes long */
 #include <xxhash.h>
 
 #include "lib/data/tokenizer_impl.h"
@@ -18,23 +19,37 @@ static size_t slots_for(size_t n)
 	return slots;
 }
 
-static size_t slot_of(const struct tok_vocab *v, const char *s, size_t n)
+#define HIGH 0xffffffff00000000u
+
+static const struct tok_entry *entry_of(const struct tok_vocab *v, uint64_t slot)
 {
-	size_t i = (size_t)XXH3_64bits(s, n) & v->mask;
+	return &v->entry[(uint32_t)slot - 1];
+}
+
+/* Where a text is, or the free slot where it would go: *free_slot is then what to put there, but
+ * for the id + 1.  Entries are looked at only when half the hash agrees. */
+static size_t slot_of(const struct tok_vocab *v, const char *s, size_t n, uint64_t *free_slot)
+{
+	const uint64_t hash = XXH3_64bits(s, n);
+	size_t i = (size_t)hash & v->mask;
 
 	for (; v->slot[i]; i = (i + 1) & v->mask) {
-		const struct tok_entry *t = &v->entry[v->slot[i] - 1];
+		const struct tok_entry *t;
 
+		if ((v->slot[i] & HIGH) != (hash & HIGH))
+			continue;
+		t = entry_of(v, v->slot[i]);
 		if (t->len == n && memcmp(v->bytes.p + t->off, s, n) == 0)
 			break;
 	}
+	*free_slot = hash & HIGH;
 	return i;
 }
 
 static int rehash(struct tok_vocab *v, size_t ntokens, struct err *e)
 {
 	size_t slots = slots_for(ntokens);
-	uint32_t *slot = calloc(slots, sizeof(*slot));
+	uint64_t *slot = calloc(slots, sizeof(*slot)), high;
 
 	if (!slot)
 		return err_nomem(e, "tokenizer", slots * sizeof(*slot));
@@ -42,9 +57,12 @@ static int rehash(struct tok_vocab *v, size_t ntokens, struct err *e)
 	v->slot = slot;
 	v->mask = slots - 1;
 	for (size_t id = 0; id < v->n; id++)
-		if (v->entry[id].used)
-			v->slot[slot_of(v, v->bytes.p + v->entry[id].off, v->entry[id].len)] =
-				(uint32_t)id + 1;
+		if (v->entry[id].used) {
+			size_t i = slot_of(v, v->bytes.p + v->entry[id].off, v->entry[id].len,
+					   &high);
+
+			v->slot[i] = high | ((uint32_t)id + 1);
+		}
 	return 0;
 }
 
@@ -78,6 +96,7 @@ int tok_vocab_add(struct tok_vocab *v, const char *s, size_t n, int64_t id, cons
 		  struct err *e)
 {
 	struct tok_entry *t;
+	uint64_t high;
 	size_t i;
 
 	if (id < 0 || id >= TOK_MAX_ID)
@@ -93,7 +112,7 @@ int tok_vocab_add(struct tok_vocab *v, const char *s, size_t n, int64_t id, cons
 		return err_set(e, ERR_DATA, where, "tokens '%.*s' and '%.*s' have the same id %lld",
 			       (int)(t->len < 80 ? t->len : 80), v->bytes.p + t->off,
 			       (int)(n < 80 ? n : 80), s, (long long)id);
-	i = slot_of(v, s, n);
+	i = slot_of(v, s, n, &high);
 	if (v->slot[i])
 		return err_set(e, ERR_DATA, where, "token '%.*s' is given twice",
 			       (int)(n < 80 ? n : 80), s);
@@ -102,14 +121,16 @@ int tok_vocab_add(struct tok_vocab *v, const char *s, size_t n, int64_t id, cons
 		return -1;
 	t->len = (uint32_t)n;
 	t->used = true;
-	v->slot[i] = (uint32_t)id + 1;
+	v->slot[i] = high | ((uint32_t)id + 1);
 	v->used++;
 	return 0;
 }
 
 int32_t tok_vocab_find(const struct tok_vocab *v, const char *s, size_t n)
 {
-	return v->slot ? (int32_t)v->slot[slot_of(v, s, n)] - 1 : -1;
+	uint64_t high;
+
+	return v->slot ? (int32_t)(uint32_t)v->slot[slot_of(v, s, n, &high)] - 1 : -1;
 }
 
 int32_t tok_model_find(const struct tok_vocab *v, const char *s, size_t n)
