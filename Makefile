@@ -47,8 +47,8 @@ all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
 
-# Arithmetic is worth the optimizer's time.
-$(BUILD)/lib/compute/%.o $(BUILD)/lib/method/%.o: QFLAGS += -O3
+# Arithmetic is worth the optimizer's time; without traps it vectorizes "a > b ? x : y".
+$(BUILD)/lib/compute/%.o $(BUILD)/lib/method/%.o: QFLAGS += -O3 -fno-trapping-math
 
 $(BUILD)/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)

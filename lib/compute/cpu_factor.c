@@ -2,16 +2,18 @@
 /*
  * cpu_factor.c - the factor of an inverse, by tiles, in f64
  *
- * With h = R R', R upper triangular (Cholesky run from the last row up), and U = R^-1, row
- * blocks r, c, l of tiles obey
+ * With h = R R', R upper triangular (Cholesky run from the last row up), and U = R^-1, the
+ * tiles r, c of both obey
  *
- *     r < c:  R_rc  = (H_rc - sum over l > c of R_rl R_cl') R_cc^-T
- *     r > c:  U_cr' = -(sum over c < l <= r of U_lr' R_cl') R_cc^-T
+ *     r < c:  R_rc  = (H_rc - sum over l > c of R_rl R_cl') U_cc'
+ *     r > c:  U_cr' = -(sum over c < l <= r of U_lr' R_cl') U_cc'
  *
- * U' is kept below the diagonal, block U_cr' at tile (r, c): then both lines are the same two
- * calls, dgemm of rows r and c of tiles and dtrsm by R_cc, and every row of tiles is finished
- * from right to left.  A task is a tile; it waits until rows r and c are finished up to it.
- * Tasks are handed out in an order in which whatever one waits for was handed out before.
+ * U' is kept on and below the diagonal, block U_cr' at tile (r, c): then both lines are the
+ * same two calls, dgemm of rows r and c of tiles and dtrmm by U_cc', and every row of tiles is
+ * finished from right to left.  A task is a tile; it waits until rows r and c are finished up
+ * to it.  Tasks are handed out in an order in which whatever one waits for was handed out
+ * before.  (Multiplying by the inverse of a diagonal tile, where LAPACK solves with the tile,
+ * is 2-3 times as fast and costs accuracy only if the condition of one tile is near 1 / eps.)
  */
 #include <cblas.h>
 #include <float.h>
@@ -26,27 +28,141 @@ void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *inf
 void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info,
 	     size_t, size_t);
 
-struct factor_job {
+#define BASE_TILE 64 /* at most: a diagonal tile for LAPACK */
+
+/* A matrix cut in tiles: h itself, or a diagonal tile of it. */
+struct tiling {
 	double *h;
-	size_t k, nb, nt;
-	double *diag;  /* [nt][nb * nb]: R_cc, row-major of its own width */
-	size_t *done;  /* [nt]: tiles finished in a row of tiles, from the right */
+	size_t k, ld, nb, nt;
+	size_t first; /* row of h that row 0 is */
+};
+
+struct breakdown {
+	double slack; /* a pivot this small against its diagonal is rounding error */
+	double pivot;
+	size_t at;
+};
+
+struct factor_job {
+	struct tiling m;
+	struct breakdown why;
+	size_t *done; /* [nt]: tiles finished in a row of tiles, from the right */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	int failed;
-	double pivot;
-	size_t at;
-	struct cpu *cpu;
+	double *was; /* [k]: the diagonal of h */
 };
 
-static size_t tile_size(const struct factor_job *j, size_t i)
+static size_t tile_size(const struct tiling *m, size_t i)
 {
-	return j->k - i * j->nb < j->nb ? j->k - i * j->nb : j->nb;
+	return m->k - i * m->nb < m->nb ? m->k - i * m->nb : m->nb;
 }
 
-static double *tile(const struct factor_job *j, size_t r, size_t c)
+static double *tile(const struct tiling *m, size_t r, size_t c)
 {
-	return j->h + r * j->nb * j->k + c * j->nb;
+	return m->h + r * m->nb * m->ld + c * m->nb;
+}
+
+/* The sums of the two lines above. */
+static void tile_sum(const struct tiling *m, size_t r, size_t c)
+{
+	size_t from = (c + 1) * m->nb, to = r < c ? m->k : r * m->nb + tile_size(m, r);
+
+	if (from < to)
+		cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile_size(m, r),
+			    (int)tile_size(m, c), (int)(to - from), -1.0, tile(m, r, c + 1),
+			    (int)m->ld, tile(m, c, c + 1), (int)m->ld, r < c ? 1.0 : 0.0,
+			    tile(m, r, c), (int)m->ld);
+}
+
+/* and the products */
+static void tile_product(const struct tiling *m, size_t r, size_t c)
+{
+	cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit,
+		    (int)tile_size(m, r), (int)tile_size(m, c), 1.0, tile(m, c, c), (int)m->ld,
+		    tile(m, r, c), (int)m->ld);
+}
+
+/* Cholesky of the upper triangle from the end, one value at a time, to find the pivot at which
+ * the faster form has broken down. */
+static void find_pivot(const struct tiling *m, const double *was, struct breakdown *why)
+{
+	double worst = INFINITY;
+	size_t n = m->k;
+
+	for (size_t c = n; c-- > 0;) {
+		double p = m->h[c * m->ld + c], left = p - why->slack * was[c];
+
+		if (!(left >= worst)) {
+			worst = left;
+			why->pivot = p;
+			why->at = m->first + c;
+		}
+		if (!(p > 0.0))
+			return;
+		for (size_t r = 0; r < c; r++)
+			for (size_t l = r; l < c; l++)
+				m->h[r * m->ld + l] -=
+					m->h[r * m->ld + c] * m->h[l * m->ld + c] / p;
+	}
+}
+
+/* h of at most BASE_TILE: U' instead of it, zeros above the diagonal.  was: the diagonal before
+ * anything was subtracted. */
+static int factor_base(const struct tiling *m, const double *was, struct breakdown *why)
+{
+	double a[BASE_TILE * BASE_TILE];
+	size_t n = m->k, bad = 0;
+	int in = (int)n, info;
+
+	/* reversed in both directions, upper becomes lower; row-major lower is LAPACK's 'U' */
+	for (size_t i = 0; i < n; i++)
+		for (size_t l = 0; l < n; l++)
+			a[(n - 1 - i) * n + n - 1 - l] = l < i ? 0.0 : m->h[i * m->ld + l];
+	dpotrf_("U", &in, a, &in, &info, 1);
+	for (size_t i = 0; !info && i < n; i++) {
+		double p = a[(n - 1 - i) * n + n - 1 - i];
+
+		bad += !(p * p > why->slack * was[i]) || !(p < INFINITY);
+	}
+	if (info || bad) {
+		find_pivot(m, was, why);
+		return -1;
+	}
+	dtrtri_("U", "N", &in, a, &in, &info, 1, 1);
+	for (size_t i = 0; i < n; i++)
+		for (size_t l = 0; l < n; l++)
+			m->h[i * m->ld + l] = l <= i ? a[(n - 1 - l) * n + n - 1 - i] : 0.0;
+	return 0;
+}
+
+/* The diagonal tile c of m, by smaller tiles in one thread; was as above, for all of m. */
+static int factor_diagonal(const struct tiling *m, size_t c, const double *was,
+			   struct breakdown *why)
+{
+	size_t n = tile_size(m, c), right = m->k - c * m->nb - n;
+	struct tiling t = { .h = tile(m, c, c), .k = n, .ld = m->ld,
+			    .first = m->first + c * m->nb };
+
+	if (right)
+		cblas_dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)n, (int)right, -1.0,
+			    t.h + n, (int)m->ld, 1.0, t.h, (int)m->ld);
+	was += c * m->nb;
+	if (n <= BASE_TILE)
+		return factor_base(&t, was, why);
+	t.nt = cpu_parts(n, BASE_TILE, 8, &t.nb);
+	for (size_t i = t.nt; i-- > 0;) {
+		if (factor_diagonal(&t, i, was, why) < 0)
+			return -1;
+		for (size_t r = 0; r < t.nt; r++)
+			if (r != i) {
+				tile_sum(&t, r, i);
+				tile_product(&t, r, i);
+			}
+	}
+	for (size_t i = 0; i < n; i++)
+		memset(t.h + i * t.ld + i + 1, 0, (n - 1 - i) * sizeof(double));
+	return 0;
 }
 
 /* Wait until n tiles of row r are finished; 0 when the job has failed. */
@@ -62,107 +178,30 @@ static int await(struct factor_job *j, size_t r, size_t n)
 	return alive;
 }
 
-static void finish(struct factor_job *j, size_t r)
+static void finish(struct factor_job *j, size_t r, int failed)
 {
 	pthread_mutex_lock(&j->lock);
 	j->done[r]++;
+	j->failed |= failed;
 	pthread_cond_broadcast(&j->more);
 	pthread_mutex_unlock(&j->lock);
 }
 
-/* A pivot this small against its diagonal is rounding error, not a number. */
-static double pivot_floor(const struct factor_job *j, double diagonal)
+static void diagonal_task(struct factor_job *j, size_t c)
 {
-	return (double)j->k * DBL_EPSILON * diagonal;
-}
-
-/* s [n, ld], upper triangle: Cholesky from the end, one value at a time, to find the pivot at
- * which it breaks down; what was asked of it has failed in blocked form already. */
-static void find_pivot(struct factor_job *j, double *s, size_t n, size_t first, const double *was)
-{
-	double worst = INFINITY;
-
-	for (size_t c = n; c-- > 0;) {
-		double p = s[c * j->k + c], slack = p - pivot_floor(j, was[c]);
-
-		if (!(slack >= worst)) {
-			worst = slack;
-			j->pivot = p;
-			j->at = first + c;
-		}
-		if (!(p > 0.0))
-			return;
-		for (size_t r = 0; r < c; r++)
-			for (size_t l = r; l < c; l++)
-				s[r * j->k + l] -= s[r * j->k + c] * s[l * j->k + c] / p;
-	}
-}
-
-static int factor_diagonal(struct factor_job *j, size_t c, double *a)
-{
-	size_t n = tile_size(j, c), right = j->k - c * j->nb - n, bad = 0;
-	double *s = tile(j, c, c), *r = j->diag + c * j->nb * j->nb, *was = r; /* until r is set */
-	int in = (int)n, info;
-
-	for (size_t i = 0; i < n; i++)
-		was[i] = s[i * j->k + i];
-	if (right)
-		cblas_dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, in, (int)right, -1.0, s + n,
-			    (int)j->k, 1.0, s, (int)j->k);
-	/* reversed in both directions, upper becomes lower; row-major lower is LAPACK's 'U' */
-	for (size_t i = 0; i < n; i++)
-		for (size_t l = 0; l < n; l++)
-			a[(n - 1 - i) * n + n - 1 - l] = l < i ? 0.0 : s[i * j->k + l];
-	dpotrf_("U", &in, a, &in, &info, 1);
-	for (size_t i = 0; !info && i < n; i++) {
-		double p = a[(n - 1 - i) * n + n - 1 - i];
-
-		bad += !(p * p > pivot_floor(j, was[i])) || !(p < INFINITY);
-	}
-	if (info || bad) {
-		find_pivot(j, s, n, c * j->nb, was);
-		return -1;
-	}
-	for (size_t i = 0; i < n * n; i++)
-		r[i] = a[n * n - 1 - i];
-	dtrtri_("U", "N", &in, a, &in, &info, 1, 1);
-	for (size_t i = 0; i < n; i++)
-		for (size_t l = 0; l < n; l++)
-			s[i * j->k + l] = l <= i ? a[(n - 1 - l) * n + n - 1 - i] : 0.0;
-	return 0;
-}
-
-static void diagonal_task(struct factor_job *j, size_t c, double *work)
-{
-	if (!await(j, c, j->nt - 1 - c))
-		return;
-	if (factor_diagonal(j, c, work) < 0) {
-		pthread_mutex_lock(&j->lock);
-		j->failed = 1;
-		pthread_cond_broadcast(&j->more);
-		pthread_mutex_unlock(&j->lock);
-		return;
-	}
-	finish(j, c);
+	if (await(j, c, j->m.nt - 1 - c))
+		finish(j, c, factor_diagonal(&j->m, c, j->was, &j->why) < 0);
 }
 
 static void tile_task(struct factor_job *j, size_t r, size_t c)
 {
-	size_t from = (c + 1) * j->nb, to = r < c ? j->k : r * j->nb + tile_size(j, r);
-	int nr = (int)tile_size(j, r), nc = (int)tile_size(j, c), ld = (int)j->k;
-	double *out = tile(j, r, c);
-
-	if (!await(j, r, j->nt - 1 - c) || !await(j, c, j->nt - 1 - c))
+	if (!await(j, r, j->m.nt - 1 - c) || !await(j, c, j->m.nt - 1 - c))
 		return;
-	if (from < to)
-		cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, nr, nc, (int)(to - from), -1.0,
-			    j->h + r * j->nb * j->k + from, ld, j->h + c * j->nb * j->k + from, ld,
-			    r < c ? 1.0 : 0.0, out, ld);
-	if (!await(j, c, j->nt - c))
+	tile_sum(&j->m, r, c);
+	if (!await(j, c, j->m.nt - c))
 		return;
-	cblas_dtrsm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasNonUnit, nr, nc, 1.0,
-		    j->diag + c * j->nb * j->nb, nc, out, ld);
-	finish(j, r);
+	tile_product(&j->m, r, c);
+	finish(j, r, 0);
 }
 
 /*
@@ -173,23 +212,23 @@ static void tile_task(struct factor_job *j, size_t r, size_t c)
 static void factor_task(void *ctx, size_t task, int thread)
 {
 	struct factor_job *j = ctx;
-	double *work = j->cpu->scratch[thread];
-	size_t c, n;
+	size_t c, n, nt = j->m.nt;
 
+	(void)thread;
 	if (task == 0) {
-		diagonal_task(j, j->nt - 1, work);
+		diagonal_task(j, nt - 1);
 		return;
 	}
-	c = j->nt - 1 - (task - 1) / j->nt;
-	n = (task - 1) % j->nt;
+	c = nt - 1 - (task - 1) / nt;
+	n = (task - 1) % nt;
 	if (c == 0)
 		tile_task(j, n + 1, 0);
 	else if (n == 0)
 		tile_task(j, c - 1, c);
 	else if (n == 1)
-		diagonal_task(j, c - 1, work);
-	else if (n - 2 < c - 1)
-		tile_task(j, c - 2 - (n - 2), c);
+		diagonal_task(j, c - 1);
+	else if (n <= c)
+		tile_task(j, c - n, c);
 	else
 		tile_task(j, n, c);
 }
@@ -197,48 +236,54 @@ static void factor_task(void *ctx, size_t task, int thread)
 /* U' from below the diagonal to U above it, a row of tiles of U. */
 static void transpose_task(void *ctx, size_t i, int thread)
 {
-	const struct factor_job *j = ctx;
+	const struct tiling *m = ctx;
 
 	(void)thread;
-	for (size_t l = i; l < j->nt; l++) {
-		const double *from = tile(j, l, i);
-		double *to = tile(j, i, l);
-		size_t ni = tile_size(j, i), nl = tile_size(j, l);
+	for (size_t l = i; l < m->nt; l++) {
+		const double *from = tile(m, l, i);
+		double *to = tile(m, i, l);
+		size_t ni = tile_size(m, i), nl = tile_size(m, l);
 
 		for (size_t r = 0; r < ni; r++)
 			for (size_t c = l == i ? r : 0; c < nl; c++)
-				to[r * j->k + c] = from[c * j->k + r];
+				to[r * m->ld + c] = from[c * m->ld + r];
 	}
+}
+
+/* Small tiles keep all threads busy, large ones run faster. */
+static size_t tile_edge(size_t k)
+{
+	return k <= 768 ? 96 : k <= 1280 ? 128 : k <= 1792 ? 192 : 256;
 }
 
 int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
 		       struct err *e)
 {
-	struct factor_job j = { .h = h, .k = k, .cpu = cpu_of(b) };
-	size_t diag_bytes, bytes;
+	struct factor_job j = { .m = { .h = h, .k = k, .ld = k } };
 
 	if (k == 0)
 		return 0;
 	if (k > INT32_MAX / 2)
 		return err_set(e, ERR_BUG, "", "a matrix of %zu x %zu is too large", k, k);
-	j.nt = cpu_parts(k, 128, 8, &j.nb);
-	diag_bytes = j.nt * j.nb * j.nb * sizeof(double);
-	bytes = diag_bytes + j.nt * sizeof(size_t);
-	if (cpu_scratch(b, j.nb * j.nb * sizeof(double), e) < 0 || cpu_shared(b, bytes, e) < 0)
+	j.m.nt = cpu_parts(k, tile_edge(k), 8, &j.m.nb);
+	j.why.slack = (double)k * DBL_EPSILON;
+	if (cpu_shared(b, k * sizeof(double) + j.m.nt * sizeof(size_t), e) < 0)
 		return -1;
-	j.diag = j.cpu->shared;
-	j.done = (size_t *)(void *)((char *)j.cpu->shared + diag_bytes);
-	memset(j.done, 0, j.nt * sizeof(size_t));
+	j.was = cpu_of(b)->shared;
+	j.done = (size_t *)(void *)(j.was + k);
+	memset(j.done, 0, j.m.nt * sizeof(size_t));
+	for (size_t i = 0; i < k; i++)
+		j.was[i] = h[i * k + i];
 	pthread_mutex_init(&j.lock, NULL);
 	pthread_cond_init(&j.more, NULL);
-	pool_run(b->pool, 1 + (j.nt - 1) * j.nt + (j.nt - 1), factor_task, &j);
+	pool_run(b->pool, 1 + (j.m.nt - 1) * j.m.nt + (j.m.nt - 1), factor_task, &j);
 	pthread_cond_destroy(&j.more);
 	pthread_mutex_destroy(&j.lock);
 	if (j.failed) {
-		*pivot = j.pivot;
-		*at = j.at;
+		*pivot = j.why.pivot;
+		*at = j.why.at;
 		return 1;
 	}
-	pool_run(b->pool, j.nt, transpose_task, &j);
+	pool_run(b->pool, j.m.nt, transpose_task, &j.m);
 	return 0;
 }

@@ -3,7 +3,8 @@
  * cpu_hessian.c - sums X'X, a tile of the upper triangle a task
  *
  * A tile's product over at most CHUNK tokens is made in f32 in the thread's scratch and
- * added to the tile in f64.  The tiles lie one after another, rows of tiles first.
+ * added to the tile in f64.  The tiles lie one after another, rows of tiles first; with tiles
+ * of edge T in n = ceil(k / T) rows they take 4 n (n + 1) T^2 bytes, T <= 384.
  */
 #include <cblas.h>
 #include <stdlib.h>
@@ -12,7 +13,6 @@
 #include "lib/compute/cpu.h"
 
 #define CHUNK 2048
-#define TILE  192
 
 struct hessian {
 	size_t k, tile, nt; /* nt x nt tiles of tile x tile */
@@ -39,7 +39,7 @@ int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err 
 	if (!n)
 		return err_nomem(e, "", sizeof(*n));
 	n->k = k;
-	n->nt = cpu_parts(k, TILE, 16, &n->tile);
+	n->nt = cpu_parts(k, k <= 1024 ? 288 : 384, 16, &n->tile);
 	bytes = tile_count(n) * n->tile * n->tile * sizeof(double);
 	n->sum = k < (size_t)1 << 24 ? cpu_malloc(bytes) : NULL;
 	if (!n->sum) {

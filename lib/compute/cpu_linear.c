@@ -7,9 +7,6 @@
 
 #include "lib/compute/cpu.h"
 
-/* A tile is large enough for full speed and small enough for some to be left for every thread. */
-#define TILE_T 512
-#define TILE_N 512
 #define PACK_ROWS 64
 
 struct packed {
@@ -118,10 +115,22 @@ static void gemm_task(void *ctx, size_t task, int thread)
 		    j->bias ? 1.0f : j->beta, c, (blasint)j->ldc);
 }
 
+/*
+ * Tiles are as large as leaves several of them, for each packs its part of both matrices anew:
+ * whole rows of the result by slices of 512 run at 98 % of the speed of an undivided product,
+ * 256 x 256 at 92 %; a large inner dimension wants larger slices.
+ */
+static size_t cut(struct gemm_job *j)
+{
+	int large = j->m > 1536 && j->n * j->k >= (size_t)4 << 20;
+	size_t down = cpu_parts(j->m, large ? 1024 : j->m > 1024 ? 512 : 256, 16, &j->tile_m);
+
+	j->across = cpu_parts(j->n, j->m <= 512 ? 288 : 2048, 16, &j->tile_n);
+	return down * j->across;
+}
+
 static int gemm_run(struct backend *b, struct gemm_job *j, struct err *e)
 {
-	size_t down;
-
 	if (j->m > INT32_MAX || j->n > INT32_MAX || j->k > INT32_MAX || j->lda > INT32_MAX ||
 	    j->ldb > INT32_MAX || j->ldc > INT32_MAX)
 		return err_set(e, ERR_BUG, "", "a matrix product of %zu x %zu x %zu is too large",
@@ -129,9 +138,7 @@ static int gemm_run(struct backend *b, struct gemm_job *j, struct err *e)
 	if (!j->m || !j->n)
 		return 0;
 	j->vec = cpu_of(b)->vec;
-	down = cpu_parts(j->m, TILE_T, 16, &j->tile_m);
-	j->across = cpu_parts(j->n, TILE_N, 16, &j->tile_n);
-	pool_run(b->pool, down * j->across, gemm_task, j);
+	pool_run(b->pool, cut(j), gemm_task, j);
 	return 0;
 }
 

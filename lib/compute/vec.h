@@ -13,6 +13,22 @@
 
 #include "lib/compute/backend.h"
 
+#define VEC_QUERIES 64 /* lanes of an attention tile */
+#define VEC_KEYS    128
+
+/* Queries q0 ... q0 + nq - 1 <= q0 + VEC_QUERIES - 1 of one head; q and o point to the first of them,
+ * k and v to key 0. */
+struct attend {
+	const float *q, *k, *v;
+	float *o;
+	size_t ldq, ldkv, ldo, d, seqlen, q0, nq, window;
+	float scale;
+	int causal;
+};
+
+/* Floats of scratch that attend needs, aligned to 64 bytes. */
+#define VEC_ATTEND_WORK(d) ((2 * (size_t)(d) + VEC_KEYS) * VEC_QUERIES)
+
 struct vec_ops {
 	const char *name; /* "AVX-512", for the provenance */
 	/* one row of d; y may be x */
@@ -22,9 +38,7 @@ struct vec_ops {
 	/* rotate one head of 2 half values */
 	void (*rope)(float *x, const float *cos_, const float *sin_, size_t half);
 	void (*gate)(float *y, const float *gate, const float *up, size_t n, enum act_fn act);
-	/* s[i] = exp(s[i] - max s); returns their sum */
-	float (*softexp)(float *s, size_t n);
-	void (*scale)(float *y, size_t n, float by);
+	void (*attend)(const struct attend *t, float *work);
 	/* log(sum exp(x[i] - max x)) + max x */
 	double (*logsumexp)(const float *x, size_t n);
 	/* columns j < n of t rows; any result may be NULL.  A NaN makes its column's NaN */

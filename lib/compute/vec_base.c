@@ -4,4 +4,8 @@
 
 #define VEC_TABLE vec_base
 #define VEC_NAME  "baseline"
+/* a vector of floats, how many of them side by side in a product, and a * b + c */
+#define VEC_FLOATS 4
+#define VEC_WIDE   2
+#define VEC_FMA(a, b, c) ((a) * (b) + (c))
 #include "lib/compute/vec_kernels.h"

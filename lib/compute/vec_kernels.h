@@ -2,8 +2,8 @@
 /*
  * vec_kernels.h - bodies of struct vec_ops; included by vec_*.c, which name the table
  *
- * Written for the vectorizer: fixed lane counts, no branch in an inner loop, no libm call but
- * sqrt once a row and erfc in the exact GELU.
+ * Written for the vectorizer: fixed lane counts, no branch and no libm call in an inner loop.
+ * (The Makefile gives -fno-trapping-math, without which a choice is a branch to gcc.)
  */
 #include <math.h>
 #include <stdint.h>
@@ -12,17 +12,16 @@
 #define LANES 16
 
 /*
- * e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 7 in r.
- * Below -87.33 (where results are denormal) 0, above 88.37 (2.4e38) infinity; NaN is NaN.
+ * e^x for x <= 88.37 within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 7
+ * in r.  Below -87.33 (where results are denormal) 0; NaN is NaN.
  */
-static inline float vexp(float x)
+static inline float exp_below_88(float x)
 {
 	const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-	float c = x > 88.37f ? 88.37f : x;
+	float c = x < -87.33f ? -87.33f : x;
 	float n, r, p, s;
 	int32_t bits;
 
-	c = c < -87.33f ? -87.33f : c;
 	n = c * 1.44269504f + round;
 	memcpy(&bits, &n, 4);
 	n -= round;
@@ -37,10 +36,18 @@ static inline float vexp(float x)
 	p = p * r * r + r + 1.0f;
 	bits = (int32_t)((uint32_t)bits << 23) + 0x3f800000;
 	memcpy(&s, &bits, 4);
-	s *= p;
-	s = x > 88.37f ? INFINITY : s;
-	return x < -87.33f ? 0.0f : s;
+	return x < -87.33f ? 0.0f : p * s;
 }
+
+/* The same for any x; above 88.37 (2.4e38) infinity. */
+static inline float vexp(float x)
+{
+	float p = exp_below_88(x > 88.37f ? 88.37f : x);
+
+	return x > 88.37f ? INFINITY : p;
+}
+
+#include "lib/compute/vec_attention.h"
 
 static inline double sum16d(const double *a)
 {
@@ -129,10 +136,26 @@ static inline float act_relu(float x)
 	return x < 0.0f ? 0.0f : x;
 }
 
-/* 0.5 x (1 + erf(x / sqrt 2)), by erfc for the sake of x < 0 */
+/*
+ * x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t e^(-z^2 + p(t)) within 1.2e-7 of
+ * itself, t = 1 / (1 + z / 2) and p of degree 9 (Press et al., Numerical Recipes in C, 6.2).
+ */
 static inline float act_gelu(float x)
 {
-	return 0.5f * x * erfcf(-0.707106781f * x);
+	float z = 0.707106781f * fabsf(x), t = 1.0f / (1.0f + 0.5f * z), p, e;
+
+	p = 0.17087277f;
+	p = p * t - 0.82215223f;
+	p = p * t + 1.48851587f;
+	p = p * t - 1.13520398f;
+	p = p * t + 0.27886807f;
+	p = p * t - 0.18628806f;
+	p = p * t + 0.09678418f;
+	p = p * t + 0.37409196f;
+	p = p * t + 1.00002368f;
+	p = p * t - 1.26551223f;
+	e = 0.5f * t * exp_below_88(p - z * z);
+	return x * (x > 0.0f ? 1.0f - e : e);
 }
 
 /* y may be g or u but not overlap them otherwise: no iteration reads what another wrote */
@@ -181,46 +204,22 @@ static float row_max(const float *x, size_t n)
 	return r;
 }
 
-static float softexp(float *s, size_t n)
-{
-	float acc[LANES] = { 0 }, m = row_max(s, n), t[8], u[4];
-	size_t i = 0;
-
-	for (; i + LANES <= n; i += LANES)
-		for (int l = 0; l < LANES; l++) {
-			float v = vexp(s[i + l] - m);
-
-			s[i + l] = v;
-			acc[l] += v;
-		}
-	for (; i < n; i++) {
-		s[i] = vexp(s[i] - m);
-		acc[i % LANES] += s[i];
-	}
-	for (int l = 0; l < 8; l++)
-		t[l] = acc[l] + acc[l + 8];
-	for (int l = 0; l < 4; l++)
-		u[l] = t[l] + t[l + 4];
-	return (u[0] + u[2]) + (u[1] + u[3]);
-}
-
-static void scale(float *y, size_t n, float by)
-{
-	for (size_t i = 0; i < n; i++)
-		y[i] *= by;
-}
-
 static double logsumexp(const float *x, size_t n)
 {
 	double acc[LANES] = { 0 };
-	float m = row_max(x, n);
-	size_t i = 0;
+	float m = row_max(x, n), p[LANES * 16];
 
-	for (; i + LANES <= n; i += LANES)
-		for (int l = 0; l < LANES; l++)
-			acc[l] += vexp(x[i + l] - m);
-	for (; i < n; i++)
-		acc[i % LANES] += vexp(x[i] - m);
+	for (size_t i = 0; i < n; i += LANES * 16) {
+		size_t k = n - i < LANES * 16 ? n - i : LANES * 16;
+
+		for (size_t j = 0; j < k; j++)
+			p[j] = exp_below_88(x[i + j] - m);
+		for (size_t j = k; j < LANES * 16; j++)
+			p[j] = 0.0f;
+		for (size_t j = 0; j < LANES * 16; j += LANES)
+			for (int l = 0; l < LANES; l++)
+				acc[l] += (double)p[j + (size_t)l];
+	}
 	return log(sum16d(acc)) + m;
 }
 
@@ -260,6 +259,5 @@ static void fill(float *restrict y, const float *restrict x, size_t n)
 }
 
 const struct vec_ops VEC_TABLE = {
-	VEC_NAME, rmsnorm, layernorm, rope,   gate, softexp,
-	scale,    logsumexp, colstats, addf64, fill,
+	VEC_NAME, rmsnorm, layernorm, rope, gate, attend, logsumexp, colstats, addf64, fill,
 };

@@ -3,9 +3,15 @@
 #include "lib/compute/vec.h"
 
 #ifdef VEC_X86
+#include <immintrin.h>
+
 #pragma GCC target("arch=x86-64-v3")
 #define VEC_TABLE vec_v3
 #define VEC_NAME  "AVX2"
+/* a vector of floats, how many of them side by side in a product, and a * b + c */
+#define VEC_FLOATS 8
+#define VEC_WIDE   2
+#define VEC_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #include "lib/compute/vec_kernels.h"
 #else
 typedef int vec_v3_is_empty;
