@@ -13,8 +13,8 @@
 #define MAX_BYTES ((uint64_t)1 << 48)
 
 /* The keys of every record, in the order in which they are written. */
-enum key { KEY_T, KEY_NAME, KEY_ROLE, KEY_DTYPE, KEY_SHAPE, KEY_NBYTES, KEY_CHUNKS, KEY_ENC, KEY_XXH,
-	   KEY_MUST, KEY_COUNT };
+enum key { KEY_T, KEY_NAME, KEY_ROLE, KEY_DTYPE, KEY_SHAPE, KEY_NBYTES, KEY_CHUNKS, KEY_ENC,
+	   KEY_XXH, KEY_MUST, KEY_COUNT };
 static const char *const key_names[KEY_COUNT] = {
 	"t", "name", "role", "dtype", "shape", "nbytes", "chunks", "enc", "xxh", "must"
 };
@@ -32,7 +32,8 @@ static int bad(const struct record *r, struct err *e, enum key k, const char *wh
 	char where[STREAM_MAX_NAME + 40];
 
 	record_label(r, where, sizeof(where));
-	return err_set(e, ERR_DATA, where[0] ? where : "header", "key '%s': %s", key_names[k], what);
+	return err_set(e, ERR_DATA, where[0] ? where : "header", "key '%s': %s", key_names[k],
+		       what);
 }
 
 /* A short string without control characters, which could upset a terminal. */

@@ -54,7 +54,7 @@ static int read_zstd(struct input *in, void *dst, size_t n, size_t *got, struct 
 			if (z->len == 0) {
 				if (z->hint != 0)
 					return err_set(e, ERR_DATA, in->name,
-						       "the zstd frame around the stream is cut short");
+						       "the zstd frame around it is cut short");
 				break;
 			}
 		}

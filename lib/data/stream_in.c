@@ -130,10 +130,9 @@ static int next_value(struct stream_in *in, size_t *size, struct err *e)
 			return err_set(e, ERR_DATA, in->label, in->records ?
 				       "what follows is not a record" : "not a quantpipe stream");
 		if (need > STREAM_MAX_HEADER)
-			return err_set(e, ERR_DATA, in->label, in->records ?
-				       "what follows is not a record (header of %llu bytes or more)" :
-				       "not a quantpipe stream (header of %llu bytes or more)",
-				       (unsigned long long)need);
+			return err_set(e, ERR_DATA, in->label, "%s (header of %llu bytes or more)",
+				       in->records ? "what follows is not a record" :
+				       "not a quantpipe stream", (unsigned long long)need);
 		if (whole) {
 			*size = (size_t)need;
 			return 1;
@@ -199,7 +198,7 @@ static int check_end(struct stream_in *in, const struct record *r, uint64_t sum,
 		return err_set(e, ERR_DATA, "end", "%llu records were read, END says %lld",
 			       (unsigned long long)in->records, (long long)records);
 	if (t.u != sum || (t.type == TOKEN_INT && t.i < 0))
-		return err_set(e, ERR_DATA, "end", "checksum of the headers differs: damaged stream");
+		return err_set(e, ERR_DATA, "end", "checksum of the headers differs: damaged");
 	if (input_some(&in->input, &byte, 1, &got, e) != 0)
 		return -1;
 	if (got != 0)

@@ -28,7 +28,7 @@ static int next_chunk(struct stream_in *in, size_t *n, stream_sink *sink, void *
 		return got < 0 ? -1 : cut_short(in, e);
 	token_read(&t, s->buf + s->pos, s->len - s->pos); /* the body need not be there */
 	if (t.type != TOKEN_BIN || t.n > ZSLICE_MAX)
-		return err_set(e, ERR_DATA, in->label, "damaged payload: no chunk where one begins");
+		return err_set(e, ERR_DATA, in->label, "damaged payload: no chunk begins here");
 	size_t prefix = t.size - (size_t)t.n;
 	hash_add(in->sum, s->buf + s->pos, prefix);
 	if (sink && sink(ctx, s->buf + s->pos, prefix, true, e) != 0)

@@ -94,7 +94,8 @@ int zslice_decode(struct zslice *z, void *dst, size_t n, const void *src, size_t
 		return err_set(e, ERR_DATA, "zstd", "a chunk is not one zstd frame");
 	got = ZSTD_decompressDCtx(z->d, low, n, src, len);
 	if (ZSTD_isError(got))
-		return err_set(e, ERR_DATA, "zstd", "damaged zstd data: %s", ZSTD_getErrorName(got));
+		return err_set(e, ERR_DATA, "zstd", "damaged zstd data: %s",
+			       ZSTD_getErrorName(got));
 	if (got != n)
 		return err_set(e, ERR_DATA, "zstd", "a chunk of %zu bytes, expected %zu", got, n);
 	if (planes)

@@ -201,60 +201,61 @@ static size_t make(msgpack_sbuffer *b, const char *text)
 	return b->size;
 }
 
+static const struct { const char *header, *what; } bad[] = {
+	{ "", "a record without a type" },
+	{ "name=x", "without a type" },
+	{ "t=5", "'t': expected a string" },
+	{ "t=#32", "'t': longer than 31 bytes" },
+	{ "t=note name=#256", "'name': longer than 255 bytes" },
+	{ "t=note name=7", "'name': expected a string" },
+	{ "t=note name=a\tb", "control character" },
+	{ "t=note t=note", "'t': there twice" },
+	{ "t=note shape=[] shape=[]", "'shape': there twice" },
+	{ "t=note 9=5", "a key of the header is not a string" },
+	{ "t=note shape=[1,1,1,1,1,1,1,1,1]", "more than 8 dimensions" },
+	{ "t=note shape=4", "'shape': expected an array" },
+	{ "t=note shape=[-1]", "'shape': expected whole numbers" },
+	{ "t=note must=1", "'must': expected true or false" },
+	{ "t=note role=#32", "'role': longer than 31" },
+	{ "t=note enc=#16", "'enc': longer than 15" },
+	{ "t=note nbytes=-1 chunks=1", "'nbytes': expected a whole number" },
+	{ "t=note nbytes=281474976710657 chunks=16777217 xxh=1", "'nbytes': too large" },
+	{ "t=note nbytes=5 xxh=1", "needs both chunks and nbytes" },
+	{ "t=note chunks=1 xxh=1", "needs both chunks and nbytes" },
+	{ "t=note nbytes=5 chunks=2 xxh=1", "not the number of chunks" },
+	{ "t=note nbytes=16777217 chunks=1 xxh=1", "not the number of chunks" },
+	{ "t=note nbytes=5 chunks=2 enc=zstd xxh=1", "not the number of chunks" },
+	{ "t=note nbytes=5 chunks=1", "needs its checksum" },
+	{ "t=note nbytes=5 chunks=1 xxh=-1", "'xxh': expected a whole number" },
+	{ "t=tensor name=x dtype=F32 shape=[2,2] nbytes=15 chunks=1 xxh=1",
+	  "not what dtype and shape make" },
+	{ "t=tensor name=x dtype=U4 shape=[2,3] nbytes=3 chunks=1 xxh=1",
+	  "not what dtype and shape make" },
+	{ "t=tensor name=x dtype=F32 shape=[2,2]", "not what dtype and shape make" },
+	{ "t=tensor name=x dtype=F32 shape=[1099511627776,1099511627776]",
+	  "'shape': too large" },
+	{ "t=tensor name=x shape=[1]", "needs a name, a dtype and a shape" },
+	{ "t=tensor name=x dtype=F32", "needs a name, a dtype and a shape" },
+	{ "t=tensor dtype=F32 shape=[0]", "needs a name, a dtype and a shape" },
+	{ "t=tensor name= dtype=F32 shape=[0]", "'name': empty" },
+	{ "t=tensor name=x dtype=F32 shape=[2] nbytes=8 chunks=1 enc=zstd-planes xxh=1",
+	  "zstd-planes is for elements of two bytes" },
+	{ "t=file", "not the plain name of a file" },
+	{ "t=file name=../x", "not the plain name of a file" },
+	{ "t=file name=a/b", "not the plain name of a file" },
+};
+static const char *const good[] = {
+	"t=note", "t=sparkle", "t=note name=#255", "t=#31", "t=tensor name=x dtype=F32 shape=[]"
+	" nbytes=4 chunks=1 xxh=1", "t=tensor name=x dtype=F32 shape=[0,5] nbytes=0",
+	"t=tensor name=x dtype=U3 shape=[2,3] nbytes=4 chunks=1 xxh=1",
+	"t=note nbytes=16777217 chunks=2 xxh=0", "t=note nbytes=5 chunks=9 enc=new xxh=1",
+	"t=sparkle dtype=F32 shape=[2] nbytes=5 chunks=1 xxh=1", "t=note other=nil more=[1,2]",
+	"t=file name=config.json", "t=note shape=[1,1,1,1,1,1,1,1]",
+	"t=tensor name=x dtype=F4_NEW shape=[7] nbytes=5 chunks=1 xxh=1",
+};
+
 static void refused(void)
 {
-	static const struct { const char *header, *what; } bad[] = {
-		{ "", "a record without a type" },
-		{ "name=x", "without a type" },
-		{ "t=5", "'t': expected a string" },
-		{ "t=#32", "'t': longer than 31 bytes" },
-		{ "t=note name=#256", "'name': longer than 255 bytes" },
-		{ "t=note name=7", "'name': expected a string" },
-		{ "t=note name=a\tb", "control character" },
-		{ "t=note t=note", "'t': there twice" },
-		{ "t=note shape=[] shape=[]", "'shape': there twice" },
-		{ "t=note 9=5", "a key of the header is not a string" },
-		{ "t=note shape=[1,1,1,1,1,1,1,1,1]", "more than 8 dimensions" },
-		{ "t=note shape=4", "'shape': expected an array" },
-		{ "t=note shape=[-1]", "'shape': expected whole numbers" },
-		{ "t=note must=1", "'must': expected true or false" },
-		{ "t=note role=#32", "'role': longer than 31" },
-		{ "t=note enc=#16", "'enc': longer than 15" },
-		{ "t=note nbytes=-1 chunks=1", "'nbytes': expected a whole number" },
-		{ "t=note nbytes=281474976710657 chunks=16777217 xxh=1", "'nbytes': too large" },
-		{ "t=note nbytes=5 xxh=1", "needs both chunks and nbytes" },
-		{ "t=note chunks=1 xxh=1", "needs both chunks and nbytes" },
-		{ "t=note nbytes=5 chunks=2 xxh=1", "not the number of chunks" },
-		{ "t=note nbytes=16777217 chunks=1 xxh=1", "not the number of chunks" },
-		{ "t=note nbytes=5 chunks=2 enc=zstd xxh=1", "not the number of chunks" },
-		{ "t=note nbytes=5 chunks=1", "needs its checksum" },
-		{ "t=note nbytes=5 chunks=1 xxh=-1", "'xxh': expected a whole number" },
-		{ "t=tensor name=x dtype=F32 shape=[2,2] nbytes=15 chunks=1 xxh=1",
-		  "not what dtype and shape make" },
-		{ "t=tensor name=x dtype=U4 shape=[2,3] nbytes=3 chunks=1 xxh=1",
-		  "not what dtype and shape make" },
-		{ "t=tensor name=x dtype=F32 shape=[2,2]", "not what dtype and shape make" },
-		{ "t=tensor name=x dtype=F32 shape=[1099511627776,1099511627776]",
-		  "'shape': too large" },
-		{ "t=tensor name=x shape=[1]", "needs a name, a dtype and a shape" },
-		{ "t=tensor name=x dtype=F32", "needs a name, a dtype and a shape" },
-		{ "t=tensor dtype=F32 shape=[0]", "needs a name, a dtype and a shape" },
-		{ "t=tensor name= dtype=F32 shape=[0]", "'name': empty" },
-		{ "t=tensor name=x dtype=F32 shape=[2] nbytes=8 chunks=1 enc=zstd-planes xxh=1",
-		  "zstd-planes is for elements of two bytes" },
-		{ "t=file", "not the plain name of a file" },
-		{ "t=file name=../x", "not the plain name of a file" },
-		{ "t=file name=a/b", "not the plain name of a file" },
-	};
-	static const char *const good[] = {
-		"t=note", "t=sparkle", "t=note name=#255", "t=#31", "t=tensor name=x dtype=F32 shape=[]"
-		" nbytes=4 chunks=1 xxh=1", "t=tensor name=x dtype=F32 shape=[0,5] nbytes=0",
-		"t=tensor name=x dtype=U3 shape=[2,3] nbytes=4 chunks=1 xxh=1",
-		"t=note nbytes=16777217 chunks=2 xxh=0", "t=note nbytes=5 chunks=9 enc=new xxh=1",
-		"t=sparkle dtype=F32 shape=[2] nbytes=5 chunks=1 xxh=1", "t=note other=nil more=[1,2]",
-		"t=file name=config.json", "t=note shape=[1,1,1,1,1,1,1,1]",
-		"t=tensor name=x dtype=F4_NEW shape=[7] nbytes=5 chunks=1 xxh=1",
-	};
 	msgpack_sbuffer b;
 	struct record r = { 0 };
 	struct err e;
@@ -299,7 +300,8 @@ static void unknown_names(void)
 		buf_clear(&again);
 		record_encode(&r, &again);
 		ok(record_decode(&back, again.p, again.n, &e) == 0 &&
-		   strcmp(r.type_name, back.type_name) == 0 && strcmp(back.role_name, "glitter") == 0 &&
+		   strcmp(r.type_name, back.type_name) == 0 &&
+		   strcmp(back.role_name, "glitter") == 0 &&
 		   r.extra_len == back.extra_len &&
 		   memcmp(r.extra, back.extra, r.extra_len) == 0, "and written again");
 	}
