@@ -1,0 +1,185 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# qp-check.bats - is a stream whole and sound?
+
+setup() {
+	load ../helpers
+	set -o pipefail
+	cd "$BATS_TEST_TMPDIR"
+}
+
+# A stream with this plan, the text on standard input behind its header.
+make_planned() {	# make_planned PLAN
+	{ echo "stream v=[1,0] plan=$1"; cat; echo end; } | qp-make > planned.qp
+}
+
+# The records on standard input make a stream that is refused.
+unsound() {	# unsound REGEX
+	{ echo 'stream v=[1,0]'; cat; echo end; } | qp-make > unsound.qp
+	refuses 65 "$1" qp-check unsound.qp
+}
+
+@test "qp-check: says nothing about a stream that is whole and sound" {
+	for f in kinds quantized quantized-values shard-one shard-sum; do
+		qp-make "$DATA/streams/$f.txt" > "$f.qp"
+		run --separate-stderr -0 qp-check "$f.qp"
+		[ -z "$output" ] && [ -z "$stderr" ]
+		run --separate-stderr -0 sh -c "qp-check < $f.qp"
+		[ -z "$output" ] && [ -z "$stderr" ]
+	done
+}
+
+@test "qp-check: every stage of the pipeline makes sound streams, compressed too" {
+	record-acts -q --nsamples=2 --seqlen=32 --stats=all "$MODEL" 2> /dev/null > a.qp
+	qp-check a.qp
+	smooth -q a.qp > s.qp
+	qp-check s.qp
+	rtn -q -b 3 -g 32 --asym -z s.qp > r.qp
+	qp-check r.qp
+	pack-int4 -q r.qp > p.qp
+	qp-check p.qp
+}
+
+@test "qp-check: every prefix is refused" {
+	qp-make "$DATA/streams/kinds.txt" > kinds.qp
+	refuses_every_prefix kinds.qp qp-check
+}
+
+@test "qp-check: a flipped bit is found wherever it is, in headers and payloads" {
+	qp-make "$DATA/streams/shard-one.txt" > one.qp
+	size=$(wc -c < one.qp)
+	for ((at = 0; at < size; at++)); do
+		flip one.qp "$at" bad.qp $((1 << at % 8))
+		st=0
+		qp-check bad.qp > out 2> err || st=$?
+		case $st in 65 | 76) ;; *) echo "byte $at: exit $st"; cat err; return 1 ;; esac
+		[ "$(wc -l < err)" -eq 1 ]
+	done
+}
+
+@test "qp-check: trailing bytes are refused, another stream too" {
+	qp-make "$DATA/streams/shard-one.txt" > one.qp
+	{ cat one.qp; printf x; } > more.qp
+	refuses 65 '' qp-check more.qp
+	cat one.qp one.qp > twice.qp
+	refuses 65 '' qp-check twice.qp
+}
+
+@test "qp-check: a record that must be understood, and a version from the future, are 76" {
+	printf 'stream v=[1,0]\nmarvel thing must=true\nend\n' | qp-make > must.qp
+	refuses 76 '.*thing' qp-check must.qp
+	printf 'stream v=[2,0]\nend\n' | qp-make > new.qp
+	refuses 76 '' qp-check new.qp
+}
+
+@test "qp-check: blocks are in order, closed, and not nested" {
+	unsound 'block: 1 where block 0 is due' <<< $'block index=1\nblock-end index=1'
+	unsound 'block: 2 where block 1 is due' <<< $'block index=0\nblock-end index=0\nblock index=2\nblock-end index=2'
+	unsound 'block: 0 where block 1 is due' <<< $'block index=0\nblock-end index=0\nblock index=0\nblock-end index=0'
+	unsound 'block: 1 begins inside block 0' <<< $'block index=0\nblock index=1'
+	unsound 'block-end: 1 does not close' <<< $'block index=0\nblock-end index=1'
+	unsound 'block-end: 0 does not close' <<< $'block-end index=0'
+	unsound 'block: 0 is not closed' <<< $'block index=0'
+	unsound 'block: has no index' <<< $'block'
+}
+
+@test "qp-check: nothing is there twice in one block, but may be in two" {
+	unsound 'a: weight is there twice' <<- 'EOF'
+	tensor a role=weight dtype=U8 shape=[0]
+	tensor b role=weight dtype=U8 shape=[0]
+	tensor a role=weight dtype=U8 shape=[0]
+	EOF
+	unsound 'e: stat absmax is there twice' <<- 'EOF'
+	tensor e role=stat dtype=F32 shape=[0] stat="absmax" tokens=1
+	tensor e role=stat dtype=F32 shape=[0] stat="max" tokens=1
+	tensor e role=stat dtype=F32 shape=[0] stat="absmax" tokens=1
+	EOF
+	qp-make > fine.qp <<- 'EOF'
+	stream v=[1,0]
+	block index=0
+	tensor a role=weight dtype=U8 shape=[0]
+	block-end index=0
+	block index=1
+	tensor a role=weight dtype=U8 shape=[0]
+	block-end index=1
+	end
+	EOF
+	qp-check fine.qp
+}
+
+@test "qp-check: weights, biases and codes are those of the plan, with its shapes" {
+	plan='[["a","F32",[2]],["b","BF16",[1,2]],["c","F32",[2]]]'
+	a=$'tensor a role=weight dtype=BF16 shape=[2]\n 1 2'
+	b=$'tensor b role=codes dtype=U4 shape=[1,2] bits=4 group=2 sym=true\n 1 2\n'
+	b+=$'tensor b role=scale dtype=F16 shape=[1,1]\n 1'
+	make_planned "$plan" <<< "$a"$'\n'"$b"$'\nalias c of="a"'
+	qp-check planned.qp
+	make_planned "$plan" <<< "$b"$'\nalias c of="a"'
+	refuses 65 'a: is in the plan, but not in the stream' qp-check planned.qp
+	make_planned "$plan" <<< "$a"$'\n'"$b"
+	refuses 65 'c: is in the plan, but not in the stream' qp-check planned.qp
+	make_planned "$plan" <<< $'tensor a role=weight dtype=F32 shape=[1,2]\n 1 2'
+	refuses 65 'a: its shape is not the one of the plan' qp-check planned.qp
+	make_planned "$plan" <<< $'tensor d role=bias dtype=F32 shape=[1]\n 1'
+	refuses 65 'd: is not in the plan' qp-check planned.qp
+	make_planned '[["a","F32",[2]],["a","F32",[2]]]' <<< "$a"
+	refuses 65 'plan: a is there twice' qp-check planned.qp
+	for p in 1 '[1]' '[["a"]]' '[["a","F32",2]]' '[["","F32",[2]]]' '[["a",1,[2]]]' '[["a","F32",[-1]]]'; do
+		make_planned "$p" <<< "$a"
+		refuses 65 'plan: ' qp-check planned.qp
+	done
+}
+
+@test "qp-check: codes have a scale and a zero that fit them" {
+	codes='tensor a role=codes dtype=U8 shape=[2,4] bits=4 group=2'
+	v=$'\n 0*8\n'
+	s=$'tensor a role=scale dtype=F16 shape=[2,2]\n 1*4\n'
+	z=$'tensor a role=zero dtype=U8 shape=[2,2]\n 1*4\n'
+	unsound 'a: asymmetric codes without zero' <<< "$codes sym=false$v$s"
+	unsound 'a: codes without scale' <<< "$codes sym=true$v"
+	unsound 'a: codes without scale' <<< "$codes sym=true${v}tensor b role=bias dtype=F32 shape=[0]"
+	unsound 'a: codes without scale' <<< "block index=0"$'\n'"$codes sym=true${v}block-end index=0"
+	unsound 'a: scale or zero without codes' <<< "$s"
+	unsound 'a: scale or zero without codes' <<< "$z"
+	unsound 'a: scale does not fit' <<< "${codes/group=2/group=4} sym=true$v$s"
+	unsound 'a: .*group' <<< "${codes/group=2/group=3} sym=true$v$s"
+	unsound 'a: .*bits' <<< "${codes/bits=4/bits=9} sym=true$v$s"
+	unsound 'a: .*bits' <<< "${codes/dtype=U8/dtype=U2} sym=true"$'\n 0*8\n'"$s"
+	unsound 'a: codes are U8' <<< "${codes/dtype=U8/dtype=I8} sym=true$v$s"
+	unsound 'a: scale is F16' <<< "$codes sym=true$v${s/dtype=F16/dtype=U8}"
+	unsound 'a: zero is not U8 of the shape of scale' <<< "$codes sym=false$v$s${z/\[2,2\]/[1,4]}"
+	unsound 'a: zero is not U8 of the shape of scale' <<< "$codes sym=false$v$s${z/dtype=U8/dtype=I8}"
+}
+
+@test "qp-check: statistics say their tokens and have the shape of their kind" {
+	e='tensor e role=stat dtype=F32'
+	unsound 'e: a statistic without its key stat' <<< "$e shape=[0] tokens=1"
+	unsound 'e: absmax without its key tokens' <<< "$e shape=[0] stat=\"absmax\""
+	unsound 'e: hessian is not the triangle' <<< "$e shape=[4] stat=\"hessian\" tokens=1 width=2"$'\n 1*4'
+	unsound 'e: hessian is not the triangle' <<< "$e shape=[3] stat=\"hessian\" tokens=1"$'\n 1*3'
+	unsound 'e: absmax has rank 2' <<< "$e shape=[1,2] stat=\"absmax\" tokens=1"$'\n 1*2'
+	unsound 'e: samples has rank 1' <<< "$e shape=[2] stat=\"samples\" tokens=1"$'\n 1*2'
+}
+
+@test "qp-check: what is no stream is refused" {
+	refuses 66 '/no/such: No such file' qp-check /no/such
+	mkdir d
+	refuses 66 'd: .*directory' qp-check d
+	refuses 65 '' sh -c 'qp-check < /dev/null'
+	head -c 3000 /dev/urandom > noise
+	refuses 65 '' qp-check noise
+	refuses 65 '' qp-check "$MODEL/model.safetensors"
+	refuses 65 '' qp-check "$EVAL"
+}
+
+@test "qp-check: memory does not grow with the payload" {
+	not_with_sanitizers 'its memory is counted'
+	[ -r /proc/self/status ] || skip 'no /proc'
+	printf 'stream v=[1,0]\ntensor a dtype=U8 shape=[100000000]\n 7*100000000\nend\n' | qp-make > big.qp
+	(
+		ulimit -v 200000
+		qp-check big.qp
+	)
+	qp-check -v big.qp 2> err
+	awk '{ for (i = 1; i < NF; i++) if ($i == "peak") exit !($(i + 1) < 32); exit 1 }' err
+}
