@@ -121,7 +121,7 @@ static void tick(void *arg, size_t tokens)
 /* The whole model has gone by: score what came out of it. */
 static int score(struct job *j, struct ppl_result *r, struct err *e)
 {
-	const struct hidden *h = &j->run.hidden;
+	const size_t tokens = j->run.hidden.tokens;
 	struct head *head;
 	double *nll;
 	int ret;
@@ -129,10 +129,10 @@ static int score(struct job *j, struct ppl_result *r, struct err *e)
 	if (ends_need_embed(&j->run.ends, &j->run.model, e) < 0 ||
 	    ends_load_head(&j->run.ends, &j->run.model, j->run.be, &head, e) < 0)
 		return -1;
-	nll = malloc(h->tokens * sizeof(*nll));
+	nll = malloc(tokens * sizeof(*nll));
 	if (nll == NULL)
-		return err_nomem(e, "scores", h->tokens * sizeof(*nll));
-	ret = head_nll(head, h->x, h->tokens, j->set.target, nll, e);
+		return err_nomem(e, "scores", tokens * sizeof(*nll));
+	ret = runner_nll(&j->run, head, j->set.target, nll, e);
 	if (ret == 0)
 		ret = ppl_score(&j->set, nll, r, e);
 	free(nll);
@@ -140,20 +140,19 @@ static int score(struct job *j, struct ppl_result *r, struct err *e)
 	return ret;
 }
 
-static void print(const struct job *j, const struct ppl_result *r)
+static void print(const struct ppl_set *s, const struct ppl_result *r, bool json)
 {
-	const struct ppl_set *s = &j->set;
+	const char *const text = r->ppl < 1e6 ? "ppl %.4f +/- %.4f" : "ppl %.4g +/- %.4g";
 
-	printf(j->json ? "{\"ppl\": %.10g, \"nll\": %.10g, \"stderr\": %.6g, \"tokens\": %zu, "
-			 "\"windows\": %zu, \"ctx\": %zu, \"dialect\": \"%s\", \"bos\": \"%s\"" :
-			 "ppl %.4f  nll %.6f  +/- %.4f  tokens %zu  windows %zu  ctx %zu  "
-			 "dialect %s  bos %s",
-	       r->ppl, r->nll, r->error, s->scored, s->windows, s->ctx,
-	       ppl_dialect_name(s->dialect), s->bos);
+	printf(json ? "{\"ppl\": %.10g, \"stderr\": %.10g" : text, r->ppl, r->error);
+	printf(json ? ", \"nll\": %.10g, \"tokens\": %zu, \"windows\": %zu, \"ctx\": %zu, "
+		      "\"dialect\": \"%s\", \"bos\": \"%s\"" :
+		      "  nll %.6f  tokens %zu  windows %zu  ctx %zu  dialect %s  bos %s",
+	       r->nll, s->scored, s->windows, s->ctx, ppl_dialect_name(s->dialect), s->bos);
 	if (s->dialect == PPL_HARNESS)
-		printf(j->json ? ", \"words\": %zu, \"documents\": %zu" :
-				 "  words %zu  documents %zu", s->units, s->documents);
-	puts(j->json ? "}" : "");
+		printf(json ? ", \"words\": %zu, \"documents\": %zu" :
+			      "  words %zu  documents %zu", s->units, s->documents);
+	puts(json ? "}" : "");
 }
 
 int main(int argc, char **argv)
@@ -185,7 +184,7 @@ int main(int argc, char **argv)
 	if (got < 0 || score(&j, &r, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	print(&j, &r);
+	print(&j.set, &r, j.json);
 	if (cli_verbose())
 		cli_warn("read %.2f s, compute %.2f s, peak %.1f MiB", stream_in_seconds(in),
 			 j.run.seconds, (double)usage_peak_bytes() / 1048576);

@@ -85,8 +85,8 @@ struct backend_ops {
 	int (*hessian_zero)(struct backend *b, struct hessian *h, struct err *e);
 	int (*hessian_add)(struct backend *b, struct hessian *h, const float *x, size_t t,
 			   struct err *e);
-	/* packed upper triangle (tri_index), f64, host memory */
-	int (*hessian_get)(struct backend *b, const struct hessian *h, double *tri, struct err *e);
+	/* packed upper triangle (tri_index), rounded once to f32, host memory */
+	int (*hessian_get)(struct backend *b, const struct hessian *h, float *tri, struct err *e);
 
 	/*
 	 * In place in h, f64 [k, k], of which the upper triangle is read: U upper triangular with

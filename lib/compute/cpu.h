@@ -76,7 +76,7 @@ int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err 
 void cpu_hessian_free(struct backend *b, struct hessian *h);
 int cpu_hessian_zero(struct backend *b, struct hessian *h, struct err *e);
 int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e);
-int cpu_hessian_get(struct backend *b, const struct hessian *h, double *tri, struct err *e);
+int cpu_hessian_get(struct backend *b, const struct hessian *h, float *tri, struct err *e);
 
 /* cpu_factor.c */
 int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,

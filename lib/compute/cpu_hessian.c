@@ -143,7 +143,7 @@ int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t
 
 struct get_job {
 	const struct hessian *h;
-	double *tri;
+	float *tri;
 };
 
 static void get_task(void *ctx, size_t task, int thread)
@@ -158,14 +158,16 @@ static void get_task(void *ctx, size_t task, int thread)
 			size_t from = j == task ? i : j * h->tile;
 			size_t to = (j + 1) * h->tile < h->k ? (j + 1) * h->tile : h->k;
 
-			memcpy(g->tri + i * (2 * h->k - i + 1) / 2 + from - i,
-			       h->sum + tile_at(h, task, j) + i % h->tile * h->tile +
-				       (from - j * h->tile),
-			       (to - from) * sizeof(double));
+			float *dst = g->tri + i * (2 * h->k - i + 1) / 2 + from - i;
+			const double *src = h->sum + tile_at(h, task, j) +
+					    i % h->tile * h->tile + (from - j * h->tile);
+
+			for (size_t l = 0; l < to - from; l++)
+				dst[l] = (float)src[l];
 		}
 }
 
-int cpu_hessian_get(struct backend *b, const struct hessian *h, double *tri, struct err *e)
+int cpu_hessian_get(struct backend *b, const struct hessian *h, float *tri, struct err *e)
 {
 	struct get_job g = { h, tri };
 

@@ -22,7 +22,7 @@ struct gptq_sequence {
 	struct forward *f;
 	struct hidden x, mid;         /* [tokens, hidden]; [tokens, attn.mid's width] */
 	struct hessian *sum[EDGE_COUNT]; /* edges of one width share one */
-	double *tri;
+	float *tri;
 	enum edge edge;               /* whose inputs are summed up now */
 	bool ready;
 };
@@ -158,25 +158,6 @@ static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, str
 	return 0;
 }
 
-/* H of an edge as the packed F32 triangle, made over the f64 one. */
-static int take_hessian(struct gptq_sequence *s, enum edge edge, struct err *e)
-{
-	size_t k = (size_t)model_edge_width(s->m, edge), n = k * (k + 1) / 2;
-	char *bytes = (char *)s->tri;
-
-	if (s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0)
-		return -1;
-	for (size_t i = 0; i < n; i++) {
-		double d;
-		float f;
-
-		memcpy(&d, bytes + i * sizeof(d), sizeof(d));
-		f = (float)d;
-		memcpy(bytes + i * sizeof(f), &f, sizeof(f));
-	}
-	return 0;
-}
-
 /* Inputs of an edge by a pass, then its linears, then the changed weights for what follows. */
 static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edge, enum pass pass,
 			 struct err *e)
@@ -186,10 +167,11 @@ static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edg
 	if (gptq_wants(s->g, b, edge)) {
 		s->edge = edge;
 		if (s->be->ops->hessian_zero(s->be, s->sum[edge], e) < 0 ||
-		    run_pass(s, pass, add_inputs, e) < 0 || take_hessian(s, edge, e) < 0)
+		    run_pass(s, pass, add_inputs, e) < 0 ||
+		    s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0)
 			return -1;
 	}
-	if (gptq_edge(s->g, b, edge, (const float *)s->tri, e) < 0)
+	if (gptq_edge(s->g, b, edge, s->tri, e) < 0)
 		return -1;
 	for (; row->weight != SLOT_NONE; row++)
 		if (row->in == edge && model_has(s->m, row->weight) &&

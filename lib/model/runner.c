@@ -8,6 +8,19 @@
 
 #include "lib/base/usage.h"
 
+#define EMBED_TOKENS 1024
+#define HEAD_TOKENS 4096
+
+static int check_ids(const struct model *m, const int32_t *ids, size_t tokens, struct err *e)
+{
+	for (size_t i = 0; i < tokens; i++)
+		if (ids[i] < 0 || ids[i] >= m->cfg.vocab)
+			return err_set(e, ERR_DATA, "token ids",
+				       "id %ld at position %zu is outside the vocabulary of %ld",
+				       (long)ids[i], i, m->cfg.vocab);
+	return 0;
+}
+
 int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
 		 const int32_t *ids, size_t tokens, size_t seqlen, struct err *e)
 {
@@ -18,11 +31,18 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 	if ((long)seqlen > r->model.cfg.max_positions)
 		return err_set(e, ERR_DATA, "model", "%ld positions, but a sequence has %zu tokens",
 			       r->model.cfg.max_positions, seqlen);
-	if (ends_take(&r->ends, &r->model, in, rec, e) < 0 ||
-	    hidden_open(&r->hidden, tokens, (size_t)r->model.cfg.hidden, r->spill, e) < 0 ||
-	    forward_embed(&r->model, &r->ends.embed, ids, tokens, r->hidden.x, e) < 0)
+	if (check_ids(&r->model, ids, tokens, e) < 0 ||
+	    ends_take(&r->ends, &r->model, in, rec, e) < 0 ||
+	    hidden_open(&r->hidden, tokens, (size_t)r->model.cfg.hidden, r->spill, e) < 0)
 		return -1;
-	hidden_drop(&r->hidden, 0, tokens);
+	for (size_t i = 0; i < tokens; i += EMBED_TOKENS) {
+		const size_t n = tokens - i < EMBED_TOKENS ? tokens - i : EMBED_TOKENS;
+
+		if (forward_embed(&r->model, &r->ends.embed, ids + i, n,
+				  r->hidden.x + i * r->hidden.width, e) < 0)
+			return -1;
+		hidden_drop(&r->hidden, i, n);
+	}
 	r->seqlen = seqlen;
 	return 1;
 }
@@ -52,6 +72,23 @@ int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx, s
 	ret = forward_all(r->f, &r->hidden, r->seqlen, hook, ctx, r->done, r->arg, e);
 	r->seconds += usage_seconds() - start;
 	return ret;
+}
+
+int runner_nll(struct runner *r, struct head *h, const int32_t *target, double *nll,
+	       struct err *e)
+{
+	const double start = usage_seconds();
+	const size_t tokens = r->hidden.tokens;
+
+	for (size_t i = 0; i < tokens; i += HEAD_TOKENS) {
+		const size_t n = tokens - i < HEAD_TOKENS ? tokens - i : HEAD_TOKENS;
+
+		if (head_nll(h, r->hidden.x + i * r->hidden.width, n, target + i, nll + i, e) < 0)
+			return -1;
+		hidden_drop(&r->hidden, i, n);
+	}
+	r->seconds += usage_seconds() - start;
+	return 0;
 }
 
 int runner_refuse(const struct record *rec, struct err *e)

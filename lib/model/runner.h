@@ -42,6 +42,10 @@ int runner_load(struct runner *r, struct block *b, struct err *e) MUST_USE;
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
 		 struct err *e) MUST_USE;
 
+/* head_nll over all hidden states: nll and target [tokens]. */
+int runner_nll(struct runner *r, struct head *h, const int32_t *target, double *nll,
+	       struct err *e) MUST_USE;
+
 /* A record outside the blocks that says what the run time must do beside the weights:
  * ERR_VERSION, this version cannot. */
 int runner_refuse(const struct record *rec, struct err *e) MUST_USE;

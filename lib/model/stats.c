@@ -25,7 +25,6 @@ struct stats {
 	size_t max_samples, stride; /* every stride-th token is a sample */
 	struct edge_stats edge[EDGE_COUNT];
 	void *host;              /* [largest width] doubles: vectors on their way */
-	double *tri;             /* the largest packed triangle, when Hessians are kept */
 };
 
 static bool wants(const struct stats *s, enum stat k)
@@ -100,7 +99,6 @@ void stats_free(struct stats *s)
 		free(x->samples);
 	}
 	free(s->host);
-	free(s->tri);
 	free(s);
 }
 
@@ -172,7 +170,7 @@ static int fetch(struct stats *s, const struct edge_stats *g, enum stat k, float
 		 struct err *e)
 {
 	const struct backend_ops *ops = s->be->ops;
-	const size_t f32 = g->width * sizeof(float), tri = g->width * (g->width + 1) / 2;
+	const size_t f32 = g->width * sizeof(float);
 	double *sum = s->host;
 
 	switch (k) {
@@ -194,11 +192,7 @@ static int fetch(struct stats *s, const struct edge_stats *g, enum stat k, float
 	default:
 		break;
 	}
-	if (ops->hessian_get(s->be, g->h, s->tri, e) < 0)
-		return -1;
-	for (size_t j = 0; j < tri; j++)
-		out[j] = (float)s->tri[j];
-	return 0;
+	return ops->hessian_get(s->be, g->h, out, e);
 }
 
 static int new_record(const struct stats *s, const struct edge_stats *g, enum edge i, enum stat k,
@@ -248,38 +242,12 @@ static int store_one(struct stats *s, enum edge i, enum stat k, struct block *b,
 
 int stats_store(struct stats *s, struct block *b, struct err *e)
 {
-	size_t widest = 0, tri;
-
 	if (block_drop_stats(b, e) < 0)
 		return -1;
-	for (int i = 0; i < EDGE_COUNT; i++)
-		if (s->edge[i].h != NULL && s->edge[i].width > widest)
-			widest = s->edge[i].width;
-	tri = widest * (widest + 1) / 2;
-	if (tri > 0 && s->tri == NULL && (s->tri = malloc(tri * sizeof(*s->tri))) == NULL)
-		return err_nomem(e, "hessian", tri * sizeof(*s->tri));
 	for (int i = 0; i < EDGE_COUNT; i++)
 		for (int k = 0; k < STAT_COUNT; k++)
 			if (wants(s, k) && store_one(s, i, k, b, e) < 0)
 				return -1;
-	return 0;
-}
-
-int stats_hessian(struct stats *s, enum edge e, double *h, struct err *err)
-{
-	const size_t k = s->edge[e].width;
-
-	/* The triangle is put at the end of h and spread from there, row by row: row i begins
-	 * at i k + i in h, never behind its place in the triangle. */
-	double *tri = h + k * k - k * (k + 1) / 2;
-
-	if (s->be->ops->hessian_get(s->be, s->edge[e].h, tri, err) < 0)
-		return -1;
-	for (size_t i = 0; i < k; i++)
-		memmove(h + i * k + i, tri + tri_index(i, i, k), (k - i) * sizeof(*h));
-	for (size_t i = 1; i < k; i++)
-		for (size_t j = 0; j < i; j++)
-			h[i * k + j] = h[j * k + i];
 	return 0;
 }
 

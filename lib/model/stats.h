@@ -26,8 +26,6 @@ int stats_reset(struct stats *s, struct err *e) MUST_USE;
 int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
 /* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if not finite. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
-/* H of an edge as a full symmetric f64 [K, K]: for gptq --sequential. */
-int stats_hessian(struct stats *s, enum edge e, double *h, struct err *err);
 
 /* "absmax,hessian" -> bits; "all", "none"; -1 and *e (ERR_USAGE) for an unknown word. */
 int stats_parse(const char *list, unsigned *which, struct err *e);

@@ -458,7 +458,8 @@ static void test_hessian(struct backend *b, size_t k, size_t t)
 {
 	float *x = randoms(t * k, 1.0f);
 	size_t n = k * (k + 1) / 2, second = t / 3;
-	double *tri = must(malloc(n * sizeof(*tri))), *want = must(calloc(n, sizeof(*want)));
+	float *tri = must(malloc(n * sizeof(*tri)));
+	double *want = must(calloc(n, sizeof(*want)));
 	double worst = 0;
 	struct hessian *h;
 	struct err e;
@@ -467,7 +468,7 @@ static void test_hessian(struct backend *b, size_t k, size_t t)
 	if (rc == 0)
 		rc = b->ops->hessian_get(b, h, tri, &e);
 	for (size_t i = 0; i < n; i++)
-		worst = larger(worst, fabs(tri[i]));
+		worst = larger(worst, fabs((double)tri[i]));
 	ok(rc == 0 && worst == 0, "a new hessian of %zu is zero", k);
 	rc = b->ops->hessian_add(b, h, x, t, &e);
 	rc |= b->ops->hessian_zero(b, h, &e);
@@ -480,7 +481,7 @@ static void test_hessian(struct backend *b, size_t k, size_t t)
 			for (size_t j = i; j < k; j++)
 				want[at++] += (double)x[r * k + i] * x[r * k + j];
 	for (size_t i = 0; i < n; i++)
-		worst = larger(worst, fabs(tri[i] - want[i]) / (double)t);
+		worst = larger(worst, fabs((double)tri[i] - want[i]) / (double)t);
 	ok(rc == 0 && worst < 1e-6, "hessian of %zu over %zu tokens: %.1e", k, t, worst);
 	b->ops->hessian_free(b, h);
 	b->ops->hessian_free(b, NULL);
@@ -622,7 +623,8 @@ static size_t everything(struct backend *b, unsigned char *out)
 	enum { T = 700, D = 200, N = 361, V = 900 };
 	struct attention_shape s = { 2, T / 2, 10, 5, 20, D, D / 2, D, 0.2f, 1, 0 };
 	float *x = randoms(T * D, 1.0f), *w = randoms(N * D, 0.1f), *y = filled(T * V, 0);
-	double *h = positive(D, D), *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri))), pivot;
+	float *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri)));
+	double *h = positive(D, D), loss[T / 10], pivot;
 	int32_t target[T];
 	struct packed *p = NULL;
 	struct hessian *hs = NULL;
@@ -651,8 +653,8 @@ static size_t everything(struct backend *b, unsigned char *out)
 	rc |= b->ops->hessian_add(b, hs, x, T, &e);
 	rc |= b->ops->hessian_get(b, hs, tri, &e);
 	KEEP(tri, D * (D + 1) / 2);
-	rc |= b->ops->nll(b, tri, y, T / 10, V, target, &e);
-	KEEP(tri, T / 10);
+	rc |= b->ops->nll(b, loss, y, T / 10, V, target, &e);
+	KEEP(loss, T / 10);
 	rc |= b->ops->inverse_factor(b, h, D, &pivot, &where, &e);
 	for (size_t i = 0; i < D; i++)
 		KEEP(h + i * D + i, D - i);
