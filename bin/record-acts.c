@@ -32,9 +32,9 @@ static const char usage[] =
 enum { OPT_SAMPLES = 256, OPT_SEED, OPT_SPILL };
 
 struct job {
-	const char *calib_file;
+	struct calib_choice choice;
 	unsigned which;
-	long samples, nsamples, seqlen, seed;
+	long samples;
 	struct runner run;
 	struct stream_out *out;
 	struct tokenizer *tok;
@@ -61,54 +61,27 @@ static void options(int argc, char **argv, struct job *j)
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
 	while ((c = cli_getopt("c:S:n:s:", longopts)) != -1)
 		switch (c) {
-		case 'c': j->calib_file = optarg; cli_note_path(); break;
+		case 'c': j->choice.file = optarg; cli_note_path(); break;
 		case 'S':
 			if (stats_parse(optarg, &j->which, &e) < 0)
 				cli_die(&e);
 			break;
 		case OPT_SAMPLES: j->samples = cli_long("--samples", optarg, 1, 1 << 24); break;
-		case 'n': j->nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
-		case 's': j->seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
-		case OPT_SEED: j->seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
+		case 'n': j->choice.nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
+		case 's': j->choice.seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
+		case OPT_SEED: j->choice.seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
 		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
 	cli_operands(1, 2);
-}
-
-/* Windows of the installed text: nothing else was given. */
-static int take_default(struct job *j, struct err *e)
-{
-	const long max = j->run.model.cfg.max_positions;
-	const long seqlen = j->seqlen > 0 ? j->seqlen : max < 2048 ? max : 2048;
-
-	if (j->tok == NULL)
-		return err_set(e, ERR_DATA, "model", "no tokenizer.json to make a calibration set "
-			       "with; give one with --calib");
-	if (default_calib(&j->calib, j->tok, (size_t)j->nsamples, (size_t)seqlen,
-			  (uint64_t)j->seed, e) < 0)
-		return -1;
-	cli_warn("no calibration set given: %ld windows of %ld tokens of the installed text",
-		 j->nsamples, seqlen);
-	return 0;
-}
-
-/* Before the first tensor: a calibration set, and its record into the stream. */
-static int settle_calib(struct job *j, struct err *e)
-{
-	struct record rec = { .rank = -1 };
-	int ret;
-
-	ret = j->calib_file ? calib_open(&j->calib, j->calib_file, e) : take_default(j, e);
-	if (ret < 0 || calib_record(&j->calib, &rec, e) < 0)
-		return -1;
-	ret = stream_write(j->out, &rec, j->calib.ids, e);
-	record_clear(&rec);
-	return ret;
+	if (j->choice.file && (j->choice.nsamples || j->choice.seqlen))
+		cli_fail(ERR_USAGE, "--calib", "has its own --nsamples and --seqlen");
+	if (j->choice.file && j->which == 0)
+		cli_fail(ERR_USAGE, "--calib", "not needed with --stats=none");
 }
 
 static int take_calib(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
 {
-	if (j->calib_file != NULL)
+	if (j->choice.file != NULL)
 		return 0; /* replaced */
 	if (j->calib.ids != NULL)
 		return err_set(e, ERR_DATA, "calib", "twice, or behind the first tensor");
@@ -121,10 +94,16 @@ static int take_calib(struct job *j, struct stream_in *in, struct record *rec, s
 static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
 {
 	const struct item *embed = &j->run.ends.embed;
-	int got;
+	int got = 0;
 
-	if (j->calib.ids == NULL && settle_calib(j, e) < 0)
+	if (j->calib.ids == NULL)
+		got = calib_choose(&j->calib, &j->choice, j->tok, j->run.model.cfg.max_positions,
+				   j->out, e);
+	if (got < 0)
 		return -1;
+	if (got > 0)
+		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed text",
+			 j->calib.nsamples, j->calib.seqlen);
 	got = runner_embed(&j->run, in, rec, j->calib.ids, j->calib.nsamples * j->calib.seqlen,
 			   j->calib.seqlen, e);
 	if (got <= 0)
@@ -143,7 +122,7 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 		return stream_copy(j->out, in, rec, e);
 	if (runner_refuse(rec, e) < 0)
 		return -1;
-	if (rec->type == REC_FILE && j->calib_file == NULL)
+	if (rec->type == REC_FILE && j->choice.file == NULL)
 		return source_take_file(&j->tok, in, rec, j->out, e);
 	if (rec->type == REC_CALIB)
 		return take_calib(j, in, rec, e);
@@ -177,7 +156,7 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 int main(int argc, char **argv)
 {
 	struct job j = { .which = 1u << STAT_ABSMAX | 1u << STAT_HESSIAN, .samples = 128,
-			 .nsamples = 128, .run.done = tick, .run.arg = &j };
+			 .run.done = tick, .run.arg = &j };
 	struct record head = { .rank = -1 };
 	struct backend be;
 	struct stream_in *in;

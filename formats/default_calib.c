@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "lib/data/calib.h"
+#include "lib/data/stream.h"
 #include "lib/data/tokenizer.h"
 
 #define TEXT "calibration.txt"
@@ -39,22 +40,44 @@ static int find_text(char *path, size_t cap, struct err *e)
 		       err_set(e, ERR_NOINPUT, "/proc/self/exe", "path too long");
 }
 
-int default_calib(struct calib *c, const struct tokenizer *t, size_t nsamples, size_t seqlen,
-		  uint64_t seed, struct err *e)
+static int from_text(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
+		     long max_positions, struct err *e)
 {
+	const long most = max_positions < 2048 ? max_positions : 2048;
+	const size_t seqlen = (size_t)(o->seqlen > 0 ? o->seqlen : most);
+	const size_t nsamples = (size_t)(o->nsamples > 0 ? o->nsamples : 128);
 	char path[PATH_MAX];
 	struct ids ids = { 0 };
 	char *text;
 	size_t n;
 	int ret;
 
+	if (t == NULL)
+		return err_set(e, ERR_DATA, "model", "no tokenizer.json to make a calibration set "
+			       "with; give one with --calib");
 	if (find_text(path, sizeof(path), e) < 0 ||
 	    file_read(path, path, FILE_MAX_WHOLE, &text, &n, e) < 0)
 		return -1;
 	ret = tokenizer_encode(t, text, n, true, &ids, e);
 	if (ret == 0)
-		ret = calib_sample(c, &ids, &ids.n, 1, nsamples, seqlen, CALIB_RANDOM, seed, e);
+		ret = calib_sample(c, &ids, &ids.n, 1, nsamples, seqlen, CALIB_RANDOM,
+				   (uint64_t)o->seed, e);
 	ids_release(&ids);
 	free(text);
 	return ret;
+}
+
+int calib_choose(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
+		 long max_positions, struct stream_out *out, struct err *e)
+{
+	struct record rec = { .rank = -1 };
+	int ret;
+
+	ret = o->file ? calib_open(c, o->file, e) : from_text(c, o, t, max_positions, e);
+	if (ret == 0)
+		ret = calib_record(c, &rec, e);
+	if (ret == 0)
+		ret = stream_write(out, &rec, c->ids, e);
+	record_clear(&rec);
+	return ret < 0 ? -1 : o->file == NULL;
 }

@@ -5,20 +5,27 @@
 #ifndef QP_DEFAULT_CALIB_H
 #define QP_DEFAULT_CALIB_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"
 
 struct calib;
+struct stream_out;
 struct tokenizer;
 
+struct calib_choice {
+	const char *file;      /* --calib, or NULL: windows of the installed text */
+	long nsamples, seqlen; /* of those; 0: 128, 2048 or what the model has */
+	long seed;
+};
+
 /*
- * nsamples windows of seqlen tokens drawn at random from calibration.txt, tokenized by t.  The
- * file is looked for in $QP_DATA, else in ../share/quantpipe beside the program's directory;
- * ERR_NOINPUT if it is not there, ERR_DATA if it is shorter than a window.
+ * The calibration set, and its record into out.  From file; else drawn at random from
+ * calibration.txt, tokenized by t: 1 then.  That text is looked for in $QP_DATA, else in
+ * ../share/quantpipe beside the program's directory.  ERR_NOINPUT if a file is not there, ERR_DATA
+ * if the text is shorter than a window or there is no tokenizer (t NULL).
  */
-int default_calib(struct calib *c, const struct tokenizer *t, size_t nsamples, size_t seqlen,
-		  uint64_t seed, struct err *e) MUST_USE;
+int calib_choose(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
+		 long max_positions, struct stream_out *out, struct err *e) MUST_USE;
 
 #endif
