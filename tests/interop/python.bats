@@ -83,7 +83,8 @@ END
 }
 
 @test "manual: a payload of several chunks from its writer is read" {
-	example 2 | sed 's/arange(12/arange(1 << 23/; s/reshape(3, 4)/reshape(2048, 4096)/' > write.py
+	example 2 | sed 's/arange(12/arange(1 << 23/; s/reshape(3, 4)/reshape(2048, 4096)/' \
+		> write.py
 	"$PYTHON" write.py > py.qp
 	[ "$(wc -c < py.qp)" -gt $((1 << 25)) ]
 	qp-check py.qp

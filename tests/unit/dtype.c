@@ -58,7 +58,8 @@ static void rounding(const char *name, int exp_bits, uint16_t (*down)(float))
 
 	for (unsigned h = 0; h < inf; h++) {
 		double a = value16(h, exp_bits);
-		double b = h + 1 < inf ? value16(h + 1, exp_bits) : ldexp(1.0, exp_bits == 5 ? 16 : 128);
+		double b = h + 1 < inf ? value16(h + 1, exp_bits) :
+					 ldexp(1.0, exp_bits == 5 ? 16 : 128);
 		float mid = (float)((a + b) / 2);
 
 		wrong += (double)mid != (a + b) / 2; /* or the test itself would round */
@@ -125,7 +126,9 @@ static void names(void)
 		"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8",
 		"U64", "U32", "U16", "U8", "BOOL", "U2", "U3", "U4"
 	};
-	static const int bits[] = { 64, 32, 16, 16, 8, 8, 64, 32, 16, 8, 64, 32, 16, 8, 8, 2, 3, 4 };
+	static const int bits[] = {
+		64, 32, 16, 16, 8, 8, 64, 32, 16, 8, 64, 32, 16, 8, 8, 2, 3, 4
+	};
 
 	for (int i = 0; i < DT_COUNT - 1; i++) {
 		enum dtype t = dtype_from_name(all[i]);

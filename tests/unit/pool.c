@@ -66,7 +66,7 @@ static void once_each(int nthreads, double *first)
 	free(j);
 }
 
-/* Rounds in quick succession are where a wake-up could be lost: the alarm in main would end the test. */
+/* In quick succession, where a wake-up could be lost: the alarm in main would end the test. */
 static void many_rounds(void)
 {
 	struct err e;
