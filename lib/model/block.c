@@ -625,8 +625,15 @@ float *item_f32(struct item *it, struct err *e)
 	return it->data;
 }
 
-/* w [rows, cols] of the codes of slot s, an item of the block. */
-static int fill_from_codes(struct block *b, enum slot s, float *w, struct err *e)
+static int no_weight(const struct block *b, enum slot s, struct err *e)
+{
+	char name[256];
+
+	model_tensor_name(b->model, s, b->layer, name);
+	return err_set(e, ERR_DATA, name, "neither a weight nor codes with a scale");
+}
+
+int block_dequantize(struct block *b, enum slot s, float *w, struct err *e)
 {
 	const struct item *q = block_find(b, s, ROLE_CODES), *z = block_find(b, s, ROLE_ZERO);
 	const struct item *scale = block_find(b, s, ROLE_SCALE);
@@ -634,6 +641,8 @@ static int fill_from_codes(struct block *b, enum slot s, float *w, struct err *e
 	uint8_t *buf;
 	int ret = 0;
 
+	if (q == NULL)
+		return no_weight(b, s, e);
 	if (fit_codes(b, s, &c, e) < 0)
 		return -1;
 	buf = malloc(c.cols);
@@ -662,7 +671,7 @@ static float *weight_from_codes(struct block *b, enum slot s, struct err *e)
 	if (w == NULL)
 		return NULL;
 	w->drop = true;
-	if (fill_from_codes(b, s, w->data, e) == 0)
+	if (block_dequantize(b, s, w->data, e) == 0)
 		return w->data;
 	item_release(w); /* no half-made weight is left behind */
 	b->n--;
@@ -674,13 +683,11 @@ static float *weight_from_codes(struct block *b, enum slot s, struct err *e)
 float *block_weight_f32(struct block *b, enum slot s, struct err *e)
 {
 	struct item *it = block_find(b, s, ROLE_WEIGHT);
-	char name[256];
 
 	if (it != NULL)
 		return item_f32(it, e);
 	if (block_find(b, s, ROLE_CODES) != NULL)
 		return weight_from_codes(b, s, e);
-	model_tensor_name(b->model, s, b->layer, name);
-	err_set(e, ERR_DATA, name, "neither a weight nor codes with a scale");
+	no_weight(b, s, e);
 	return NULL;
 }

@@ -77,6 +77,8 @@ void item_release(struct item *it);
  * new weight item marked drop.  NULL and *e when the block has neither.
  */
 float *block_weight_f32(struct block *b, enum slot s, struct err *e);
+/* The codes of a linear dequantized into w [rows, cols]; the block is not changed. */
+int block_dequantize(struct block *b, enum slot s, float *w, struct err *e) MUST_USE;
 /* Any float item converted in place to F32 (its record too). */
 float *item_f32(struct item *it, struct err *e);
 

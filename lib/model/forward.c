@@ -27,6 +27,8 @@ struct forward {
 	float *cos_, *sin_;             /* [max_seq, head_dim/2], or NULL */
 	struct packed *mat[SLOT_BLOCK_COUNT];
 	float *vec[SLOT_BLOCK_COUNT];   /* norms and biases; NULL: none */
+	float *wide;                    /* host: a linear dequantized, on its way */
+	size_t wide_bytes;
 	float *arena;
 	size_t arena_tokens;
 	float *x, *a, *q, *k, *v, *gate, *up;
@@ -109,10 +111,32 @@ void forward_free(struct forward *f)
 		f->be->ops->free(f->be, f->sin_);
 	if (f->arena != NULL)
 		f->be->ops->free(f->be, f->arena);
+	free(f->wide);
 	free(f);
 }
 
 /* ---- weights -------------------------------------------------------------------- */
+
+static int load_codes(struct forward *f, struct block *b, enum slot s, struct err *e)
+{
+	int64_t shape[2];
+	size_t nbytes;
+
+	model_shape(f->m, s, shape);
+	nbytes = (size_t)(shape[0] * shape[1]) * sizeof(*f->wide);
+	if (nbytes > f->wide_bytes) {
+		free(f->wide);
+		f->wide_bytes = 0;
+		f->wide = malloc(nbytes);
+		if (f->wide == NULL)
+			return err_nomem(e, "forward", nbytes);
+		f->wide_bytes = nbytes;
+	}
+	if (block_dequantize(b, s, f->wide, e) < 0)
+		return -1;
+	return f->be->ops->pack(f->be, &f->mat[s], f->wide, DT_F32, (size_t)shape[0],
+				(size_t)shape[1], e);
+}
 
 static int load_slot(struct forward *f, struct block *b, enum slot s, struct err *e)
 {
@@ -126,10 +150,8 @@ static int load_slot(struct forward *f, struct block *b, enum slot s, struct err
 		return device_vector(f->be, &f->vec[s], it,
 				     (size_t)model_dim(f->m, model_row(f->m, s)->rows), e);
 	}
-	/* Codes become a weight; a weight is packed as it is stored. */
-	if (block_find(b, s, ROLE_WEIGHT) == NULL && block_weight_f32(b, s, e) == NULL)
-		return -1;
-	return device_matrix(f->be, &f->mat[s], block_find(b, s, ROLE_WEIGHT), e);
+	it = block_find(b, s, ROLE_WEIGHT);
+	return it != NULL ? device_matrix(f->be, &f->mat[s], it, e) : load_codes(f, b, s, e);
 }
 
 /* What the run time must do beside the weights is not done here: not to be passed over. */

@@ -204,7 +204,7 @@ static int choose_ctx(struct ppl_set *s, const struct model *m, const struct ppl
 	long ctx = opt->ctx;
 
 	if (ctx == 0) {
-		ctx = s->dialect == PPL_LLAMA_CPP ? 512 : 2048;
+		ctx = s->dialect == PPL_HARNESS ? max : s->dialect == PPL_LLAMA_CPP ? 512 : 2048;
 		ctx = ctx < max ? ctx : max;
 	}
 	if (ctx > max)

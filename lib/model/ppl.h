@@ -33,7 +33,8 @@ enum ppl_dialect { PPL_GPTQ, PPL_LLAMA_CPP, PPL_HARNESS };
 
 struct ppl_options {
 	enum ppl_dialect dialect;
-	long ctx;      /* 0: 2048 (llama.cpp: 512), but no more than the model's positions */
+	long ctx;      /* 0: gptq 2048, llama.cpp 512, but no more than the model's positions;
+			* harness as many as those */
 	long windows;  /* the first so many at most; 0: all */
 };
 
