@@ -74,8 +74,8 @@ static void options(int argc, char **argv, struct job *j)
 	if (!j->model && (!j->ids || j->disjoint))
 		cli_fail(ERR_USAGE, "--model", "needed: whose tokens?");
 	if (j->ids && (j->field || j->drawn))
-		cli_fail(ERR_USAGE, "--ids", "the windows are given: --field, --nsamples, --seqlen, "
-			 "--sampling and --seed do not go with it");
+		cli_fail(ERR_USAGE, "--ids", "the windows are given: --field, --nsamples, "
+			 "--seqlen, --sampling and --seed do not go with it");
 }
 
 static int take_text(struct job *j, struct err *e)

@@ -531,7 +531,8 @@ static int merge_by_heap(struct bpe_run *r, int32_t *sym, size_t *count, struct 
 	int32_t id = -1;
 
 	if (n >= END)
-		return err_set(e, ERR_DATA, "tokenizer", "a piece of %zu characters is too long", n);
+		return err_set(e, ERR_DATA, "tokenizer", "a piece of %zu characters is too long",
+			       n);
 	if (work_reserve(r, n, e))
 		return -1;
 	r->nheap = 0;

@@ -189,7 +189,8 @@ static void test_disjoint_random(void)
 				abort();
 		for (size_t w = 0; w < 4; w++)
 			for (size_t t = 0; t + 10 <= text.n; t++)
-				want = want || !memcmp(ids + w * 10, text.id + t, 10 * sizeof(*ids));
+				want = want || !memcmp(ids + w * 10, text.id + t,
+						       10 * sizeof(*ids));
 		agree += (calib_disjoint(&c, &text, &e) != 0) == want;
 		common += want;
 		ids_release(&text);
