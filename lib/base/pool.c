@@ -3,9 +3,10 @@
  * pool.c - threads that sleep on a condition variable between calls of pool_run
  *
  * pool_run publishes a job under the mutex and wakes as many workers as there are tasks for;
- * everybody, the caller included, takes task numbers from one counter.  The caller sleeps until
- * the last worker that was woken has reported back, so that no worker can still look at a job
- * when the next is published.
+ * everybody, the caller included, takes task numbers from one counter.  Then the caller takes
+ * back the call of workers that have not woken up yet - on a busy machine that can take longer
+ * than the job - and sleeps until the others have reported back, so that no worker can still
+ * look at a job when the next is published.
  */
 #include "lib/base/pool.h"
 
@@ -154,6 +155,11 @@ void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, 
 	take_tasks(p, 0);
 
 	pthread_mutex_lock(&p->lock);
+	for (size_t i = 0; i < helpers; i++)
+		if (p->workers[i].called) { /* not awake yet: nothing is left to wake for */
+			p->workers[i].called = false;
+			p->busy--;
+		}
 	while (p->busy > 0)
 		pthread_cond_wait(&p->done, &p->lock);
 	pthread_mutex_unlock(&p->lock);
