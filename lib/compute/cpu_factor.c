@@ -250,10 +250,11 @@ static void transpose_task(void *ctx, size_t i, int thread)
 	}
 }
 
-/* Small tiles keep all threads busy, large ones run faster. */
+/* Small tiles keep all threads busy, large ones run faster; below 192 waking them costs more
+ * than they do. */
 static size_t tile_edge(size_t k)
 {
-	return k <= 768 ? 96 : k <= 1280 ? 128 : k <= 1792 ? 192 : 256;
+	return k <= 192 ? 192 : k <= 768 ? 96 : k <= 1280 ? 128 : k <= 1792 ? 192 : 256;
 }
 
 int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,

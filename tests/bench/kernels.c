@@ -2,12 +2,12 @@
 /*
  * kernels.c - speed of the backend as ratios to OpenBLAS and to the registers, in one run
  *
- *     kernels [-j THREADS] [-n PAIRS] [TARGET...]
+ *     kernels [-a] [-j THREADS] [-n PAIRS] [TARGET...]
  *
  * A line a figure: target, what, value, ratio, the ratio aimed at (empty: for orientation).
  * Ours and theirs run in turns; the ratio is the median over the pairs.  A pair during which
- * other processes used more than 6 % of the CPU is repeated, at most 4 times, then counted as
- * noisy and said so on standard error.
+ * other processes used more than 6 % of the CPU is repeated, at most 4 times a figure, then
+ * counted as noisy and said so on standard error.  -a adds the shapes of a 7B model (minutes).
  */
 #include <cblas.h>
 #include <getopt.h>
@@ -31,7 +31,7 @@ void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const 
 #define MAX_PAIRS 99
 
 static struct backend one, all; /* with one thread, with -j */
-static int threads, pairs = 5, noisy;
+static int threads, pairs = 5, noisy, large;
 static char **wanted;
 
 static double now(void)
@@ -144,11 +144,12 @@ static double median(double *v, int n)
 static double compare(const struct side *a, const struct side *b, double *ta, double *tb)
 {
 	double va[MAX_PAIRS], vb[MAX_PAIRS], r[MAX_PAIRS];
+	int again = 4;
 
 	time_once(a);
 	time_once(b);
 	for (int i = 0; i < pairs; i++)
-		for (int try = 0;; try++) {
+		for (;;) {
 			double t = now(), own = own_cpu(), busy = all_cpu(), others;
 
 			va[i] = time_once(a);
@@ -157,7 +158,7 @@ static double compare(const struct side *a, const struct side *b, double *ta, do
 			others = all_cpu() - busy - (own_cpu() - own) - 0.02;
 			if (others <= 0.06 * pool_cores() * (now() - t))
 				break;
-			if (try == 4) {
+			if (again-- <= 0) {
 				noisy++;
 				break;
 			}
@@ -511,7 +512,7 @@ static void bench_all(void)
 	static const double aims[] = { 0.88, 0.80, 0.92 };
 	static const size_t sizes[] = { 576, 1024, 1536, 4096 };
 
-	for (size_t i = 0; want("T2") && i < 3; i++)
+	for (size_t i = 0; want("T2") && i < (large ? 3 : 2); i++)
 		bench_forward(shapes[i], aims[i]);
 	for (size_t i = 0; want("T5") && i < 4; i++)
 		bench_hessian(sizes[i]);
@@ -525,11 +526,15 @@ int main(int argc, char **argv)
 	int c;
 
 	threads = pool_cores();
-	while ((c = getopt(argc, argv, "j:n:")) != -1) {
+	while ((c = getopt(argc, argv, "aj:n:")) != -1) {
+		if (c == 'a') {
+			large = 1;
+			continue;
+		}
 		int n = optarg ? (int)strtol(optarg, NULL, 10) : 0;
 
 		if ((c != 'j' && c != 'n') || n < 1 || n > MAX_PAIRS) {
-			fputs("usage: kernels [-j THREADS] [-n PAIRS] [TARGET...]\n", stderr);
+			fputs("usage: kernels [-a] [-j THREADS] [-n PAIRS] [TARGET...]\n", stderr);
 			return 64;
 		}
 		*(c == 'j' ? &threads : &pairs) = n;
