@@ -7,6 +7,7 @@
 #include "formats/corpus.h"
 #include "formats/source.h"
 #include "lib/base/cli.h"
+#include "lib/base/usage.h"
 #include "lib/data/calib.h"
 
 static const char usage[] =
@@ -144,6 +145,7 @@ static int write_set(const struct job *j, struct stream_out *out, struct err *e)
 int main(int argc, char **argv)
 {
 	struct job j = { .nsamples = 128, .seqlen = 2048 };
+	const double start = usage_seconds();
 	struct stream_out *out;
 	struct err e;
 
@@ -153,6 +155,10 @@ int main(int argc, char **argv)
 	    (j.ids ? corpus_windows(&j.calib, j.tok, cli_operand(0), &e) : take_text(&j, &e)) ||
 	    (j.disjoint && check_disjoint(&j, &e)) || write_set(&j, out, &e))
 		cli_die(&e);
+	if (cli_verbose())
+		cli_warn("%zu windows of %zu tokens in %.2f s, peak %.1f MiB", j.calib.nsamples,
+			 j.calib.seqlen, usage_seconds() - start,
+			 (double)usage_peak_bytes() / 1048576);
 	stream_close_out(out);
 	calib_release(&j.calib);
 	tokenizer_free(j.tok);

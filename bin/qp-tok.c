@@ -8,6 +8,7 @@
 
 #include "formats/source.h"
 #include "lib/base/cli.h"
+#include "lib/base/usage.h"
 #include "lib/data/idlines.h"
 #include "lib/data/slurp.h"
 #include "lib/data/tokenizer.h"
@@ -100,16 +101,18 @@ int main(int argc, char **argv)
 	struct tokenizer *t;
 	struct err e;
 	size_t number = 0;
+	double start;
 
 	options(argc, argv);
 	if (source_tokenizer(&t, opt.model, &e) || slurp(&in, cli_operand(0), MAX_TEXT, &e))
 		cli_die(&e);
+	start = usage_seconds();
 	if (!opt.decode && !opt.null) {
 		if (encode(t, in.p ? in.p : "", in.n, 0, &e))
 			cli_die(&e);
-		in.n = 0;
+		number = 1;
 	}
-	for (size_t i = 0, n; i < in.n; i += n + 1) {
+	for (size_t i = 0, n; (opt.decode || opt.null) && i < in.n; i += n + 1) {
 		const char *s = in.p + i;
 		const char *end = memchr(s, opt.decode ? '\n' : '\0', in.n - i);
 
@@ -118,6 +121,10 @@ int main(int argc, char **argv)
 			cli_die(&e);
 		number++;
 	}
+	if (cli_verbose())
+		cli_warn("%zu %s of %zu bytes in %.2f s, peak %.1f MiB", number,
+			 opt.decode ? "lines" : "texts", in.n, usage_seconds() - start,
+			 (double)usage_peak_bytes() / 1048576);
 	buf_release(&in);
 	tokenizer_free(t);
 	return cli_finish_stdout(0);

@@ -332,11 +332,11 @@ static void pieces(const char *normalizer, const char *pre, const char *text, co
 }
 
 #define SPLIT(pattern, behavior) \
-	"{\"type\":\"Split\",\"pattern\":{" pattern "},\"behavior\":\"" behavior "\","
-		"\"invert\":false}"
+	"{\"type\":\"Split\",\"pattern\":{" pattern "},\"behavior\":\"" behavior "\"," \
+	"\"invert\":false}"
 #define INVERTED(pattern, behavior) \
-	"{\"type\":\"Split\",\"pattern\":{" pattern "},\"behavior\":\"" behavior "\","
-		"\"invert\":true}"
+	"{\"type\":\"Split\",\"pattern\":{" pattern "},\"behavior\":\"" behavior "\"," \
+	"\"invert\":true}"
 
 static void test_split(void)
 {
