@@ -26,7 +26,7 @@ wanted=" $* "
 
 want() { [ "$wanted" = "  " ] || case $wanted in *" $1 "*) ;; *) return 1 ;; esac; }
 emit() { printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "$5" "${6:-}" >> "$tsv"; }
-calc() { awk "BEGIN { printf \"%.${2:-3}f\", $1 }"; }
+calc() { awk "BEGIN { printf \"%.${2:-3}f\", ($1) }"; }
 # Column C of a file, its median; the largest.
 median() { awk -v c="$2" '{ print $c }' "$1" | sort -g | awk '{ v[NR] = $1 }
 	END { printf "%.6f", v[int((NR + 1) / 2)] }'; }
@@ -39,7 +39,7 @@ windows() {	# windows N VOCAB > calib
 		for (i = 0; i < n; i++) {
 			for (t = 0; t < 512; t++) printf "%d ", 3 + int(rand() * (v - 3))
 			print ""
-		} }' | calib-pack -q --ids --nsamples="$1" --seqlen=512
+		} }' | calib-pack -q --ids
 }
 
 # The main job; costs of the stages are appended to $tmp/NAME.1 to .4, of the whole to NAME.
@@ -48,7 +48,7 @@ job() {	# job NAME MODEL CALIB [PREFIX...]
 	cat > "$tmp/job.sh" <<-END
 		measure $name.1 record-acts -q -c "$3" "$2" |
 			measure $name.2 smooth -q -a 0.5 |
-			measure $name.3 gptq -q -b 4 |
+			measure $name.3 gptq -q -b 4 -g 64 |
 			measure $name.4 pack-int4 -q -o "$tmp/q.bin"
 	END
 	shift 3
@@ -117,7 +117,7 @@ files() {
 	cat > "$tmp/files.sh" <<-END
 		record-acts -q -c "$calib" "$model" > "$tmp/a"
 		smooth -q -a 0.5 "$tmp/a" > "$tmp/b"
-		gptq -q -b 4 "$tmp/b" > "$tmp/c"
+		gptq -q -b 4 -g 64 "$tmp/b" > "$tmp/c"
 		pack-int4 -q "$tmp/c" > "$tmp/d"
 	END
 	measure "$tmp/files" sh "$tmp/files.sh"
@@ -234,8 +234,7 @@ start() {
 		"$(calc "1000 * $worst" 1)" "<= 20"
 	"$PYTHON" "$mkmodel" "$tmp/empty" hidden=8 ffn=8 heads=1 kv=1 layers=1 vocab=8
 	record-acts -q --stats=none "$tmp/empty" > "$tmp/empty.qp"
-	echo "rtn -q -b 4 $tmp/empty.qp | rtn -q -b 4 | rtn -q -b 4 | rtn -q -b 4 > /dev/null" \
-		> "$tmp/four.sh"
+	echo "rtn -g -1 $tmp/empty.qp | qp-dump | qp-make | pack-int4 > /dev/null" > "$tmp/four.sh"
 	for i in 1 2 3 4 5 6 7 8 9; do measure "$tmp/four" sh "$tmp/four.sh"; done
 	emit T18 "nearly empty stream through four stages, ms" \
 		"$(calc "1000 * $(median "$tmp/four" 1)" 1) ms" \
