@@ -2,7 +2,7 @@
 /* cpu_act.c - activations, losses and column statistics */
 #include "lib/compute/cpu.h"
 
-#define GATE_SLICE   16384
+#define GATE_SLICE   65536
 #define NLL_VALUES   65536
 #define STAT_COLUMNS 128
 

@@ -2,7 +2,7 @@
 /* cpu_norm.c - norms and rotary positions, slices of tokens in parallel */
 #include "lib/compute/cpu.h"
 
-#define SLICE_VALUES 32768
+#define SLICE_VALUES 65536 /* a task: waking a thread for less does not pay */
 
 struct norm_job {
 	const struct vec_ops *vec;
