@@ -158,6 +158,11 @@ static int check_payload(const struct record *r, unsigned seen, struct err *e)
 static int check_type(const struct record *r, unsigned seen, struct err *e)
 {
 	const unsigned tensor = 1u << KEY_NAME | 1u << KEY_DTYPE | 1u << KEY_SHAPE;
+	const unsigned bare = 1u << REC_STREAM | 1u << REC_BLOCK | 1u << REC_BLOCK_END |
+			      1u << REC_ALIAS | 1u << REC_END;
+
+	if (bare >> r->type & 1 && r->chunks > 0)
+		return bad(r, e, KEY_CHUNKS, "this type of record has no payload");
 
 	if (r->type == REC_TENSOR && (seen & tensor) != tensor)
 		return err_set(e, ERR_DATA, r->name[0] ? r->name : "tensor",

@@ -224,7 +224,7 @@ static int check(const struct stream_out *out, const struct record *r, const voi
 		bug = "header and END are written by their own functions";
 	else if (r->nbytes > 0 && !payload)
 		bug = "no payload";
-	else if (r->dtype != DT_NONE && r->rank >= 0 &&
+	else if (r->type != REC_OTHER && r->dtype != DT_NONE && r->rank >= 0 &&
 		 (dtype_nbytes(r->dtype, r->rank, r->shape, &want) != 0 || want != r->nbytes))
 		bug = "nbytes is not what dtype and shape make";
 	return bug ? err_set(e, ERR_BUG, r->name[0] ? r->name : r->type_name,
@@ -388,8 +388,8 @@ int stream_write_head(struct stream_out *out, struct record *head, const struct 
 	double t = stream_clock();
 	int ret = -1;
 
-	if (head->type != REC_STREAM || out->records != 0)
-		err_set(e, ERR_BUG, "header", "BUG: not the first record");
+	if (head->type != REC_STREAM || out->records != 0 || head->nbytes != 0)
+		err_set(e, ERR_BUG, "header", "BUG: not the first record, or with a payload");
 	else
 		ret = make_head(&out->head, head, prov, &v, &list, e);
 	buf_release(&v);
