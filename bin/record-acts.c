@@ -75,8 +75,6 @@ static void options(int argc, char **argv, struct job *j)
 	cli_operands(1, 2);
 	if (j->choice.file && (j->choice.nsamples || j->choice.seqlen))
 		cli_fail(ERR_USAGE, "--calib", "has its own --nsamples and --seqlen");
-	if (j->choice.file && j->which == 0)
-		cli_fail(ERR_USAGE, "--calib", "not needed with --stats=none");
 }
 
 static int take_calib(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
@@ -104,6 +102,8 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 	if (got > 0)
 		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed text",
 			 j->calib.nsamples, j->calib.seqlen);
+	if (j->which == 0) /* a set that was given goes along, for gptq --sequential */
+		return stream_copy(j->out, in, rec, e);
 	got = runner_embed(&j->run, in, rec, j->calib.ids, j->calib.nsamples * j->calib.seqlen,
 			   j->calib.seqlen, e);
 	if (got <= 0)
@@ -118,9 +118,9 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 {
 	struct job *j = ctx;
 
-	if (j->which == 0)
+	if (j->which == 0 && !j->choice.file)
 		return stream_copy(j->out, in, rec, e);
-	if (runner_refuse(rec, e) < 0)
+	if (j->which && runner_refuse(rec, e) < 0)
 		return -1;
 	if (rec->type == REC_FILE && j->choice.file == NULL)
 		return source_take_file(&j->tok, in, rec, j->out, e);
