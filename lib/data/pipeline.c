@@ -21,6 +21,23 @@ static bool one_of(const char *s, size_t n, const char *set)
 #define DIGIT "0123456789"
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
 
+/* $'a\nb', for what the terminal must not see (POSIX.1-2024; most shells had it before). */
+static void put_dollar_quoted(struct buf *out, const char *s, size_t n)
+{
+	buf_puts(out, "$'");
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		if (c < 0x20 || c == 0x7f)
+			buf_printf(out, "\\%03o", c);
+		else if (c == '\'' || c == '\\')
+			buf_printf(out, "\\%c", c);
+		else
+			buf_byte(out, c);
+	}
+	buf_byte(out, '\'');
+}
+
 /* One word for the shell: bare, or in single quotes. */
 static void put_quoted(struct buf *out, const char *s, size_t n)
 {
@@ -28,6 +45,11 @@ static void put_quoted(struct buf *out, const char *s, size_t n)
 		buf_add(out, s, n);
 		return;
 	}
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f) {
+			put_dollar_quoted(out, s, n);
+			return;
+		}
 	buf_byte(out, '\'');
 	for (size_t i = 0; i < n; i++) {
 		if (s[i] == '\'')

@@ -149,6 +149,18 @@ static void shape_text(char out[200], const struct record *r)
 		n += (size_t)snprintf(out + n, 200 - n, "%s%" PRId64, i ? "x" : "", r->shape[i]);
 }
 
+/* A string of the header for a terminal, which must not obey it: control characters become '?'.
+ * Names, types and roles have none. */
+static bool get_text(const struct record *r, const char *key, char *out, size_t cap)
+{
+	if (!record_get_str(r, key, out, cap))
+		return false;
+	for (; *out; out++)
+		if ((unsigned char)*out < 0x20 || *out == 0x7f)
+			*out = '?';
+	return true;
+}
+
 /* What a record is beside its type and name: its role, a statistic, the kind of a note. */
 static void detail(char *out, size_t cap, const struct record *r)
 {
@@ -156,17 +168,16 @@ static void detail(char *out, size_t cap, const struct record *r)
 
 	snprintf(out, cap, "%s", r->role_name);
 	if (r->role == ROLE_STAT)
-		record_get_str(r, "stat", out, cap);
+		get_text(r, "stat", out, cap);
 	else if (r->type == REC_NOTE)
-		record_get_str(r, "kind", out, cap);
-	else if (r->type == REC_ALIAS && record_get_str(r, "of", of, sizeof(of)))
+		get_text(r, "kind", out, cap);
+	else if (r->type == REC_ALIAS && get_text(r, "of", of, sizeof(of)))
 		snprintf(out, cap, "of %s", of);
 }
 
 static void add_row(struct listing *l, const struct record *r)
 {
 	char what[STREAM_MAX_NAME + 16], shape[200], bytes[32] = "", name[STREAM_MAX_NAME + 1];
-	struct buf line = { 0 };
 	int64_t index;
 
 	if (r->type == REC_STREAM || r->type == REC_BLOCK_END)
@@ -178,14 +189,7 @@ static void add_row(struct listing *l, const struct record *r)
 	shape_text(shape, r);
 	if (r->nbytes > 0)
 		snprintf(bytes, sizeof(bytes), "%" PRIu64, r->nbytes);
-	/* A name may hold anything; the terminal must not obey it. */
-	value_quote(&line, name, strlen(name));
-	if (line.n == strlen(name) + 2 && !line.failed)
-		buf_printf(&l->rows, "%-8s %-48s", r->type_name, name);
-	else
-		buf_printf(&l->rows, "%-8s %-48s", r->type_name, buf_str(&line));
-	l->rows.failed |= line.failed;
-	buf_release(&line);
+	buf_printf(&l->rows, "%-8s %-48s", r->type_name, name);
 	buf_printf(&l->rows, " %-8s %-5s %12s %12s %s", what,
 		   r->dtype == DT_NONE ? "" : dtype_name(r->dtype), shape, bytes, r->enc);
 	while (l->rows.n > 0 && !l->rows.failed && l->rows.p[l->rows.n - 1] == ' ')
@@ -269,7 +273,7 @@ static void add_error(struct listing *l, const struct record *r)
 	if (r->type != REC_NOTE || !record_get_str(r, "kind", kind, sizeof(kind)) ||
 	    strcmp(kind, "layer-error") != 0)
 		return;
-	record_get_str(r, "by", by, sizeof(by));
+	get_text(r, "by", by, sizeof(by));
 	h = record_get_double(r, "rel_err", &rel);
 	if (!h && !record_get_double(r, "w_rel_err", &rel))
 		return;
@@ -321,14 +325,14 @@ static void put_count(struct buf *out, uint64_t v)
 /* xxh128:... of the calibration set, if the stream still has it. */
 static bool fingerprint(const struct listing *l, char *out, size_t cap)
 {
-	return record_get_str(&l->calib, "fingerprint", out, cap);
+	return get_text(&l->calib, "fingerprint", out, cap);
 }
 
 static void put_sums(struct listing *l, struct buf *out)
 {
 	char text[200];
 
-	if (record_get_str(&l->head, "family", text, sizeof(text)))
+	if (get_text(&l->head, "family", text, sizeof(text)))
 		buf_printf(out, "family       %s, %" PRIu64 " block%s\n", text, l->blocks,
 			   l->blocks == 1 ? "" : "s");
 	if (l->tensors > 0) {

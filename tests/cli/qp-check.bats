@@ -74,8 +74,9 @@ unsound() {	# unsound REGEX
 
 @test "qp-check: blocks are in order, closed, and not nested" {
 	unsound 'block: 1 where block 0 is due' <<< $'block index=1\nblock-end index=1'
-	unsound 'block: 2 where block 1 is due' <<< $'block index=0\nblock-end index=0\nblock index=2\nblock-end index=2'
-	unsound 'block: 0 where block 1 is due' <<< $'block index=0\nblock-end index=0\nblock index=0\nblock-end index=0'
+	first=$'block index=0\nblock-end index=0\n'
+	unsound 'block: 2 where block 1 is due' <<< "$first"$'block index=2\nblock-end index=2'
+	unsound 'block: 0 where block 1 is due' <<< "$first$first"
 	unsound 'block: 1 begins inside block 0' <<< $'block index=0\nblock index=1'
 	unsound 'block-end: 1 does not close' <<< $'block index=0\nblock-end index=1'
 	unsound 'block-end: 0 does not close' <<< $'block-end index=0'
@@ -124,7 +125,8 @@ unsound() {	# unsound REGEX
 	refuses 65 'd: is not in the plan' qp-check planned.qp
 	make_planned '[["a","F32",[2]],["a","F32",[2]]]' <<< "$a"
 	refuses 65 'plan: a is there twice' qp-check planned.qp
-	for p in 1 '[1]' '[["a"]]' '[["a","F32",2]]' '[["","F32",[2]]]' '[["a",1,[2]]]' '[["a","F32",[-1]]]'; do
+	for p in 1 '[1]' '[["a"]]' '[["a","F32",2]]' '[["","F32",[2]]]' '[["a",1,[2]]]' \
+		'[["a","F32",[-1]]]'; do
 		make_planned "$p" <<< "$a"
 		refuses 65 'plan: ' qp-check planned.qp
 	done
@@ -137,8 +139,8 @@ unsound() {	# unsound REGEX
 	z=$'tensor a role=zero dtype=U8 shape=[2,2]\n 1*4\n'
 	unsound 'a: asymmetric codes without zero' <<< "$codes sym=false$v$s"
 	unsound 'a: codes without scale' <<< "$codes sym=true$v"
-	unsound 'a: codes without scale' <<< "$codes sym=true${v}tensor b role=bias dtype=F32 shape=[0]"
-	unsound 'a: codes without scale' <<< "block index=0"$'\n'"$codes sym=true${v}block-end index=0"
+	unsound 'a: codes without scale' <<< "$codes sym=true${v}tensor b dtype=F32 shape=[0]"
+	unsound 'a: codes without' <<< $'block index=0\n'"$codes sym=true${v}block-end index=0"
 	unsound 'a: scale or zero without codes' <<< "$s"
 	unsound 'a: scale or zero without codes' <<< "$z"
 	unsound 'a: scale does not fit' <<< "${codes/group=2/group=4} sym=true$v$s"
@@ -147,16 +149,17 @@ unsound() {	# unsound REGEX
 	unsound 'a: .*bits' <<< "${codes/dtype=U8/dtype=U2} sym=true"$'\n 0*8\n'"$s"
 	unsound 'a: codes are U8' <<< "${codes/dtype=U8/dtype=I8} sym=true$v$s"
 	unsound 'a: scale is F16' <<< "$codes sym=true$v${s/dtype=F16/dtype=U8}"
-	unsound 'a: zero is not U8 of the shape of scale' <<< "$codes sym=false$v$s${z/\[2,2\]/[1,4]}"
-	unsound 'a: zero is not U8 of the shape of scale' <<< "$codes sym=false$v$s${z/dtype=U8/dtype=I8}"
+	unsound 'a: zero is not U8 of the' <<< "$codes sym=false$v$s${z/\[2,2\]/[1,4]}"
+	unsound 'a: zero is not U8 of the' <<< "$codes sym=false$v$s${z/dtype=U8/dtype=I8}"
 }
 
 @test "qp-check: statistics say their tokens and have the shape of their kind" {
 	e='tensor e role=stat dtype=F32'
 	unsound 'e: a statistic without its key stat' <<< "$e shape=[0] tokens=1"
 	unsound 'e: absmax without its key tokens' <<< "$e shape=[0] stat=\"absmax\""
-	unsound 'e: hessian is not the triangle' <<< "$e shape=[4] stat=\"hessian\" tokens=1 width=2"$'\n 1*4'
-	unsound 'e: hessian is not the triangle' <<< "$e shape=[3] stat=\"hessian\" tokens=1"$'\n 1*3'
+	h='stat="hessian" tokens=1'
+	unsound 'e: hessian is not the triangle' <<< "$e shape=[4] $h width=2"$'\n 1*4'
+	unsound 'e: hessian is not the triangle' <<< "$e shape=[3] $h"$'\n 1*3'
 	unsound 'e: absmax has rank 2' <<< "$e shape=[1,2] stat=\"absmax\" tokens=1"$'\n 1*2'
 	unsound 'e: samples has rank 1' <<< "$e shape=[2] stat=\"samples\" tokens=1"$'\n 1*2'
 }
@@ -175,7 +178,12 @@ unsound() {	# unsound REGEX
 @test "qp-check: memory does not grow with the payload" {
 	not_with_sanitizers 'its memory is counted'
 	[ -r /proc/self/status ] || skip 'no /proc'
-	printf 'stream v=[1,0]\ntensor a dtype=U8 shape=[100000000]\n 7*100000000\nend\n' | qp-make > big.qp
+	qp-make > big.qp <<- 'EOF'
+	stream v=[1,0]
+	tensor a dtype=U8 shape=[100000000]
+	 7*100000000
+	end
+	EOF
 	(
 		ulimit -v 200000
 		qp-check big.qp

@@ -14,6 +14,8 @@ make_one() {
 	{ echo 'stream v=[1,0] prov=[]'; cat; echo end; } | qp-make > one.qp
 }
 
+H=$'stream v=[1,0]\n'
+
 # The text on standard input is refused: status 65, "qp-make: line LINE: REGEX", and what was
 # written by then is no stream.
 bad() {	# bad LINE REGEX
@@ -68,7 +70,7 @@ bad() {	# bad LINE REGEX
 @test "qp-make: V*N repeats, decimals round half to even, comments and blank lines are nothing" {
 	make_one <<- 'EOF'
 	# a comment
-	
+
 	tensor a dtype=F16 shape=[2,3]   # behind a header
 	 1*5 # behind values
 
@@ -105,15 +107,26 @@ bad() {	# bad LINE REGEX
 }
 
 @test "qp-make: a header may run over lines inside brackets" {
-	printf 'stream prov=[] config={ # open\n "a" : [ 1 ,\n2 ] ,\n\n"b":{}} v=[1,0]\nend\n' | qp-make > a.qp
+	qp-make > a.qp <<- 'EOF'
+	stream prov=[] config={ # open
+	 "a" : [ 1 ,
+	2 ] ,
+
+	"b":{}} v=[1,0]
+	end
+	EOF
 	printf 'stream prov=[] config={"a":[1,2],"b":{}} v=[1,0]\nend\n' | qp-make | cmp - a.qp
 }
 
 @test "qp-make: integers and strings get their shortest encoding" {
 	need_python msgpack
-	make_one <<- EOF
-	note n a=127 b=128 c=255 d=256 e=65535 f=65536 g=4294967295 h=4294967296 i=-32 j=-33 k=-128 l=-129 m=-32768 n=-32769 o=-2147483648 p=-2147483649 q="$(printf '%031d' 0)" r="$(printf '%032d' 0)" s="$(printf '%0255d' 0)" t2="$(printf '%0256d' 0)" u=h'$(printf '%0512d' 0)' v=[$(seq -s, 16)] w=ext(1,h'0102') x=ext(1,h'010203')
-	EOF
+	{
+		printf 'note n list=[127,128,255,256,65535,65536,4294967295,4294967296,-32,-33,'
+		printf '%s' '-128,-129,-32768,-32769,-2147483648,-2147483649,'
+		printf '"%031d","%032d","%0255d","%0256d",' 0 0 0 0
+		printf "h'%0512d',h'%0510d',[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]," 0 0
+		printf "ext(1,h'0102'),ext(1,h'010203')]\n"
+	} | make_one
 	"$PYTHON" -c "
 import msgpack
 data = open('one.qp', 'rb').read()
@@ -156,41 +169,45 @@ for v in u:
 
 @test "qp-make: bad text is refused with its line: headers" {
 	bad 1 "the first record must be 'stream'" <<< 'tensor a dtype=F32 shape=[0]'
-	bad 3 "a second record 'stream'" <<< $'stream v=[1,0]\n\nstream v=[1,0]\nend'
-	bad 2 "'end' stands alone" <<< $'stream v=[1,0]\nend x\n'
-	bad 2 "'end' stands alone" <<< $'stream v=[1,0]\nend must=true\n'
-	bad 4 "more text after 'end'" <<< $'stream v=[1,0]\nend\n# fine\nnote\n'
+	bad 3 "a second record 'stream'" <<< "$H"$'\nstream v=[1,0]\nend'
+	bad 2 "'end' stands alone" <<< "$H"$'end x\n'
+	bad 2 "'end' stands alone" <<< "$H"$'end must=true\n'
+	bad 4 "more text after 'end'" <<< "$H"$'end\n# fine\nnote\n'
 	bad 1 'a value before the first header' <<< ' 1 2'
-	bad 2 'nbytes cannot be given' <<< $'stream v=[1,0]\nfile f nbytes=3'
-	bad 2 'xxh cannot be given' <<< $'stream v=[1,0]\nfile f xxh=3'
-	bad 2 'key a is given twice' <<< $'stream v=[1,0]\nnote n a=1 a=2'
-	bad 2 'key dtype is given twice' <<< $'stream v=[1,0]\ntensor n dtype=F32 dtype=F32'
-	bad 2 "expected '=' after b" <<< $'stream v=[1,0]\nnote n b c=2'
-	bad 2 'expected a name or key=value' <<< $'stream v=[1,0]\nnote n =2'
-	bad 2 "expected a blank, got ','" <<< $'stream v=[1,0]\nnote n a=2,b=3'
-	bad 2 'shape is a list of at most 8 integers' <<< $'stream v=[1,0]\ntensor t dtype=U8 shape=[1,-1]'
-	bad 2 'shape is a list of at most 8 integers' <<< $'stream v=[1,0]\ntensor t dtype=U8 shape=7'
-	bad 2 'must is true' <<< $'stream v=[1,0]\nnote n must=false'
-	bad 2 'a tensor of this shape is too large' <<< $'stream v=[1,0]\ntensor t dtype=U8 shape=[1099511627776,1099511627776]'
-	bad 2 'tensor: a tensor needs a name, a dtype and a shape' <<< $'stream v=[1,0]\ntensor dtype=U8 shape=[0]'
-	bad 2 't: a tensor needs' <<< $'stream v=[1,0]\ntensor t dtype=U8\n 1'
-	bad 2 'a/b: .*plain name' <<< $'stream v=[1,0]\nfile a/b\n "x"'
-	bad 2 'a name has 256 bytes, 255 at most' <<< $'stream v=[1,0]\nnote '"$(printf '%0256d' 0)"
-	bad 2 'header of [0-9]* bytes' < <(echo 'stream v=[1,0]'; printf 'note n a="'; head -c 1100000 /dev/zero | tr '\0' x; echo '"')
+	bad 2 'nbytes cannot be given' <<< "$H"$'file f nbytes=3'
+	bad 2 'xxh cannot be given' <<< "$H"$'file f xxh=3'
+	bad 2 'key a is given twice' <<< "$H"$'note n a=1 a=2'
+	bad 2 'key dtype is given twice' <<< "$H"$'tensor n dtype=F32 dtype=F32'
+	bad 2 "expected '=' after b" <<< "$H"$'note n b c=2'
+	bad 2 'expected a name or key=value' <<< "$H"$'note n =2'
+	bad 2 "expected a blank, got ','" <<< "$H"$'note n a=2,b=3'
+	bad 2 'shape is a list of at most 8 integers' <<< "$H"$'tensor t dtype=U8 shape=[1,-1]'
+	bad 2 'shape is a list of at most 8 integers' <<< "$H"$'tensor t dtype=U8 shape=7'
+	bad 2 'must is true' <<< "$H"$'note n must=false'
+	bad 2 'a tensor of this shape is too large' <<< \
+		"$H"$'tensor t dtype=U8 shape=[1099511627776,1099511627776]'
+	bad 2 'tensor: a tensor needs a name' <<< "$H"$'tensor dtype=U8 shape=[0]'
+	bad 2 't: a tensor needs' <<< "$H"$'tensor t dtype=U8\n 1'
+	bad 2 'a/b: .*plain name' <<< "$H"$'file a/b\n "x"'
+	bad 2 'a name has 256 bytes, 255 at most' <<< "$H"$'note '"$(printf '%0256d' 0)"
+	{ printf '%snote n a="' "$H"; head -c 1100000 /dev/zero | tr '\0' x; echo '"'; } > long.txt
+	bad 3 '.*header of [0-9]* bytes' < long.txt
 }
 
 @test "qp-make: bad text is refused with its line: values" {
 	for v in '[1,2' '{"a":1' '"abc'; do
-		bad '[23]' '' <<< $'stream v=[1,0]\n'"note n a=$v"
+		bad '[23]' '' <<< "$H"$''"note n a=$v"
 	done
-	for v in '[1 2]' '{"a" 1}' '[1,]' '[,1]' truth nul 1.2.3 0x 1e 1ff 12a -- - '' h12 "h'0'" "h'0g'" \
-		"f32'00'" "f64'00'" 'ext(1)' "ext(300,h'')" "ext(1,h''" "raw'c1'" "raw''" "raw'0101'" \
+	for v in '[1 2]' '{"a" 1}' '[1,]' '[,1]' truth nul 1.2.3 0x 1e 1ff 12a -- - '' h12 \
+		"h'0'" "h'0g'" \
+		"f32'00'" "f64'00'" 'ext(1)' "ext(300,h'')" "ext(1,h''" "raw'c1'" \
+		"raw''" "raw'0101'" \
 		"raw'ddffffffff'" '"\q"' '"\ud800"' '"\udc00x"' '"\u12"' 18446744073709551616 \
 		-9223372036854775809 1e999 ; do
-		bad 2 '' <<< $'stream v=[1,0]\n'"note n a=$v"$'\nend'
+		bad 2 '' <<< "$H"$''"note n a=$v"$'\nend'
 	done
-	bad 2 'brackets nested more than 29 deep' <<< $'stream v=[1,0]\nnote n a='"$(printf '[%.0s' {1..30})"
-	bad 2 'n: values nested too deep' <<< $'stream v=[1,0]\nnote n a='"raw'$(printf '91%.0s' {1..29})90'"
+	bad 2 'brackets nested more than 29 deep' <<< "$H"$'note n a='"$(printf '[%.0s' {1..30})"
+	bad 2 'n: values nested too deep' <<< "$H"$'note n a='"raw'$(printf '91%.0s' {1..29})90'"
 	make_one <<< 'note n a='"$(printf '[%.0s' {1..29})$(printf ']%.0s' {1..29})"
 	qp-dump one.qp | grep -q '\[\[\['
 }
@@ -200,22 +217,24 @@ for v in u:
 		'F16 [2]|out of range for F16: 65520|65520' 'BF16 [2]|not a number|1,2' \
 		'F32 [2]|not a number|0x1p' 'F32 [2]|not a number|infinity' \
 		"F32 [2]|these bits are not a NaN's|nan'7f800000'" \
-		"F32 [2]|a NaN by its bits|nan'7fc0'" 'F32 [2]|more values than the shape has|1 2 3' \
+		"F32 [2]|a NaN by its bits|nan'7fc0'" \
+		'F32 [2]|more values than the shape has|1 2 3' \
 		'F32 [2]|more values than the shape has|1*3' 'F32 [2]|expected a count|1*' \
 		'F32 [2]|expected a count|1*0' 'F32 [2]|expected a count|1*-2' \
 		'U8 [2]|out of range for U8: 256|256' 'U8 [2]|out of range for U8: -1|-1' \
 		'I8 [2]|out of range for I8: 128|128' 'I8 [2]|out of range for I8: -129|-129' \
-		'I64 [2]|out of range|9223372036854775808' 'U64 [2]|out of range|18446744073709551616' \
+		'I64 [2]|out of range|9223372036854775808' \
+		'U64 [2]|out of range|18446744073709551616' \
 		'U8 [2]|not an integer|1.0' 'U3 [1,2]|out of range for U3: 8|8' \
 		"F32 [2]|expected a second hex digit|h'0" 'F32 [2]|more values|"123456789"' \
 		"F8_E4M3 [1]|bytes are given as h'00ff'|1"; do
 		IFS='|' read -r type what value <<< "$p"
-		bad 3 ".*$what" <<< $'stream v=[1,0]\n'"tensor t dtype=${type/ / shape=}"$'\n '"$value"$'\nend'
+		bad 3 ".*$what" <<< "$H"$''"tensor t dtype=${type/ / shape=}"$'\n '"$value"$'\nend'
 	done
-	bad 2 't has 4 of the 8 bytes of its shape' <<< $'stream v=[1,0]\ntensor t dtype=F32 shape=[2]\n 1\nend'
-	bad 2 '2 codes do not fill the shape' <<< $'stream v=[1,0]\ntensor t dtype=U4 shape=[1,3]\n 1 2\nend'
-	bad 2 'U2 needs a shape of rows' <<< $'stream v=[1,0]\ntensor t dtype=U2 shape=[]\n 1\nend'
-	bad 3 "bytes are given as h'00ff' or .text." <<< $'stream v=[1,0]\nfile f\n 12\nend'
+	bad 2 't has 4 of the 8 bytes of its shape' <<< "$H"$'tensor t dtype=F32 shape=[2]\n 1\nend'
+	bad 2 '2 codes do not fill the shape' <<< "$H"$'tensor t dtype=U4 shape=[1,3]\n 1 2\nend'
+	bad 2 'U2 needs a shape of rows' <<< "$H"$'tensor t dtype=U2 shape=[]\n 1\nend'
+	bad 3 "bytes are given as h'00ff' or .text." <<< "$H"$'file f\n 12\nend'
 }
 
 @test "qp-make: a missing file, a directory and an unreadable option" {
