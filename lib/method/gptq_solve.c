@@ -27,7 +27,7 @@ struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
 	float inv[EIGHT];                        /* 1 / U_jj */
-	float top;                               /* largest code */
+	float mid;                               /* 2^(b-1) */
 	const float *l;                          /* L of the first row and column, ld between rows */
 	size_t ld;
 };
@@ -90,7 +90,7 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 {
 	for (size_t i = 0; i < g->n; i++) {
 		const float *scale = g->scale[i], *zero = g->zero[i];
-		float *w = t + i * ROWS, inv = g->inv[i], top = g->top;
+		float *w = t + i * ROWS, inv = g->inv[i], mid = g->mid;
 
 		for (size_t j = 0; j < i; j++) {
 			float l = g->l[i * g->ld + j];
@@ -99,13 +99,13 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 				w[r] -= t[j * ROWS + r] * l;
 		}
 		for (size_t r = 0; r < ROWS; r++) {
-			float q = w[r] / scale[r], lo = -zero[r], hi = top - zero[r], e;
+			float shift = zero[r] - mid, q = w[r] / scale[r] + shift, e;
 
-			q = q < lo ? lo : q;
-			q = q > hi ? hi : q;
+			q = q < -mid ? -mid : q;
+			q = q > mid - 1 ? mid - 1 : q;
 			q = round_even(q);
-			code[i * ROWS + r] = (uint8_t)(int)(q + zero[r]);
-			e = (w[r] - scale[r] * q) * inv;
+			code[i * ROWS + r] = (uint8_t)(int)(q + mid);
+			e = (w[r] - scale[r] * (q - shift)) * inv;
 			w[r] = e;
 			loss[r] += e * e;
 		}
@@ -175,7 +175,7 @@ static void update_columns(const struct solve *s, float *t, size_t c, size_t n, 
 static void solve_run(const struct solve *s, float *t, uint8_t *code, size_t c, size_t n,
 		      size_t row, float *loss)
 {
-	struct eight g = { .top = (float)((1 << s->z->bits) - 1), .ld = 2 * s->h->k };
+	struct eight g = { .mid = (float)(1 << (s->z->bits - 1)), .ld = 2 * s->h->k };
 
 	for (size_t at = c; at < c + n; at += EIGHT) {
 		g.n = c + n - at < EIGHT ? c + n - at : EIGHT;

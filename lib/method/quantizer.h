@@ -5,8 +5,9 @@
  * A group of weights shares a scale s > 0 and a zero z (an integer code).  Codes are unsigned:
  *     q = clamp(round(w / s + z), 0, 2^b - 1)       w~ = s (q - z)
  * round is half to even.  w / s + z is one f32 sum with z counted from 2^(b-1), so that ties,
- * frequent where the weights are bf16, fall as in compressed-tensors.  Symmetric: z = 2^(b-1) and s = absmax / ((2^b - 1) / 2), the rule of
- * compressed-tensors and of GPTQ's code: the grid reaches from -absmax - s/2 to absmax - s/2.
+ * frequent where the weights are bf16, fall as in compressed-tensors.
+ * Symmetric: z = 2^(b-1) and s = absmax / ((2^b - 1) / 2), the rule of compressed-tensors and of
+ * GPTQ's code: the grid reaches from -absmax - s/2 to absmax - s/2.
  * Asymmetric: m = min(w, 0), M = max(w, 0), s = (M - m) / (2^b - 1), z = clamp(round(-m / s)).
  * A group of zeros gets s = 1.  s is computed in f64 and rounded to the type it will be stored
  * in (F16 unless asked otherwise) before z or any code is computed: what is stored is what was

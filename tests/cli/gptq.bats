@@ -1,0 +1,279 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# gptq.bats - what gptq promises on its man page, one test per promise
+#
+# That its codes are those of a slow solver is tests/unit/gptq.c.
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny hidden=32 ffn=48 heads=4 kv=2 dtype=BF16
+	for i in 3 5 7 11 13 17 19 23; do
+		awk -v m="$i" 'BEGIN { for (t = 0; t < 16; t++) printf "%d ", (t * m + m + t * t) % 32; print "" }'
+	done > ids.txt
+	calib-pack -q --ids ids.txt > calib.qp
+	record-acts -q -c calib.qp tiny > acts.qp
+	record-acts -q -c calib.qp --stats=none tiny > plain.qp
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+@test "gptq: codes, scales, zeros and weights belong together, the note's error is the output's" {
+	local o
+	for o in "-b 4 -g 16" "-b 3 -g 8 --asym" "-b 2 -g -1 --act-order" "-b 8 -g 0 --asym" \
+		"-b 4 -g 4 --asym --static-groups --scale-dtype=f32" "-b 3 -g 16 --mse --scale-dtype=bf16"; do
+		gptq -q $o --keep-ref --keep-stats acts.qp > "$out/g.qp"
+		"$PYTHON" - acts.qp "$out/g.qp" $o <<-'END'
+		import sys, numpy as np
+		from qpstream import Stream
+		was, now, args = Stream(sys.argv[1]), Stream(sys.argv[2]), sys.argv[3:]
+		bits, g, asym = int(args[1]), int(args[3]), "--asym" in args
+		names = now.names("codes")
+		assert len(names) == 14 and set(names) == set(now.notes())
+		for n in names:
+		    c, s = now.tensor(n, "codes"), now.tensor(n, "scale").astype("f4")
+		    rows, cols = c.shape
+		    groups = 1 if g <= 0 else cols // g
+		    assert s.shape == ((1, 1) if g == 0 else (rows, groups)) and c.max() < 2 ** bits
+		    z = now.tensor(n, "zero").astype("i4") if asym else np.full(s.shape, 2 ** (bits - 1))
+		    w = s[:, :, None] * (c.reshape(rows, groups, -1) - z[:, :, None]).astype("f4")
+		    assert (w.reshape(rows, cols) == now.tensor(n)).all()
+		    assert now.head(n, "weight")["dtype"] == "F32"
+		    ref, e = now.tensor(n, "ref").astype("f8"), now.notes()[n]
+		    assert (ref == was.tensor(n)).all() and now.head(n, "ref")["dtype"] == "BF16"
+		    edge = {"q": "attn.in", "k": "attn.in", "v": "attn.in", "o": "attn.mid", "g": "mlp.in",
+		        "u": "mlp.in", "d": "mlp.mid"}[n.split(".")[4][0]]
+		    H, d = now.hessian(f"layers.{n.split('.')[2]}.{edge}"), ref - now.tensor(n)
+		    want = np.trace(d @ H @ d.T) / np.trace(ref @ H @ ref.T)
+		    assert abs(e["rel_err"] / want - 1) < 1e-3, (e, want)
+		    assert e["by"] == "gptq" and e["bits"] == bits and e["group"] == g
+		    assert e["damp"] == 0.01 and e["damp_raised"] == 0 and e["dead"] == 0
+		    assert "seconds" not in e
+		END
+	done
+}
+
+@test "gptq: the output's error is below that of rounding to nearest" {
+	gptq -q -b 3 -g 16 acts.qp > "$out/g.qp"
+	rtn -q -b 3 -g 16 acts.qp > "$out/r.qp"
+	"$PYTHON" - "$out/g.qp" "$out/r.qp" <<-'END'
+	import sys, numpy as np
+	from qpstream import Stream
+	g, r = Stream(sys.argv[1]).notes(), Stream(sys.argv[2]).notes()
+	ratio = np.array([g[n]["rel_err"] / r[n]["rel_err"] for n in g])
+	assert np.median(ratio) < 0.85 and ratio.max() < 1.05, ratio
+	END
+}
+
+@test "gptq: perplexity of the shipped model at 4 and 3 bits is below that of rounding" {
+	calib-pack -q -m "$MODEL" -n 32 -s 256 --sampling=sequential "$CALIB" > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" "$MODEL" > "$out/a.qp"
+	for b in 3 4; do
+		gptq -q -b "$b" "$out/a.qp" | eval-ppl -q --json -c 512 -t "$EVAL" - > "$out/g"
+		rtn -q -b "$b" "$MODEL" | eval-ppl -q --json -c 512 -t "$EVAL" - > "$out/r"
+		"$PYTHON" -c 'import json, sys; g, r = (json.load(open(p))["ppl"] for p in sys.argv[1:])
+assert g < r, (g, r)' "$out/g" "$out/r"
+	done
+}
+
+@test "gptq: Hessians that were used are dropped, other statistics stay" {
+	gptq -q -g 16 acts.qp > "$out/g.qp"
+	! qp-dump "$out/g.qp" | grep 'stat="hessian"'
+	[ "$(qp-dump "$out/g.qp" | grep -c 'stat="absmax"')" -eq 8 ]
+	gptq -q -g 16 --skip='mlp' acts.qp > "$out/g.qp"
+	[ "$(qp-dump "$out/g.qp" | grep -c 'stat="hessian"')" -eq 4 ]
+}
+
+@test "gptq: one linear after the other with fresh Hessians is what --sequential does at once" {
+	local l edge s cur=plain.qp
+	for l in 0 1; do
+		for edge in 'q_proj k_proj v_proj' o_proj 'gate_proj up_proj' down_proj; do
+			s=$(for m in 0 1; do for n in q_proj k_proj v_proj o_proj gate_proj up_proj down_proj; do
+				[ "$m" = "$l" ] && [[ " $edge " == *" $n "* ]] || echo "--skip=layers\.$m\..*$n"
+			done; done)
+			record-acts -q --stats=hessian - "$out/h.qp" < "$cur"
+			gptq -q -b 3 -g 16 $s "$out/h.qp" > "$out/next.qp"
+			mv "$out/next.qp" "$out/cur.qp"
+			cur=$out/cur.qp
+		done
+	done
+	gptq -q -b 3 -g 16 --sequential plain.qp > "$out/s.qp"
+	qp-dump "$out/s.qp" | grep -A 1 'role=codes' > "$out/want"
+	qp-dump "$out/cur.qp" | grep -A 1 'role=codes' > "$out/got"
+	cmp "$out/want" "$out/got"
+	gptq -q -b 3 -g 16 acts.qp | qp-dump | grep -A 1 'role=codes' > "$out/plain"
+	! cmp -s "$out/want" "$out/plain"
+}
+
+@test "gptq: --sequential with --spill, with threads, with linears passed over" {
+	gptq -q -g 16 --sequential -j 1 plain.qp > "$out/a.qp"
+	mkdir "$out/spill"
+	gptq -q -g 16 --sequential -j 3 --spill="$out/spill" plain.qp > "$out/b.qp"
+	cmp "$out/a.qp" "$out/b.qp"
+	[ -z "$(ls -A "$out/spill")" ]
+	gptq -q -g 16 --sequential acts.qp > "$out/c.qp"
+	qp-cmp -q --role=weight "$out/a.qp" "$out/c.qp"
+	! qp-dump "$out/c.qp" | grep 'stat="hessian"'
+	gptq -q -g 16 --sequential --skip='o_proj|mlp' plain.qp > "$out/d.qp"
+	[ "$(qp-dump "$out/d.qp" | grep -c 'role=codes')" -eq 6 ]
+	gptq -q --sequential --skip=proj plain.qp > "$out/e.qp"
+	qp-cmp -q plain.qp "$out/e.qp"
+}
+
+@test "gptq: without a Hessian, or without a calibration set, it says what to put before" {
+	refuses 65 'layers\.0\.attn\.in: no hessian; put "record-acts - --stats=hessian" before gptq' \
+		gptq -g 16 plain.qp -o "$out/g.qp"
+	[ ! -e "$out/g.qp" ]
+	qp-dump plain.qp | awk '/^[a-z]/ { drop = /^calib/ } !drop' | qp-make > "$out/no.qp"
+	refuses 65 'calib: no calibration set before the first block' gptq -g 16 --sequential "$out/no.qp"
+}
+
+@test "gptq: damping is raised where it must be, noted, and an error with --no-damp-auto" {
+	echo 1 2 3 4 5 6 7 8 9 | calib-pack -q --ids > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" tiny > "$out/few.qp"
+	gptq -q -g 16 --damp=0 "$out/few.qp" > "$out/g.qp"
+	"$PYTHON" - "$out/g.qp" <<-'END'
+	import sys
+	from qpstream import Stream
+	for e in Stream(sys.argv[1]).notes().values():
+	    assert e["damp"] >= 1e-4 and e["damp_raised"] >= 1, e
+	END
+	refuses 65 'layers\.0\.attn\.in: H is not positive definite with damp 0 \(smallest pivot .* at [0-9]+\); try --damp=0.01' \
+		gptq -g 16 --damp=0 --no-damp-auto "$out/few.qp"
+	gptq -q -g 16 --no-damp-auto "$out/few.qp" | qp-check
+}
+
+@test "gptq: dead columns are counted and their weights become 0" {
+	qp-dump acts.qp > "$out/acts.txt"
+	"$PYTHON" - acts.qp > "$out/zero" <<-'END'
+	import sys
+	import numpy as np
+	from qpstream import Stream
+	H = Stream(sys.argv[1]).hessian("layers.1.mlp.in")
+	H[:, 5] = H[5, :] = 0
+	print(" ".join(float(x).hex() for x in H[np.triu_indices(32)]))
+	END
+	awk -v z="$out/zero" '/^tensor layers.1.mlp.in .*stat="hessian"/ {
+		print; getline line < z; print " " line; drop = 1; next }
+		/^[^ ]/ { drop = 0 } !drop' "$out/acts.txt" | qp-make > "$out/dead.qp"
+	gptq -q -g 16 "$out/dead.qp" > "$out/g.qp"
+	"$PYTHON" - "$out/g.qp" <<-'END'
+	import sys
+	from qpstream import Stream
+	s = Stream(sys.argv[1])
+	for n, e in s.notes().items():
+	    dead = n.split(".")[2] == "1" and n.split(".")[4][0] in "gu"
+	    assert e["dead"] == dead, e
+	    assert not dead or (s.tensor(n)[:, 5] == 0).all()
+	END
+}
+
+@test "gptq: NaN in a Hessian is located" {
+	qp-dump acts.qp | awk '/layers.0.mlp.mid .*stat="hessian"/ { f = 1; print; next } f && !done {
+		sub(/[-0-9x.a-fp+]+/, "nan"); done = 1 } { print }' | qp-make > "$out/nan.qp"
+	refuses 65 'layers\.0\.mlp\.mid: .*not finite' gptq -g 16 "$out/nan.qp"
+}
+
+@test "gptq: a Hessian that is none is refused" {
+	"$PYTHON" -c 'print(" " + " ".join((1.0 if i == 0 else -1.0).hex() for i in range(32 * 33 // 2)))' > "$out/bad"
+	qp-dump acts.qp | awk -v z="$out/bad" '/^tensor layers.0.mlp.in .*stat="hessian"/ {
+		print; getline line < z; print line; drop = 1; next }
+		/^[^ ]/ { drop = 0 } !drop' | qp-make > "$out/neg.qp"
+	refuses 65 'layers\.0\.mlp\.in: hessian: diagonal 1 is -1: not a sum of squares' gptq -g 16 "$out/neg.qp"
+}
+
+@test "gptq: --skip passes linears untouched, with a note" {
+	gptq -q -g 16 --skip='down_proj' --skip='layers\.1\..*attn' acts.qp > "$out/g.qp"
+	[ "$(qp-dump "$out/g.qp" | grep -c '^note .*kind="skipped" by="gptq"')" -eq 6 ]
+	[ "$(qp-dump "$out/g.qp" | grep -c 'role=codes')" -eq 8 ]
+	qp-dump acts.qp | grep -A 1 'tensor.*down_proj' > "$out/want"
+	qp-dump "$out/g.qp" | grep -A 1 'tensor.*down_proj' > "$out/got"
+	cmp "$out/want" "$out/got"
+	run --separate-stderr -0 gptq -g 16 --skip=lm_head -o "$out/g.qp" acts.qp
+	[[ $stderr == 'gptq: --skip=lm_head matches no linear' ]]
+}
+
+@test "gptq: what is quantized already is refused by name, unless it is skipped" {
+	gptq -q -g 16 --skip=down --keep-stats acts.qp > "$out/a.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' gptq -g 16 "$out/a.qp"
+	gptq -q -b 8 -g -1 --skip='attn|gate|up' "$out/a.qp" > "$out/b.qp"
+	[ "$(qp-dump "$out/b.qp" | grep -c 'role=codes.* bits=8')" -eq 2 ]
+}
+
+@test "gptq: a group size that does not divide is refused with those that do, before any output" {
+	calib-pack -q -m "$MODEL" -n 1 -s 64 "$CALIB" > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" "$MODEL" > "$out/m.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: groups of 100 do not divide 128 columns; sizes that do: 1, 2, 4, 8, 16, 32, 64, 128' \
+		gptq -g 100 "$out/m.qp" -o "$out/g.qp"
+	[ ! -e "$out/g.qp" ]
+}
+
+@test "gptq: every option changes the result" {
+	local o
+	gptq -q -b 3 -g 16 acts.qp | qp-dump | sed 1,/^file/d > "$out/base"
+	for o in "-b 2" "-g 8" --asym --mse --act-order --static-groups --damp=0.1 --sequential \
+		--scale-dtype=f32 --keep-ref --keep-stats --timing; do
+		gptq -q -b 3 -g 16 $o acts.qp | qp-dump | sed 1,/^file/d > "$out/o"
+		! cmp -s "$out/base" "$out/o" || { echo "$o changes nothing"; return 1; }
+	done
+	gptq -q -b 3 -g 16 --sym acts.qp | qp-dump | sed 1,/^file/d | cmp - "$out/base"
+	gptq -q -b 3 -g 16 --timing acts.qp | qp-dump | grep -q '^note.* seconds='
+	# Where a block ends decides the order of sums only.
+	gptq -q -b 3 -g 16 --block=8 acts.qp | qp-dump | grep -A 1 role=codes > "$out/o"
+	grep -A 1 role=codes "$out/base" | cmp - "$out/o"
+}
+
+@test "gptq: same input, same bytes, with any number of threads" {
+	for j in 1 2 3; do gptq -q -g 16 --asym --act-order -j "$j" acts.qp > "$out/$j.qp"; done
+	cmp "$out/1.qp" "$out/2.qp"
+	cmp "$out/1.qp" "$out/3.qp"
+}
+
+@test "gptq: records it does not know pass byte for byte, in order" {
+	qp-dump acts.qp | awk '{ print } /^block index=/ { print "flux some.thing n=3" }' | qp-make > "$out/in.qp"
+	for o in "" --sequential; do
+		gptq -q -g 16 $o "$out/in.qp" > "$out/g.qp"
+		[ "$(qp-dump "$out/g.qp" | grep -c '^flux some.thing n=3$')" -eq 2 ]
+		qp-dump "$out/in.qp" | grep -E '^(file|calib|tensor.*(norm|embed|lm_head)|flux|block|alias)' > "$out/want"
+		qp-dump "$out/g.qp" | grep -E '^(file|calib|tensor.*(norm|embed|lm_head)|flux|block|alias)' > "$out/got"
+		cmp "$out/want" "$out/got"
+	done
+}
+
+@test "gptq: provenance: options in long form, no threads, no paths" {
+	gptq -q -b 3 -g 16 --sequential -j 1 --spill="$out" acts.qp > "$out/g.qp"
+	"$PYTHON" - "$out/g.qp" <<-'END'
+	import sys
+	from qpstream import Stream
+	p = Stream(sys.argv[1]).records[0][0]["prov"][-1]
+	assert p["program"] == "gptq" and p["options"] == ["--bits=3", "--group-size=16", "--sequential"], p
+	assert p["backend"].startswith("cpu ")
+	END
+}
+
+@test "gptq: every truncation of the input is refused" {
+	refuses_every_prefix acts.qp gptq -g 16 -j 1
+	refuses_a_cut_pipe acts.qp 30000 gptq -g 16
+}
+
+@test "gptq: bad and contradictory command lines exit 64 before anything is read" {
+	refuses 64 '--bits: expected a whole number from 2 to 8' gptq -b 9 /no/such/file
+	refuses 64 '--damp: expected a number from 0 to 1' gptq --damp=2 /no/such/file
+	refuses 64 '--asym: contradicts --sym' gptq --asym --sym /no/such/file
+	refuses 64 '--keep-stats: contradicts --sequential' gptq --sequential --keep-stats /no/such/file
+	refuses 64 '--spill: without --sequential' gptq --spill /no/such/file
+	refuses 64 "--skip: '\\[': " gptq --skip='[' /no/such/file
+	refuses 64 '--block: ' gptq --block=0 /no/such/file
+}
+
+@test "gptq: -v says where the time went" {
+	run --separate-stderr -0 gptq -v -g 16 -o "$out/g.qp" acts.qp
+	[[ $stderr =~ ^gptq:\ read\ .*factor\ .*solve ]]
+}

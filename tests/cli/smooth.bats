@@ -1,0 +1,218 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# smooth.bats - what smooth promises on its man page, one test per promise
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny
+	for i in 3 5 7 11; do
+		awk -v m="$i" 'BEGIN { for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32; print "" }'
+	done > ids.txt
+	calib-pack -q --ids ids.txt > calib.qp
+	record-acts -q -c calib.qp --stats=all tiny > acts.qp
+	calib-pack -q -m "$MODEL" -n 8 -s 128 "$CALIB" > stories.qp
+	record-acts -q -c stories.qp "$MODEL" > stories-acts.qp
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+same_function() {	# same_function MODEL IDS ACTS OPTION...
+	local model=$1 ids=$2 acts=$3
+	shift 3
+	[ -s "$model.logits" ] || qp-forward -q -i "$ids" "$acts" > "$out/was.qp"
+	smooth "$@" "$acts" > "$out/smooth.qp"
+	! cmp -s "$acts" "$out/smooth.qp"
+	qp-forward -q -i "$ids" "$out/smooth.qp" > "$out/is.qp"
+	qp-cmp --rel=1e-5 "$out/was.qp" "$out/is.qp"
+}
+
+@test "smooth: the model computes what it did, at every alpha, on every edge" {
+	local a
+	for a in 0 0.3 0.5 0.85 1; do
+		same_function tiny ids.txt acts.qp -a "$a"
+		same_function tiny ids.txt acts.qp -a "$a" --edges=all
+	done
+	same_function tiny ids.txt acts.qp --edges=attn.mid
+	same_function tiny ids.txt acts.qp --edges=mlp.mid
+}
+
+@test "smooth: the shipped model computes what it did" {
+	seq -s ' ' 5 3 380 > ids1.txt
+	same_function "$MODEL" ids1.txt stories-acts.qp -a 0.5
+	same_function "$MODEL" ids1.txt stories-acts.qp -a 0.8 --edges=all
+}
+
+@test "smooth: models with biases, grouped heads and untied heads compute what they did" {
+	need_shared families
+	local m n=0
+	for m in "$SHARED"/families/llama*; do
+		[ -e "$m/model.safetensors" ] || continue
+		head -n 2 ids.txt > fam-ids.txt
+		calib-pack -q --ids ids.txt > fam-calib.qp
+		record-acts -q -c fam-calib.qp "$m" > fam.qp
+		same_function "$m" fam-ids.txt fam.qp -a 0.6 --edges=all
+		n=$((n + 1))
+	done
+	[ "$n" -ge 1 ]
+}
+
+@test "smooth: s, weights, norms and statistics are the published formula's (numpy)" {
+	smooth -a 0.7 --edges=all acts.qp > "$out/s.qp"
+	"$PYTHON" - acts.qp "$out/s.qp" <<-'END'
+	import sys, numpy as np
+	from qpstream import Stream
+	a, b = Stream(sys.argv[1]), Stream(sys.argv[2])
+	heads, kv, dim = 4, 2, 4
+	W = lambda s, l, n: s.tensor(f"model.layers.{l}.{n}.weight").astype(np.float64)
+	def near(x, y): assert np.abs(x / y - 1)[np.abs(y) > 0].max() < 3e-7, np.abs(x / y - 1).max()
+	spread = np.arange(heads * dim) // dim // (heads // kv) * dim + np.arange(heads * dim) % dim
+	for l in range(2):
+	    col = {}	# what was done to columns before, by name
+	    for edge, producer, consumers in (
+	            ("attn.in", "input_layernorm", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+	            ("attn.mid", "self_attn.v_proj", ["self_attn.o_proj"]),
+	            ("mlp.in", "post_attention_layernorm", ["mlp.gate_proj", "mlp.up_proj"]),
+	            ("mlp.mid", "mlp.up_proj", ["mlp.down_proj"])):
+	        name = f"layers.{l}.{edge}"
+	        A = a.tensor(name, "stat", "absmax").astype(np.float64)
+	        w = np.max([np.abs(W(a, l, c)).max(0) for c in consumers], axis=0)
+	        if edge == "attn.mid":
+	            A = np.array([A[spread == c].max() for c in range(kv * dim)])
+	            w = np.array([w[spread == c].max() for c in range(kv * dim)])
+	        s = np.maximum(A ** 0.7 / np.maximum(w, 1e-5) ** 0.3, 1e-5)
+	        s[A == 0] = 1
+	        t = s[spread] if edge == "attn.mid" else s
+	        for c in consumers: col[c] = t
+	        for stat in ("absmax", "absmean", "min", "max", "samples"):
+	            near(b.tensor(name, "stat", stat), a.tensor(name, "stat", stat) / t)
+	        near(b.hessian(name), a.hessian(name) / np.outer(t, t))
+	        for c in consumers:
+	            if c not in ("self_attn.v_proj", "mlp.up_proj"):
+	                near(W(b, l, c), W(a, l, c) * t)
+	        if producer.endswith("norm"):
+	            near(W(b, l, producer), W(a, l, producer) / s)
+	        else:	# a consumer of the edge before: two roundings
+	            x, y = W(b, l, producer), W(a, l, producer) * col[producer] / s[:, None]
+	            assert np.abs(x / y - 1)[y != 0].max() < 6e-7
+	END
+}
+
+@test "smooth: alpha 1 makes the activation maxima 1, alpha 0 the weights' column maxima" {
+	smooth -a 1 acts.qp > "$out/one.qp"
+	smooth -a 0 acts.qp > "$out/zero.qp"
+	"$PYTHON" - "$out/one.qp" "$out/zero.qp" <<-'END'
+	import sys, numpy as np
+	from qpstream import Stream
+	one, zero = Stream(sys.argv[1]), Stream(sys.argv[2])
+	for l in range(2):
+	    for e in ("attn.in", "mlp.in"):
+	        assert np.abs(one.tensor(f"layers.{l}.{e}", "stat", "absmax") - 1).max() < 1e-6
+	    w = [np.abs(zero.tensor(f"model.layers.{l}.mlp.{n}_proj.weight")).max(0) for n in ("gate", "up")]
+	    assert np.abs(np.max(w, axis=0) - 1).max() < 1e-6
+	END
+}
+
+@test "smooth: statistics follow: recording again gives what is in the stream" {
+	smooth -a 0.6 --edges=all acts.qp > "$out/s.qp"
+	record-acts -q --stats=all - "$out/again.qp" < "$out/s.qp"
+	qp-cmp --role=stat --rel=1e-5 "$out/s.qp" "$out/again.qp"
+	! qp-cmp -q --role=stat --rel=1e-2 acts.qp "$out/again.qp" > "$out/differ"
+}
+
+@test "smooth: only the edges asked for are touched" {
+	smooth --edges=mlp.in acts.qp > "$out/s.qp"
+	qp-dump acts.qp | grep -A 1 -E '^tensor.*(self_attn|mlp.down|input_layernorm|attn\.|mlp\.mid|embed)' > "$out/want"
+	qp-dump "$out/s.qp" | grep -A 1 -E '^tensor.*(self_attn|mlp.down|input_layernorm|attn\.|mlp\.mid|embed)' > "$out/got"
+	cmp "$out/want" "$out/got"
+	smooth acts.qp > "$out/default.qp"
+	smooth --edges=attn.in,mlp.in acts.qp > "$out/named.qp"
+	qp-cmp -q "$out/default.qp" "$out/named.qp"
+}
+
+@test "smooth: the default alpha is 0.5" {
+	smooth acts.qp > "$out/a.qp"
+	smooth -a 0.5 acts.qp > "$out/b.qp"
+	qp-cmp -q "$out/a.qp" "$out/b.qp"
+	! smooth -a 0.51 acts.qp | qp-cmp -q "$out/a.qp" - > /dev/null
+}
+
+@test "smooth: same input, same bytes; compressed, the same values" {
+	smooth acts.qp > "$out/a.qp"
+	smooth < acts.qp > "$out/b.qp"
+	cmp "$out/a.qp" "$out/b.qp"
+	smooth -z acts.qp > "$out/z.qp"
+	qp-cmp -q "$out/a.qp" "$out/z.qp"
+	smooth "$out/z.qp" | qp-check
+}
+
+@test "smooth: records it does not know pass byte for byte, in order" {
+	qp-dump acts.qp | awk '{ print } /^block index=/ { print "flux some.thing colour=\"blue\" n=3" }' |
+		qp-make > "$out/in.qp"
+	smooth "$out/in.qp" > "$out/s.qp"
+	[ "$(qp-dump "$out/s.qp" | grep -c '^flux some.thing colour="blue" n=3$')" -eq 2 ]
+	qp-dump "$out/in.qp" | grep -vE '^( |stream|tensor .*(layernorm|q_proj|k_proj|v_proj|gate|up_proj|role=stat))' |
+		grep '^[a-z]' > "$out/want"
+	qp-dump "$out/s.qp" | grep -vE '^( |stream|tensor .*(layernorm|q_proj|k_proj|v_proj|gate|up_proj|role=stat))' |
+		grep '^[a-z]' > "$out/got"
+	cmp "$out/want" "$out/got"
+}
+
+@test "smooth: the header gains one line of provenance: options, no paths" {
+	smooth --alpha=0.25 --edges=all acts.qp > "$out/s.qp"
+	"$PYTHON" - acts.qp "$out/s.qp" <<-'END'
+	import sys
+	from qpstream import Stream
+	was, now = (Stream(p).records[0][0]["prov"] for p in sys.argv[1:3])
+	assert now[:-1] == was
+	assert now[-1]["program"] == "smooth" and now[-1]["options"] == ["--alpha=0.25", "--edges=all"]
+	END
+}
+
+@test "smooth: missing activation maxima are named, not passed over" {
+	record-acts -q -c calib.qp --stats=hessian tiny > "$out/h.qp"
+	refuses 65 'layers\.0\.attn\.in: no activation maxima; put "record-acts -" before smooth' \
+		smooth "$out/h.qp"
+	record-acts -q -c calib.qp --stats=minmax,absmean tiny > "$out/m.qp"
+	refuses 65 'layers\.0\.mlp\.mid: no activation maxima' smooth --edges=mlp.mid "$out/m.qp"
+}
+
+@test "smooth: weights that are codes already are refused by name" {
+	rtn -q -g 16 --keep-stats acts.qp > "$out/q.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' smooth "$out/q.qp"
+	rtn -q -g 16 --skip='q_proj|k_proj|gate|up_proj|down|o_proj' acts.qp > "$out/q.qp"
+	refuses 65 'layers\.0\.self_attn\.v_proj: is quantized already' smooth "$out/q.qp"
+}
+
+@test "smooth: NaN in a weight is located" {
+	qp-dump acts.qp | awk '/v_proj.weight role=weight/ { f = 1; print; next } f && !done {
+		sub(/[-0-9x.a-fp+]+/, "nan"); done = 1 } { print }' > "$out/nan.txt"
+	qp-make "$out/nan.txt" > "$out/nan.qp"
+	refuses 65 'model\.layers\.0\.self_attn\.v_proj\.weight: value at row 0 column 0' smooth "$out/nan.qp"
+}
+
+@test "smooth: every truncation of the input is refused" {
+	refuses_every_prefix acts.qp smooth
+	refuses_a_cut_pipe acts.qp 5000 smooth
+}
+
+@test "smooth: bad command lines exit 64 and say what was expected" {
+	refuses 64 '--alpha: expected a number from 0 to 1, got .1\.5' smooth -a 1.5 acts.qp
+	refuses 64 '--alpha: expected a number' smooth -a x acts.qp
+	refuses 64 '--edges: expected all, or some of' smooth --edges=attn acts.qp
+	refuses 64 '--edges: ' smooth --edges= acts.qp
+}
+
+@test "smooth: -v says where the time went, and only then" {
+	run --separate-stderr -0 smooth -o "$out/s.qp" acts.qp
+	[ -z "$stderr" ]
+	run --separate-stderr -0 smooth -v -o "$out/s.qp" acts.qp
+	[[ $stderr =~ ^smooth:\ read\ .*\ s,\ compute ]]
+}
