@@ -86,6 +86,9 @@ main_job() {
 		emit T8 "main job, 4 blocks of 135M shapes, 32 x 512 tokens, wall / floors" \
 			"$(calc "$wall" 2) s" "$(calc "$wall / $floor")" "<= 1.3" \
 			"$(noise "$tmp/j")"
+		emit T8 "  processor time / ($cores x floors), whatever the neighbours do" \
+			"$(calc "$(median "$tmp/j" 2)" 2) s" \
+			"$(calc "$(median "$tmp/j" 2) / ($cores * $floor)")" ""
 		emit T8 "  processor time / ($cores x wall)" "$(calc "$(median "$tmp/j" 2)" 2) s" \
 			"$(calc "$(median "$tmp/j" 2) / ($cores * $wall)")" ">= 0.9" \
 			"$(noise "$tmp/j")"

@@ -1,0 +1,108 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# manual.bats - the examples of the manual run as they stand
+
+setup() {
+	load ../helpers
+	cd "$BATS_TEST_TMPDIR"
+	need_python numpy
+	need_python msgpack
+}
+
+# The files that examples speak of, for the model in tests/data.
+sandbox() {
+	mkdir "$1"
+	cd "$1"
+	ln -s "$MODEL" model
+	ln -s "$MODEL" MODEL
+	ln -s "$CALIB" train.txt
+	head -c 20000 "$EVAL" > wiki.test.raw
+	cp wiki.test.raw test.txt
+	cp wiki.test.raw text
+	"$PYTHON" -c 'import json, sys
+for story in open(sys.argv[1]).read().split("\n\nOnce upon")[:40]:
+    print(json.dumps({"text": "Once upon" + story * 4}))' "$CALIB" > c4.jsonl
+	head -c 3000 "$CALIB" | tr '\n' ' ' | qp-tok -m model > tokens
+	awk '{ for (w = 0; w < 4; w++) { for (i = 1; i <= 64; i++) printf "%d ", $(64 * w + i)
+		print "" } }' tokens > windows.txt
+	cp windows.txt ids
+	calib-pack --ids windows.txt > calib.qp
+	cp calib.qp part1.qp
+	cp calib.qp part2.qp
+	record-acts -q -c calib.qp model > acts.qp
+	gptq -q acts.qp > q.qp
+	pack-int4 q.qp > q.bin
+	cp q.qp a.qp
+	cp q.qp b.qp
+	mkdir bin
+	printf '#!/bin/sh\nexec %s "$@"\n' "$PYTHON" > bin/python3
+	printf '#!/bin/sh\nexec cat\n' > bin/jq
+	chmod +x bin/*
+	PATH=$PWD/bin:$PATH
+}
+
+# The n-th example of a page as shell, without what roff needs.  The model in tests/data has
+# seen no more than 512 tokens at a time.
+example() {	# example PAGE N
+	awk -v want="$2" '/^\.SH/ { on = /EXAMPLES/ } on && /^\.EX/ { n++; inside = 1; next }
+		/^\.EE/ { inside = 0 } inside && n == want' "$1" |
+		sed 's/\\-/-/g; s/\\(aq/'\''/g; s/\\(dq/"/g; s/\\e/\\/g; s/2048/512/g'
+}
+
+runs() {	# runs PAGE...: every example of these pages
+	local page n st text total=0
+	sandbox box
+	for page; do
+		for ((n = 1; ; n++)); do
+			text=$(example "$page" "$n")
+			[ -n "$text" ] || break
+			total=$((total + 1))
+			st=0
+			bash -c "set -e -o pipefail; $text" > out 2> err < /dev/null || st=$?
+			case $st,$text in
+			0,* | 1,*qp-cmp* | 1,*--max* | 1,*diff*) continue ;;
+			esac
+			echo "${page##*/}, example $n: exit $st"
+			printf '%s\n' "$text"
+			cat err
+			return 1
+		done
+	done
+	[ "$total" -ge "$#" ]
+}
+
+@test "manual: the examples of section 1 run" {
+	runs "$ROOT"/man/*.body
+}
+
+@test "manual: the examples of the overview run" {
+	runs "$ROOT/man/quantpipe.7"
+}
+
+@test "manual: the pipelines of the README run" {
+	sandbox box
+	sed -n '/^## One pipeline/,/^## Build/s/^    //p' "$ROOT/README.md" > readme.sh
+	[ "$(wc -l < readme.sh)" -ge 4 ]
+	sed -i 's/ -g 128//; s/eval-ppl/eval-ppl --ctx=128/' readme.sh
+	bash -e -o pipefail readme.sh
+}
+
+@test "manual: every program is in the overview and in the README" {
+	for p in $(cd "${QP_BIN:-$ROOT/build/bin}" && ls); do
+		grep -qF -e "\`$p(1)\`" "$ROOT/README.md" || { echo "README: $p"; return 1; }
+		sed 's/\\//g' "$ROOT/man/quantpipe.7" | grep -qE "^\.BR .*\b$p" ||
+			{ echo "quantpipe.7: $p"; return 1; }
+	done
+}
+
+@test "manual: the pages render, and name every option of the help" {
+	command -v mandoc > /dev/null || skip "no mandoc"
+	for p in $(cd "${QP_BIN:-$ROOT/build/bin}" && ls); do
+		mandoc -T ascii "${BUILD:-$ROOT/build}/man/man1/$p.1" | col -b > page
+		"$p" --help | grep -oE -e '--[a-z0-9-]+' | sort -u > options
+		while read -r o; do
+			grep -qF -e "$o" page || { echo "$p: $o is not on its page"; return 1; }
+		done < options
+		[ -s options ]
+	done
+}
