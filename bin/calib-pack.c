@@ -2,6 +2,7 @@
 /*
  * calib-pack - text or token ids to a calibration set
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "formats/corpus.h"
@@ -37,7 +38,6 @@ struct job {
 	int sampling;
 	struct tokenizer *tok;
 	struct calib calib;
-	size_t tokens;   /* of the text they were drawn from */
 };
 
 static void options(int argc, char **argv, struct job *j)
@@ -97,7 +97,6 @@ static int take_text(struct job *j, struct err *e)
 		files[i] = cli_operand((int)i);
 	if (corpus_read(&text, j->tok, files, n, &opt, e))
 		return -1;
-	j->tokens = text.ids.n;
 	if (calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
 			 (size_t)j->seqlen, (enum calib_sampling)j->sampling, (uint64_t)j->seed, e))
 		return -1;
@@ -119,22 +118,17 @@ static int check_disjoint(const struct job *j, struct err *e)
 	return ret;
 }
 
-static int write_set(const struct job *j, struct stream_out *out, struct err *e)
+static int write_set(struct job *j, struct stream_out *out, struct err *e)
 {
 	struct record head = { .rank = -1 }, rec = { .rank = -1 };
 	int ret;
 
 	record_init(&head, REC_STREAM, "");
+	if (j->tok)
+		snprintf(j->calib.tokenizer, sizeof(j->calib.tokenizer), "%s",
+			 tokenizer_fingerprint(j->tok));
 	if (calib_record(&j->calib, &rec, e))
 		return -1;
-	ret = record_set_str(&rec, "sampling", j->ids ? "ids" : samplings[j->sampling]);
-	if (!j->ids)
-		ret |= record_set_int(&rec, "seed", j->seed) |
-		       record_set_int(&rec, "tokens", (int64_t)j->tokens);
-	if (j->tok)
-		ret |= record_set_str(&rec, "tokenizer", tokenizer_fingerprint(j->tok));
-	if (ret)
-		return err_nomem(e, "calib", 64);
 	ret = stream_write_head(out, &head, cli_provenance(NULL), e) ||
 	      stream_write(out, &rec, j->calib.ids, e) || stream_commit(out, e) ? -1 : 0;
 	record_clear(&head);

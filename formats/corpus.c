@@ -192,6 +192,10 @@ int corpus_windows(struct calib *c, const struct tokenizer *t, const char *path,
 	ret = check_lines(&l, t, e);
 	if (!ret)
 		ret = calib_sample(c, &l.ids, NULL, 0, l.n, l.len[0], CALIB_SEQUENTIAL, 0, e);
+	if (!ret) {
+		snprintf(c->sampling, sizeof(c->sampling), "ids");
+		c->tokens = 0; /* of the text that they are from nothing is known */
+	}
 	id_lines_release(&l);
 	return ret;
 }

@@ -4,6 +4,7 @@
  */
 #include "lib/data/calib.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,11 @@ int calib_sample(struct calib *c, const struct ids *ids, const size_t *docs, siz
 		 size_t nsamples, size_t seqlen, enum calib_sampling how, uint64_t seed,
 		 struct err *e)
 {
+	static const char *const names[] = {
+		[CALIB_RANDOM] = "random", [CALIB_SEQUENTIAL] = "sequential",
+		[CALIB_DOCUMENTS] = "documents",
+	};
+
 	if (ids->n < seqlen)
 		return err_set(e, ERR_DATA, "text", "%zu tokens, less than one window of %zu",
 			       ids->n, seqlen);
@@ -116,6 +122,9 @@ int calib_sample(struct calib *c, const struct ids *ids, const size_t *docs, siz
 		return -1;
 	}
 	calib_fingerprint(c);
+	snprintf(c->sampling, sizeof(c->sampling), "%s", names[how]);
+	c->seed = how == CALIB_SEQUENTIAL ? 0 : (int64_t)seed;
+	c->tokens = (int64_t)ids->n;
 	return 0;
 }
 
@@ -234,15 +243,39 @@ int calib_disjoint(const struct calib *c, const struct ids *text, struct err *e)
 
 /* ---- the record --------------------------------------------------------------------- */
 
+static bool is_drawn(const struct calib *c)
+{
+	return strcmp(c->sampling, "random") == 0 || strcmp(c->sampling, "documents") == 0;
+}
+
 int calib_record(const struct calib *c, struct record *r, struct err *e)
 {
+	int bad;
+
 	record_init(r, REC_CALIB, WHERE);
 	r->dtype = DT_I32;
 	r->rank = 2;
 	r->shape[0] = (int64_t)c->nsamples;
 	r->shape[1] = (int64_t)c->seqlen;
 	r->nbytes = (uint64_t)c->nsamples * c->seqlen * sizeof(*c->ids);
-	return record_set_str(r, "fingerprint", c->fingerprint) ? err_nomem(e, WHERE, 64) : 0;
+	bad = record_set_str(r, "fingerprint", c->fingerprint) ||
+	      (c->sampling[0] && record_set_str(r, "sampling", c->sampling)) ||
+	      (is_drawn(c) && record_set_int(r, "seed", c->seed)) ||
+	      (c->tokens && record_set_int(r, "tokens", c->tokens)) ||
+	      (c->tokenizer[0] && record_set_str(r, "tokenizer", c->tokenizer));
+	return bad ? err_nomem(e, WHERE, 64) : 0;
+}
+
+static void keys(struct calib *c, const struct record *r)
+{
+	if (!record_get_str(r, "sampling", c->sampling, sizeof(c->sampling)))
+		c->sampling[0] = '\0';
+	if (!record_get_str(r, "tokenizer", c->tokenizer, sizeof(c->tokenizer)))
+		c->tokenizer[0] = '\0';
+	if (!record_get_int(r, "seed", &c->seed))
+		c->seed = 0;
+	if (!record_get_int(r, "tokens", &c->tokens))
+		c->tokens = 0;
 }
 
 static int check(const struct calib *c, const struct record *r, struct err *e)
@@ -277,10 +310,20 @@ int calib_read(struct calib *c, struct stream_in *in, const struct record *r, st
 		return -1;
 	}
 	calib_fingerprint(c);
+	keys(c, r);
 	return 0;
 }
 
 int calib_open(struct calib *c, const char *path, struct err *e)
+{
+	struct record header = { .rank = -1 };
+	const int ret = calib_open_record(c, &header, path, e);
+
+	record_clear(&header);
+	return ret;
+}
+
+int calib_open_record(struct calib *c, struct record *header, const char *path, struct err *e)
 {
 	const char *name = !path || strcmp(path, "-") == 0 ? "standard input" : path;
 	struct record rec = { .rank = -1 };
@@ -295,8 +338,8 @@ int calib_open(struct calib *c, const char *path, struct err *e)
 			continue;
 		if (c->ids)
 			got = err_set(e, ERR_DATA, name, "has two calibration sets");
-		else
-			got = calib_read(c, in, &rec, e);
+		else if (calib_read(c, in, &rec, e) || record_dup(header, &rec, e))
+			got = -1;
 		if (got < 0)
 			break;
 	}

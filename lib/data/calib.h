@@ -18,6 +18,11 @@ struct calib {
 	int32_t *ids;      /* [nsamples, seqlen] */
 	size_t nsamples, seqlen;
 	char fingerprint[40]; /* "xxh128:" and 32 hex digits of the ids, i32 little-endian */
+	/* Where the windows came from, as far as it is known; these travel with the record. */
+	char sampling[16];    /* "random", "sequential", "documents", "ids"; "": not known */
+	int64_t seed;         /* of random and documents */
+	int64_t tokens;       /* in the text; 0: not known */
+	char tokenizer[40];   /* tokenizer_fingerprint(); "": not known */
 };
 
 enum calib_sampling { CALIB_RANDOM, CALIB_SEQUENTIAL, CALIB_DOCUMENTS };
@@ -41,8 +46,8 @@ int calib_sample(struct calib *c, const struct ids *ids, const size_t *docs, siz
  * the window, the position in it, and the position in text. */
 int calib_disjoint(const struct calib *c, const struct ids *text, struct err *e) MUST_USE;
 
-/* The record's header (type, name "calib", dtype I32, shape, fingerprint); its payload is c->ids.
- * The caller may add keys (sampling, seed, tokens, tokenizer) before it writes it. */
+/* The record's header: type, name "calib", dtype I32, shape, and the keys fingerprint, sampling,
+ * seed, tokens, tokenizer.  Its payload is c->ids. */
 int calib_record(const struct calib *c, struct record *r, struct err *e);
 /* Back from the current record of in: ERR_DATA when its shape or type is another, an id is
  * negative or the fingerprint does not fit. */
@@ -50,5 +55,8 @@ int calib_read(struct calib *c, struct stream_in *in, const struct record *r, st
 	MUST_USE;
 /* Opens a stream and takes its calib record: ERR_DATA if it has none. */
 int calib_open(struct calib *c, const char *path, struct err *e) MUST_USE;
+/* And its header, for passing it on with all its keys. */
+int calib_open_record(struct calib *c, struct record *header, const char *path,
+		      struct err *e) MUST_USE;
 
 #endif
