@@ -27,7 +27,7 @@
 #define STREAM_MAX_HEADER (1u << 20)  /* bytes of one header */
 #define STREAM_MAX_NAME 255
 #define STREAM_MAX_RANK 8
-#define STREAM_CHUNK (16u << 20)      /* bytes of one payload chunk, at most */
+#define STREAM_CHUNK (16u << 20)      /* payload bytes of one chunk: all but the last have these */
 
 enum rec_type {
 	REC_STREAM, REC_FILE, REC_CALIB, REC_BLOCK, REC_BLOCK_END, REC_TENSOR,
@@ -71,7 +71,8 @@ void record_init(struct record *r, enum rec_type t, const char *name); /* clears
 void record_clear(struct record *r);
 int record_dup(struct record *dst, const struct record *src, struct err *e);
 
-/* Extra keys.  get: 1 found, 0 absent or of another type.  set replaces or appends. */
+/* Extra keys.  get: 1 found, 0 absent, of another type or (str) too long for buf.  set replaces or
+ * appends; -1 when out of memory; a raw value must not lie in r itself. */
 int record_get_int(const struct record *r, const char *key, int64_t *v);
 int record_get_double(const struct record *r, const char *key, double *v); /* or integer */
 int record_get_bool(const struct record *r, const char *key, bool *v);
@@ -101,11 +102,17 @@ void stream_close_in(struct stream_in *in);
  * The next header.  1: *r is filled (any payload of the previous record that was not
  * taken is skipped, still verified).  0: END was read, counts and checksums agree, and
  * nothing follows it; never returned otherwise.  -1: *e.
- * A record marked must whose type is unknown is ERR_VERSION.  REC_END is not delivered.
+ * A record marked must whose type or role is unknown is ERR_VERSION.  REC_END is not delivered.
+ * r is zero-initialised or one that stream_next or record_init has filled before.
+ *
+ * r->nbytes agrees with dtype, shape and chunks and is at most 2^48; in a file it is also no more
+ * than what is left of it.  From a pipe a header that lies consistently is believed: allocate,
+ * do not clear, and memory is touched only as bytes come.
  */
 int stream_next(struct stream_in *in, struct record *r, struct err *e) MUST_USE;
 
-/* The current record's payload, decoded and verified, into dst[nbytes]. Once a record. */
+/* The current record's payload, decoded and verified, into dst[nbytes].  Once a record.  ERR_DATA
+ * if damaged or cut short, ERR_VERSION for an encoding this version does not know. */
 int stream_payload(struct stream_in *in, void *dst, struct err *e) MUST_USE;
 
 /* Bytes taken from the input so far, and its size if it is a file, else 0: for progress. */
@@ -134,23 +141,30 @@ struct stream_out;
 
 struct stream_out_options {
 	const char *path; /* NULL or "-": standard output (a terminal is refused) */
-	int zstd_level;   /* 0: none; else payloads are compressed, -z */
+	int zstd_level;   /* 0: none; else payloads are compressed, -z: needs memory for the
+	                   * largest compressed payload */
 };
 
 /* A file is written under a temporary name beside path and renamed by stream_commit. */
 int stream_open_out(struct stream_out **out, const struct stream_out_options *opt,
 		    struct err *e) MUST_USE;
 
-/* A REC_STREAM header with prov appended to its "prov" list; stream version is set. */
+/* A REC_STREAM header with prov (NULL: none) appended to its "prov" list; the stream version is
+ * set, unless it is a newer minor one: then records of it may follow. */
 int stream_write_head(struct stream_out *out, struct record *head, const struct provenance *prov,
 		      struct err *e) MUST_USE;
 
-/* A record with its payload[r->nbytes] (NULL when nbytes is 0). */
+/* A record with its payload[r->nbytes] (NULL when nbytes is 0).  Written in full when it returns,
+ * so that the next stage need not wait.  ERR_IO; ERR_BUG for nbytes that dtype and shape do not
+ * make. */
 int stream_write(struct stream_out *out, const struct record *r, const void *payload,
 		 struct err *e) MUST_USE;
 
-/* The current record of in, header and payload, byte for byte (compressed with -z if it
- * was not). */
+/*
+ * The current record of in, header and payload, byte for byte: r as stream_next gave it (to
+ * change a header, take the payload and write it).  With -z a payload of known type that was not
+ * compressed is; then, and for a source that is no stream file, one payload is held in memory.
+ */
 int stream_copy(struct stream_out *out, struct stream_in *in, const struct record *r,
 		struct err *e) MUST_USE;
 
