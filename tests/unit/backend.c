@@ -127,7 +127,7 @@ static void test_linear(struct backend *b, size_t t, size_t n, size_t k, enum dt
 
 static void test_pack(struct backend *b)
 {
-	float *w = randoms(35, 1.0f), *x = randoms(7, 1.0f), y[5] = { 0 };
+	float *w = randoms(35, 1.0f), *x = randoms(7, 1.0f), y[5] = { 0 }, was;
 	struct packed *p = NULL, *first;
 	struct err e;
 	uint8_t raw[35] = { 0 };
@@ -140,7 +140,11 @@ static void test_pack(struct backend *b)
 	ok(b->ops->linear(b, y, 5, x, 7, 1, p, NULL, 0, &e) == 0 &&
 		   linear_error(y, 5, x, 7, w, NULL, NULL, 1, 5, 7) < 1e-6,
 	   "and holds the new values");
-	ok(b->ops->pack(b, &p, w, DT_F32, 7, 5, &e) == 0, "another shape may follow");
+	y[2] = was = 77.0f;
+	ok(b->ops->pack(b, &p, w, DT_F32, 2, 7, &e) == 0, "another shape may follow");
+	ok(b->ops->linear(b, y, 2, x, 7, 1, p, NULL, 0, &e) == 0 &&
+		   linear_error(y, 2, x, 7, w, NULL, NULL, 1, 2, 7) < 1e-6 && y[2] == was,
+	   "and is that shape");
 	ok(b->ops->pack(b, &p, raw, DT_U8, 5, 7, &e) < 0 && e.cls == ERR_BUG,
 	   "codes are not weights");
 	b->ops->pack_free(b, p);
@@ -732,6 +736,8 @@ int main(void)
 	test_norms(&b, 1000, 65);
 	test_nll(&b, 200, 3000, 30.0f);
 	test_hessian(&b, 210, 2100);
+	test_hessian(&b, 40, 6300);
+	test_hessian(&b, 1100, 9);
 	test_hessian(&b, 577, 40);
 	test_factor(&b, 257);
 	test_factor(&b, 390);
