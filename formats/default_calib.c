@@ -41,7 +41,7 @@ static int find_text(char *path, size_t cap, struct err *e)
 }
 
 static int from_text(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
-		     long max_positions, struct err *e)
+		     long max_positions, struct record *rec, struct err *e)
 {
 	const long most = max_positions < 2048 ? max_positions : 2048;
 	const size_t seqlen = (size_t)(o->seqlen > 0 ? o->seqlen : most);
@@ -62,6 +62,10 @@ static int from_text(struct calib *c, const struct calib_choice *o, const struct
 	if (ret == 0)
 		ret = calib_sample(c, &ids, &ids.n, 1, nsamples, seqlen, CALIB_RANDOM,
 				   (uint64_t)o->seed, e);
+	if (ret == 0) {
+		snprintf(c->tokenizer, sizeof(c->tokenizer), "%s", tokenizer_fingerprint(t));
+		ret = calib_record(c, rec, e);
+	}
 	ids_release(&ids);
 	free(text);
 	return ret;
@@ -73,9 +77,8 @@ int calib_choose(struct calib *c, const struct calib_choice *o, const struct tok
 	struct record rec = { .rank = -1 };
 	int ret;
 
-	ret = o->file ? calib_open(c, o->file, e) : from_text(c, o, t, max_positions, e);
-	if (ret == 0)
-		ret = calib_record(c, &rec, e);
+	ret = o->file ? calib_open_record(c, &rec, o->file, e) :
+			from_text(c, o, t, max_positions, &rec, e);
 	if (ret == 0)
 		ret = stream_write(out, &rec, c->ids, e);
 	record_clear(&rec);
