@@ -1,0 +1,305 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# eval-ppl.bats - what eval-ppl promises on its man page, one test per promise
+
+setup() {
+	load ../helpers
+	set -o pipefail
+	cd "$BATS_TEST_TMPDIR"
+	head -c 20000 "$EVAL" > text
+}
+
+small() {	# small [KEY=VALUE...]: a random model with the shipped tokenizer in the folder m
+	need_python numpy
+	rm -rf m
+	"$PYTHON" "$ROOT/tests/mkmodel.py" m vocab=2048 tokenizer="$MODEL" "$@"
+}
+
+# One value of the JSON in file `out`.
+json() { sed -n "s/.*\"$1\": \"*\([^,}\"]*\).*/\1/p" "${2:-out}"; }
+# near A B RELATIVE
+near() { awk -v a="$1" -v b="$2" -v r="$3" 'BEGIN { d = a - b; exit !(d * d <= (r * b) ^ 2) }' ||
+	{ echo "$1 is not $2 within $3"; return 1; }; }
+
+# transformers 5.17 in f32 on the same windows.
+@test "eval-ppl: the shipped model on its text, dialect gptq, as transformers has it" {
+	eval-ppl --json -c 512 "$MODEL" < "$EVAL" > out
+	near "$(json ppl)" 42.6037 0.0002
+	[ "$(json tokens)" -eq 16863 ]
+	[ "$(json windows)" -eq 33 ]
+	[ "$(json ctx)" -eq 512 ]
+	[ "$(json dialect)" = gptq ]
+	near "$(json nll)" "$(awk 'BEGIN { print log(42.6037) }')" 0.0001
+}
+
+@test "eval-ppl: and on the first 40 windows of WikiText-2" {
+	need_shared text/wiki.test.raw
+	eval-ppl --json -w 40 "$MODEL" -t "$SHARED/text/wiki.test.raw" > out
+	near "$(json ppl)" 703.957 0.0002
+	[ "$(json tokens)" -eq 20440 ]
+}
+
+# Every dialect from qp-tok's ids and qp-forward's logits, in numpy.
+by_hand() {	# by_hand DIALECT CTX
+	"$PYTHON" - "$1" "$2" "$MODEL" <<-'END'
+	import subprocess, sys, msgpack, numpy as np
+	dialect, ctx, model = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+	text = open("text", "rb").read()
+	ids = [int(i) for i in subprocess.run(["qp-tok", "-m", model], input=text,
+	       stdout=subprocess.PIPE, check=True).stdout.split()]
+	windows = [ids[i:i + ctx] for i in range(0, len(ids) - ctx + 1, ctx)]
+	fed = [[1] + w[1:] for w in windows] if dialect == "llama.cpp" else windows
+	lines = "\n".join(" ".join(map(str, w)) for w in fed).encode()
+	out = subprocess.run(["qp-forward", "-q", model], input=lines, stdout=subprocess.PIPE,
+	                     check=True).stdout
+	u, logits = msgpack.Unpacker(raw=False, max_buffer_size=0), {}
+	u.feed(out)
+	for h in u:
+	    data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	    if h["t"] == "tensor":
+	        logits[h["name"]] = np.frombuffer(data, "f4").reshape(h["shape"]).astype(float)
+	first = ctx // 2 if dialect == "llama.cpp" else 0
+	nll = []
+	for n, w in enumerate(windows):
+	    x = logits["logits.%d" % n][first:-1]
+	    want = w[first + 1:]
+	    nll.extend(np.log(np.exp(x).sum(1)) - x[np.arange(len(want)), want])
+	nll = np.array(nll)
+	print(np.exp(nll.mean()), nll.std(ddof=1) / len(nll) ** .5 * np.exp(nll.mean()), len(nll))
+	END
+}
+
+@test "eval-ppl: gptq and llama.cpp score what their descriptions say" {
+	need_python msgpack numpy
+	for dialect in gptq llama.cpp; do
+		for ctx in 128 201; do
+			by_hand $dialect $ctx > want
+			read -r ppl stderr tokens < want
+			eval-ppl --json -d $dialect -c $ctx "$MODEL" < text > out
+			near "$(json ppl)" "$ppl" 1e-5
+			near "$(json stderr)" "$stderr" 1e-4
+			[ "$(json tokens)" -eq "$tokens" ]
+			[ "$(json ctx)" -eq "$ctx" ]
+		done
+	done
+	[ "$(json bos)" = window ]
+}
+
+# The rules of lm-evaluation-harness's task wikitext, in Python, over qp-forward's logits.
+@test "eval-ppl: harness scores as the harness's own rules do" {
+	need_python msgpack numpy
+	{
+		printf ' \n = A cat = \n \n The cat ( a pet ) said , " it is 5 @,@ 000 @-@ fold . " \n'
+		printf ' = = Life = = \n \n It was Tim '"'"'s cat ; Tim loved it . \n'
+		printf ' = B = \n \n [ One ] day ... Sam \302\240 went home . \n'
+	} > text
+	"$PYTHON" - "$MODEL" 24 > want <<-'END'
+	import re, subprocess, sys, msgpack, numpy as np
+	model, L = sys.argv[1], int(sys.argv[2])
+	def run(*a, input):
+	    return subprocess.run(a, input=input, stdout=subprocess.PIPE, check=True).stdout
+	pages, page = [], []
+	for line in open("text", encoding="utf-8", newline="").read().split("\n"):
+	    r = line.replace("= = =", "===").replace("= =", "==").strip()
+	    if r.startswith("= ") and r.endswith(" ="):
+	        if "\n".join(page).strip():
+	            pages.append("\n".join(page))
+	        page = []
+	    page.append(line)
+	pages.append("\n".join(page))
+	words = sum(len(re.split(r"\s+", p)) for p in pages)
+	def detokenize(s):
+	    s = s.replace("s '", "s'")
+	    for mark in "-,.":
+	        s = s.replace(" @%s@ " % mark, mark)
+	    for mark in ":;.!?,":
+	        s = s.replace(" %s " % mark, mark + " ")
+	    for a, b in (r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ('"', '"'), ("'", "'"):
+	        s = re.sub(r"%s\s*([^%s]*?)\s*%s" % (a, b, b),
+	                   lambda m, a=a, b=b: a.strip("\\") + m.group(1) + b.strip("\\"), s)
+	    for a, b in (("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" \xb0 ", "\xb0"),
+	                 (" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "), (" 's", "'s")):
+	        s = s.replace(a, b)
+	    return s
+	total = count = 0
+	for p in pages:
+	    ids = [int(i) for i in run("qp-tok", "--no-special", "-m", model,
+	                               input=detokenize(p).encode()).split()]
+	    count += len(ids)
+	    for end in range(0, len(ids), L):
+	        want = ids[end:end + L]
+	        last = end + len(want)
+	        fed = [1] + want[:-1] if end == 0 else ids[last - L - 1:last - 1]
+	        u = msgpack.Unpacker(raw=False, max_buffer_size=0)
+	        u.feed(run("qp-forward", "-q", model, input=" ".join(map(str, fed)).encode()))
+	        for h in u:
+	            data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	            if h["t"] == "tensor":
+	                x = np.frombuffer(data, "f4").reshape(h["shape"]).astype(float)[-len(want):]
+	        total += (np.log(np.exp(x).sum(1)) - x[np.arange(len(want)), want]).sum()
+	print(np.exp(total / words), words, len(pages), count)
+	END
+	read -r ppl words pages tokens < want
+	[ "$pages" -eq 2 ]
+	eval-ppl --json --dialect=harness --ctx=24 "$MODEL" < text > out
+	near "$(json ppl)" "$ppl" 1e-5
+	[ "$(json words)" -eq "$words" ]
+	[ "$(json documents)" -eq 2 ]
+	[ "$(json tokens)" -eq "$tokens" ]
+	[ "$(json bos)" = prefix ]
+	eval-ppl --json --dialect=harness "$MODEL" < text > out
+	[ "$(json ctx)" -eq 512 ]
+	[ "$(json windows)" -eq 2 ]
+}
+
+@test "eval-ppl: equal logits give the size of the vocabulary" {
+	small tied=0
+	record-acts -q --stats=none m | qp-dump |
+		awk '/^[a-z]/ { head = /^tensor lm_head/ } head && /^ / { gsub(/[^ ]*0x[^ ]*/, "0") } 1' |
+		qp-make > flat.qp
+	for d in gptq llama.cpp; do
+		eval-ppl --json -d $d -c 64 flat.qp < text > out
+		near "$(json ppl)" 2048 1e-6
+		awk -v s="$(json stderr)" 'BEGIN { exit !(s < 1e-3) }'
+	done
+}
+
+@test "eval-ppl: prints one line for people" {
+	eval-ppl -c 100 "$MODEL" < text > out
+	[ "$(wc -l < out)" -eq 1 ]
+	grep -qE '^ppl [0-9]+\.[0-9]{4} \+/- [0-9.]+  nll [0-9.]+  tokens [0-9]+  windows [0-9]+  ctx 100  dialect gptq  bos stream$' out
+}
+
+@test "eval-ppl: --json prints one object with the keys that scripts rely on" {
+	need_python json
+	eval-ppl --json -c 100 "$MODEL" < text > out
+	"$PYTHON" -c 'import json; d = json.load(open("out")); assert set(d) == set(
+	    "ppl nll stderr tokens windows ctx dialect bos".split()), d'
+	eval-ppl --json -d harness "$MODEL" < text > out
+	"$PYTHON" -c 'import json; d = json.load(open("out")); assert d["documents"] == 1, d'
+}
+
+@test "eval-ppl: a directory, a stream, standard input: the same number" {
+	record-acts -q --stats=none "$MODEL" > m.qp
+	eval-ppl -c 256 "$MODEL" < text > want
+	eval-ppl -c 256 m.qp < text | diff want -
+	eval-ppl -c 256 - -t text < m.qp | diff want -
+	zstd -q m.qp -o m.qp.zst 2> /dev/null || return 0
+	eval-ppl -c 256 m.qp.zst < text | diff want -
+}
+
+@test "eval-ppl: a packed stream gives what its dequantized weights give" {
+	record-acts -q -n 4 -s 64 "$MODEL" > acts.qp
+	for bits in 2 3 4; do
+		gptq -q -b $bits -g 64 acts.qp > g.qp
+		eval-ppl -c 256 g.qp < text > want
+		pack-int4 -q g.qp | eval-ppl -c 256 - -t text | diff want -
+	done
+}
+
+@test "eval-ppl: neither threads nor --spill change the number" {
+	eval-ppl --json -c 256 -j 1 "$MODEL" < text > want
+	eval-ppl --json -c 256 -j 2 "$MODEL" < text | diff want -
+	eval-ppl --json -c 256 --spill=. "$MODEL" < text | diff want -
+	eval-ppl --json -c 256 --spill "$MODEL" < text | diff want -
+}
+
+@test "eval-ppl: --max exits 1 above the limit, and prints all the same" {
+	run --separate-stderr -1 eval-ppl --max=10 -c 128 "$MODEL" -t text
+	[[ $output == "ppl "* ]]
+	[ -z "$stderr" ]
+	run --separate-stderr -0 eval-ppl --max=1000 -c 128 "$MODEL" -t text
+	[[ $output == "ppl "* ]]
+}
+
+@test "eval-ppl: the default window is what the model has, or less" {
+	eval-ppl --json "$MODEL" < text > out
+	[ "$(json ctx)" -eq 512 ]
+	small context=4096
+	eval-ppl --json m < "$EVAL" > out
+	[ "$(json ctx)" -eq 2048 ]
+	eval-ppl --json -d llama.cpp m < "$EVAL" > out
+	[ "$(json ctx)" -eq 512 ]
+	refuses 65 '--ctx: 513, but the model has 512' eval-ppl -c 513 "$MODEL" -t text
+}
+
+@test "eval-ppl: empty text, too short a text, text that is not UTF-8" {
+	refuses 65 'text: empty' eval-ppl "$MODEL" -t /dev/null
+	echo 'Once upon a time' > short
+	refuses 65 'text: [0-9]+ tokens, too short for a window of 512' eval-ppl "$MODEL" -t short
+	head -c 2500 text > one
+	eval-ppl -c 512 "$MODEL" -t one
+	refuses 65 'text: [0-9]+ tokens, too short for two windows' \
+		eval-ppl -d llama.cpp -c 512 "$MODEL" -t one
+	printf 'abc\377def' > bad
+	refuses 65 '.*(UTF-8|utf-8).* 3' eval-ppl "$MODEL" -t bad
+	refuses 65 'text: empty' eval-ppl -d harness "$MODEL" -t /dev/null
+	printf ' \n \n' > blank
+	refuses 65 'text: empty' eval-ppl -d harness "$MODEL" -t blank
+}
+
+@test "eval-ppl: command lines that make no sense" {
+	refuses 64 '--text: needed' eval-ppl - < /dev/null
+	refuses 64 "--dialect: expected gptq, llama.cpp or harness, got 'ppl'" eval-ppl -d ppl "$MODEL"
+	refuses 64 '--ctx: ' eval-ppl -c 1 "$MODEL"
+	refuses 64 '--windows: does not go' eval-ppl -d harness -w 3 "$MODEL"
+	refuses 64 'missing operand' eval-ppl
+	refuses 64 'unexpected operand' eval-ppl "$MODEL" text
+	refuses 66 'nothere: ' eval-ppl nothere -t text
+	refuses 66 'nothere: ' eval-ppl "$MODEL" -t nothere
+	refuses 69 '.*cuda' eval-ppl --device=cuda "$MODEL" -t text
+}
+
+@test "eval-ppl: a model without tokenizer, a stream that is no model" {
+	need_python numpy
+	"$PYTHON" "$ROOT/tests/mkmodel.py" m
+	refuses 65 'model: carries no tokenizer.json' eval-ppl m -t text
+	printf 'stream v=[1,0]\nend\n' | qp-make > empty.qp
+	refuses 65 '' eval-ppl empty.qp -t text
+}
+
+@test "eval-ppl: a stream cut short or damaged, and parts missing" {
+	small hidden=8 heads=2 kv=1 ffn=4 tied=0
+	record-acts -q --stats=none m > m.qp
+	size=$(wc -c < m.qp)
+	for n in 100 5000 $((size / 2)) $((size - 40)) $((size - 1)); do
+		head -c "$n" m.qp > cut.qp
+		refuses 65 '' eval-ppl -c 64 cut.qp -t text
+	done
+	flip m.qp $((size - 3000)) bad.qp
+	refuses 65 '' eval-ppl -c 64 bad.qp -t text
+	qp-dump m.qp > m.txt
+	for t in lm_head model.norm model.embed_tokens; do
+		awk -v t="^tensor $t" '/^[a-z]/ { on = $0 ~ t } !on' m.txt | qp-make > bad.qp
+		refuses 65 "$t.weight: missing" eval-ppl -c 64 bad.qp -t text
+	done
+	sed '/^tensor lm_head/i run clamp max=3' m.txt | qp-make > bad.qp
+	refuses 76 'clamp: run record' eval-ppl -c 64 bad.qp -t text
+}
+
+@test "eval-ppl: logits that are not finite are an error, not a number" {
+	small hidden=8 heads=2 kv=1 ffn=4 tied=0
+	record-acts -q --stats=none m | qp-dump |
+		awk '/^[a-z]/ { t = /^tensor (lm_head|model.norm)/ } t && /^ / { gsub(/[^ ]*0x[^ ]*/, "3e38") } 1' |
+		qp-make > inf.qp
+	refuses 65 'model: window 0, position 0: the logits are not finite' eval-ppl -c 64 inf.qp -t text
+}
+
+@test "eval-ppl: a full disk" {
+	refuses 74 'standard output: No space left' sh -c "eval-ppl -c 64 -w 1 '$MODEL' < text > /dev/full"
+}
+
+@test "eval-ppl: memory does not grow with the model's blocks, nor --spill's with the text" {
+	not_with_sanitizers "memory is not what it would be"
+	peak() { eval-ppl -v -j 1 "$@" 2>&1 > /dev/null | sed 's/.*peak \([0-9]*\).*/\1/'; }
+	small hidden=256 heads=4 kv=2 ffn=704 layers=2 dtype=BF16
+	two=$(peak -c 64 -w 64 m -t "$EVAL")
+	for i in 1 2 3 4; do cat "$EVAL"; done > long
+	spilled=$(peak -c 512 --spill=. m -t long)
+	held=$(peak -c 512 m -t long)
+	small hidden=256 heads=4 kv=2 ffn=704 layers=12 dtype=BF16
+	twelve=$(peak -c 64 -w 64 m -t "$EVAL")
+	echo "2 blocks: $two MiB, 12: $twelve; spilled: $spilled, held: $held"
+	[ "$twelve" -le $((two + 3)) ]
+	[ "$spilled" -lt $((held - 45)) ]
+}
