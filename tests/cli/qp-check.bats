@@ -30,7 +30,9 @@ unsound() {	# unsound REGEX
 }
 
 @test "qp-check: every stage of the pipeline makes sound streams, compressed too" {
-	record-acts -q --nsamples=2 --seqlen=32 --stats=all "$MODEL" 2> /dev/null > a.qp
+	calib-pack -q -m "$MODEL" -n 2 -s 32 "$CALIB" > c.qp
+	qp-check c.qp
+	record-acts -q -c c.qp --stats=all "$MODEL" > a.qp
 	qp-check a.qp
 	smooth -q a.qp > s.qp
 	qp-check s.qp

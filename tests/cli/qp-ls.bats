@@ -170,7 +170,8 @@ EOF
 	diff -u want squeezed
 	qp-make "$DATA/streams/shard-one.txt" > one.qp
 	refuses 65 'no notes of layer errors' qp-ls --errors one.qp
-	record-acts -q --nsamples=2 --seqlen=32 "$MODEL" 2> /dev/null | gptq -q -b 4 > q.qp
+	calib-pack -q -m "$MODEL" -n 2 -s 32 "$CALIB" > c.qp
+	record-acts -q -c c.qp "$MODEL" | gptq -q -b 4 > q.qp
 	qp-ls --errors q.qp > out
 	grep -q '^14 layers, mean rel_err [1-9]' out
 }

@@ -41,8 +41,8 @@ misfit() {	# misfit REGEX SED...
 	qp-sum c1.acts c2.acts c3.acts > sum.acts
 	qp-cmp --rel=2e-6 all.acts sum.acts
 	qp-cmp --role=weight all.acts sum.acts
-	qp-dump -n calib all.acts > want
-	qp-dump -n calib sum.acts | diff want -
+	qp-dump -n calib all.acts | sed 's/ tokens=[0-9]*//' > want
+	qp-dump -n calib sum.acts | sed 's/ tokens=[0-9]*//' | diff want -
 	qp-dump --head all.acts | grep -o 'tokens=[0-9]*' | sort -u | grep -qx tokens=384
 	qp-dump --head sum.acts | grep -o 'tokens=[0-9]*' | sort -u | grep -qx tokens=384
 }
