@@ -140,7 +140,7 @@ static void test_pack(struct backend *b)
 	ok(b->ops->linear(b, y, 5, x, 7, 1, p, NULL, 0, &e) == 0 &&
 		   linear_error(y, 5, x, 7, w, NULL, NULL, 1, 5, 7) < 1e-6,
 	   "and holds the new values");
-	y[2] = was = 77.0f;
+	y[0] = y[1] = y[2] = was = 77.0f;
 	ok(b->ops->pack(b, &p, w, DT_F32, 2, 7, &e) == 0, "another shape may follow");
 	ok(b->ops->linear(b, y, 2, x, 7, 1, p, NULL, 0, &e) == 0 &&
 		   linear_error(y, 2, x, 7, w, NULL, NULL, 1, 2, 7) < 1e-6 && y[2] == was,
