@@ -87,6 +87,7 @@ static int take_text(struct job *j, struct err *e)
 	const char **files;
 	struct corpus text;
 	size_t n = 0;
+	int ret;
 
 	while (cli_operand((int)n))
 		n++;
@@ -95,14 +96,15 @@ static int take_text(struct job *j, struct err *e)
 		return err_nomem(e, "operands", (n + 1) * sizeof(*files));
 	for (size_t i = 0; i < n; i++)
 		files[i] = cli_operand((int)i);
-	if (corpus_read(&text, j->tok, files, n, &opt, e))
-		return -1;
-	if (calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
-			 (size_t)j->seqlen, (enum calib_sampling)j->sampling, (uint64_t)j->seed, e))
-		return -1;
-	corpus_release(&text);
+	ret = corpus_read(&text, j->tok, files, n, &opt, e);
 	free(files);
-	return 0;
+	if (ret)
+		return -1;
+	ret = calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
+			   (size_t)j->seqlen, (enum calib_sampling)j->sampling,
+			   (uint64_t)j->seed, e);
+	corpus_release(&text);
+	return ret;
 }
 
 static int check_disjoint(const struct job *j, struct err *e)

@@ -57,42 +57,49 @@ static void options(int argc, char **argv)
 		cli_fail(ERR_USAGE, "--model", "and the text cannot both be standard input");
 }
 
-/* One of the inputs, `number` from 0: a text, or a line of ids; printed with its end. */
+/* One of the inputs, `number` from 0: a text, printed as ids, or a line of ids, printed as text. */
 static int encode(const struct tokenizer *t, const char *s, size_t n, size_t number,
-		  struct err *e)
+		  struct ids *ids, struct err *e)
 {
-	struct ids ids = { 0 };
-
-	if (tokenizer_encode(t, s, n, !opt.no_special, &ids, e)) {
+	if (tokenizer_encode(t, s, n, !opt.no_special, ids, e)) {
 		if (opt.null)
 			snprintf(e->where, sizeof(e->where), "text %zu", number + 1);
 		return -1;
 	}
-	for (size_t i = 0; i < ids.n; i++)
-		printf(i ? " %d" : "%d", (int)ids.id[i]);
+	for (size_t i = 0; i < ids->n; i++)
+		printf(i ? " %d" : "%d", (int)ids->id[i]);
 	putchar('\n');
-	ids_release(&ids);
 	return 0;
 }
 
 static int decode(const struct tokenizer *t, const char *s, size_t n, size_t number,
-		  struct err *e)
+		  struct ids *ids, struct err *e)
 {
-	struct ids ids = { 0 };
 	char *text;
 	size_t len;
 
-	if (id_line_parse(&ids, s, s + n, number, e))
+	if (id_line_parse(ids, s, s + n, number, e))
 		return -1;
-	if (tokenizer_decode(t, ids.id, ids.n, opt.no_special, &text, &len, e)) {
+	if (tokenizer_decode(t, ids->id, ids->n, opt.no_special, &text, &len, e)) {
 		snprintf(e->where, sizeof(e->where), "line %zu", number + 1);
 		return -1;
 	}
 	fwrite(text, 1, len, stdout);
 	putchar(opt.null ? '\0' : '\n');
 	free(text);
-	ids_release(&ids);
 	return 0;
+}
+
+static void one(const struct tokenizer *t, const char *s, size_t n, size_t number)
+{
+	struct ids ids = { 0 };
+	struct err e;
+	int ret = opt.decode ? decode(t, s, n, number, &ids, &e) :
+			       encode(t, s, n, number, &ids, &e);
+
+	ids_release(&ids);
+	if (ret)
+		cli_die(&e);
 }
 
 int main(int argc, char **argv)
@@ -108,8 +115,7 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	start = usage_seconds();
 	if (!opt.decode && !opt.null) {
-		if (encode(t, in.p ? in.p : "", in.n, 0, &e))
-			cli_die(&e);
+		one(t, in.p ? in.p : "", in.n, 0);
 		number = 1;
 	}
 	for (size_t i = 0, n; (opt.decode || opt.null) && i < in.n; i += n + 1) {
@@ -117,9 +123,7 @@ int main(int argc, char **argv)
 		const char *end = memchr(s, opt.decode ? '\n' : '\0', in.n - i);
 
 		n = end ? (size_t)(end - s) : in.n - i;
-		if (opt.decode ? decode(t, s, n, number, &e) : encode(t, s, n, number, &e))
-			cli_die(&e);
-		number++;
+		one(t, s, n, number++);
 	}
 	if (cli_verbose())
 		cli_warn("%zu %s of %zu bytes in %.2f s, peak %.1f MiB", number,

@@ -504,29 +504,65 @@ static void test_normalizers(void)
 	pieces("{\"type\":\"ByteLevel\"}", NULL, " a", "\xc4\xa0" "a/");
 }
 
-/* Slices of a long text are normalized as the whole would be. */
+/* Slices of a long text are normalized as the whole would be, wherever the slices end. */
 static void test_long_normalization(void)
 {
-	const size_t lines = 300000;
-	struct buf text = { 0 }, want = { 0 }, got = { 0 };
 	char *json = file(BPE("\"unk_token\":\"?\",", "\"?\":0", ""), "{\"type\":\"NFC\"}", NULL,
 			  NULL, NULL, NULL);
 	struct tokenizer *t = from(json);
-	struct tok_buf out = { 0 };
-	size_t zero = 1;
+	unsigned same = 0;
 
-	for (size_t i = 0; i < lines; i++) {
-		buf_puts(&text, i % 7 ? "ae\xcc\x81\n" : "e\xcc\x81\n\xcc\x81");
-		buf_puts(&want, i % 7 ? "a\xc3\xa9\n" : "\xc3\xa9\n\xcc\x81");
+	for (size_t shift = 0; shift < 6; shift++) {
+		struct buf text = { 0 }, want = { 0 };
+		struct tok_buf out = { 0 };
+		size_t zero = 1;
+
+		for (size_t i = 0; i < shift; i++) {
+			buf_puts(&text, "x");
+			buf_puts(&want, "x");
+		}
+		for (size_t i = 0; i < 300000; i++) {
+			buf_puts(&text, i % 7 ? "ae\xcc\x81\n" : "e\xcc\x81\n\xcc\x81");
+			buf_puts(&want, i % 7 ? "a\xc3\xa9\n" : "\xc3\xa9\n\xcc\x81");
+		}
+		same += t && !tok_normalize(t, text.p, text.n, &out, &zero, &err) &&
+			out.n == want.n && !memcmp(out.p, want.p, out.n);
+		free(out.p);
+		buf_release(&text);
+		buf_release(&want);
 	}
-	ok(t && !tok_normalize(t, text.p, text.n, &out, &zero, &err) && out.n == want.n &&
-	   !memcmp(out.p, want.p, out.n), "NFC of %zu bytes", text.n);
-	free(out.p);
-	buf_release(&text);
-	buf_release(&want);
-	buf_release(&got);
+	ok(same == 6, "NFC of 1.5 MB");
 	tokenizer_free(t);
 	free(json);
+}
+
+static void test_vocabulary(void)
+{
+	struct tok_vocab v = { 0 };
+	bool all = true;
+	char name[16];
+
+	for (int i = 0; i < 5000; i++) {
+		int n = snprintf(name, sizeof(name), "t%d", i);
+
+		all = all && !tok_vocab_add(&v, name, (size_t)n, 7 * i, "v", &err);
+	}
+	ok(all && v.n == 7 * 4999 + 1 && v.used == 5000,
+	   "5000 tokens with holes between their ids");
+	for (int i = 0; i < 5000; i++) {
+		int n = snprintf(name, sizeof(name), "t%d", i);
+
+		all = all && tok_vocab_find(&v, name, (size_t)n) == 7 * i;
+	}
+	ok(all && tok_vocab_find(&v, "t", 1) == -1 && tok_vocab_find(&v, "t5000", 5) == -1,
+	   "each is found, others are not");
+	ok(tok_vocab_add(&v, "t1", 2, 1, "v", &err) == -1 && err.cls == ERR_DATA &&
+	   strstr(err.what, "given twice"), "a text is in there once");
+	ok(tok_vocab_add(&v, "new", 3, 7, "v", &err) == -1 && strstr(err.what, "same id 7"),
+	   "and so is an id");
+	free(v.bytes.p);
+	free(v.entry);
+	free(v.slot);
 }
 
 /* ---- added tokens ------------------------------------------------------------------- */
@@ -576,7 +612,7 @@ static void test_added(void)
 
 #define PLAIN BPE("", "\"a\":0,\"b\":1,\"<s>\":2,\"</s>\":3,\"" MARK "\":4,\"<0xC3>\":5," \
 	"\"<0xA9>\":6," \
-	"\" \":7,\"\xc4\xa0\xc3\x83\":8,\"\xc2\xa9\":9,\"" MARK MARK "\":10", "")
+	"\" \":7,\"\xc4\xa0\xc3\x83\":8,\"\xc2\xa9\":9,\"" MARK MARK "\":10,\"a" MARK "\":11", "")
 #define TEMPLATE \
 	"{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"B\"," \
 	"\"type_id\":0}}," \
@@ -611,7 +647,7 @@ static void test_post(void)
 	   "nothing is added when special tokens are not wanted");
 	ok(tokenizer_prefix_id(t) == 2, "the id in front");
 	ok(tokenizer_id(t, "</s>") == 3 && tokenizer_id(t, "no") == -1, "ids by name");
-	ok(tokenizer_vocab(t) == 11 && tokenizer_has(t, 10) && !tokenizer_has(t, 11) &&
+	ok(tokenizer_vocab(t) == 12 && tokenizer_has(t, 11) && !tokenizer_has(t, 12) &&
 	   !tokenizer_has(t, -1), "which ids there are");
 	ok(!strncmp(tokenizer_fingerprint(t), "xxh128:", 7) &&
 	   strlen(tokenizer_fingerprint(t)) == 39, "a fingerprint");
@@ -664,6 +700,7 @@ static void test_decode(void)
 	decodes(byte_level, "a \xc3\xa9", false, "ByteLevel", 3, 0, 8, 9);
 	decodes(byte_level, "a \xef\xbf\xbd" "b", false, "ByteLevel, half a character", 3, 0, 8, 1);
 	decodes(byte_level, MARK "a", false, "a token outside of the alphabet is itself", 2, 4, 0);
+	decodes(byte_level, "ba" MARK "a", false, "wherever that character is", 3, 1, 11, 0);
 	decodes("{\"type\":\"Metaspace\",\"replacement\":\"" MARK "\"}", "a b", false,
 		"Metaspace drops the first mark", 4, 4, 0, 4, 1);
 	decodes("{\"type\":\"Metaspace\",\"replacement\":\"" MARK "\",\"prepend_scheme\":"
@@ -671,8 +708,8 @@ static void test_decode(void)
 		" a b", false, "unless none was put there", 4, 4, 0, 4, 1);
 	decodes("{\"type\":\"Strip\",\"content\":\"" MARK "\",\"start\":0,\"stop\":2}", "ab", false,
 		"Strip at the end", 3, 0, 10, 1);
-	decodes(SP_DECODER, "11 at position 1 is not in the vocabulary", false,
-		"an id that does not exist is an error", 2, 0, 11);
+	decodes(SP_DECODER, "12 at position 1 is not in the vocabulary", false,
+		"an id that does not exist is an error", 2, 0, 12);
 	decodes(SP_DECODER, "-1 at position 0 is not in the vocabulary", false, "a negative id", 1,
 		-1);
 	decodes(SP_DECODER, "", false, "no ids are no text", 0);
@@ -879,6 +916,7 @@ int main(void)
 	test_pre_tokenizers();
 	test_normalizers();
 	test_long_normalization();
+	test_vocabulary();
 	test_added();
 	test_post();
 	test_decode();
