@@ -19,9 +19,10 @@
 static const char usage[] =
 	"usage: qp-cmp [options] A B\n\n"
 	"Compare the tensors of two streams (or model directories) by value.\n\n"
-	"      --rel=TOL        the same if |a - b| / |a| is at most TOL (Frobenius norms)\n"
+	"      --rel=TOL        the same if |a - b| / |a| is at most TOL (Frobenius)\n"
 	"      --abs=TOL        the same if no element differs by more than TOL\n"
-	"  -r, --role=LIST      only these: weight,bias,stat,ref,perm,comp,other (default all)\n"
+	"  -r, --role=LIST      only these: weight,bias,stat,ref,perm,comp,other\n"
+	"                       (default all)\n"
 	"\nWith neither tolerance, values must be equal. -v prints every tensor.\n\n";
 
 struct options {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/cli.h"
@@ -23,11 +24,14 @@ static const char usage[] =
 static FILE *open_text(const char *path)
 {
 	FILE *f = stdin;
+	struct stat st;
 
 	if (path && strcmp(path, "-") != 0) {
 		f = fopen(path, "r");
 		if (!f)
 			cli_fail(ERR_NOINPUT, path, "%s", strerror(errno));
+		if (fstat(fileno(f), &st) == 0 && S_ISDIR(st.st_mode))
+			cli_fail(ERR_NOINPUT, path, "is a directory, not a text");
 	} else if (isatty(STDIN_FILENO)) {
 		cli_fail(ERR_USAGE, "standard input", "is a terminal; the text is expected there");
 	}
