@@ -2,7 +2,7 @@
 /*
  * gptq.c - GPTQ of one linear against what its operations cost in OpenBLAS, in one run (T6)
  *
- *     gptq [-j THREADS] [-n ROUNDS] [TARGET...]
+ *     gptq [-j THREADS] [-n ROUNDS] [TARGET | NxK ...]
  *
  * A line a figure: row, what, value, ratio, target.  The ratio is the time for factor and
  * columns over 2/3 K^3 at dpotrf's rate plus N K^2 at sgemm's; dpotrf of the same H and sgemm of
@@ -199,6 +199,7 @@ static void measure(size_t n, size_t k, const char *target)
 int main(int argc, char **argv)
 {
 	struct err e;
+	size_t n, k;
 	int c, want;
 
 	threads = pool_cores();
@@ -211,11 +212,16 @@ int main(int argc, char **argv)
 	if (threads < 1 || rounds < 1 || rounds > MAX_ROUNDS)
 		return 64;
 	want = optind == argc;
-	for (; optind < argc; optind++)
-		want |= strcmp(argv[optind], "T6") == 0;
-	if (!want)
-		return 0;
 	check(backend_open(&be, "cpu", threads, &e), &e);
+	for (; optind < argc; optind++)
+		if (sscanf(argv[optind], "%zux%zu", &n, &k) == 2)
+			measure(n, k, "");
+		else
+			want |= strcmp(argv[optind], "T6") == 0;
+	if (!want) {
+		backend_close(&be);
+		return 0;
+	}
 	measure(576, 576, "<= 1.6");
 	measure(1536, 576, "<= 1.6");
 	measure(576, 1536, "<= 1.2");

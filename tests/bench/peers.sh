@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # peers.sh [MODEL ...] - our perplexities beside the peers' on the rows of peers.tsv
 #
 # MODEL: tiny (default), smol, smol16.  Needs the shared data ($QP_SHARED or ../shared/data); smol*
@@ -34,14 +35,17 @@ prepare() { # prepare MODEL: statistics once
 	*)      echo "peers.sh: $1: unknown model" >&2; exit 64 ;;
 	esac
 	case $1 in
-	smol*)  model=${QP_SMOLLM2:?a directory with SmolLM2-135M-Instruct} ctx=2048 text1=$wiki n1=8 text2= ;;
+	smol*)  model=${QP_SMOLLM2:?a directory with SmolLM2-135M-Instruct} ctx=2048
+		text1=$wiki n1=8 text2= ;;
 	esac
 	ids "$data/golden/calib-$golden.json" $rows | calib-pack --ids -o "$tmp/calib"
 	record-acts "$model" -c "$tmp/calib" -o "$tmp/acts"
 }
 
-printf '%-8s %-36s %10s %10s %7s %10s %10s %7s\n' model what ours peer ratio ours peer ratio
-for m in ${*:-tiny}; do
+printf '%-8s %-36s %10s %10s %7s %10s %10s %7s\n' \
+	model what ours peer ratio ours peer ratio
+[ $# -gt 0 ] || set -- tiny
+for m; do
 	prepare "$m"
 	while IFS=$tab read -r who what how peer1 peer2; do
 		[ "$who" = "$m" ] || continue
@@ -56,7 +60,8 @@ for m in ${*:-tiny}; do
 	done < "$top/tests/bench/peers.tsv" | awk -F '\t' '
 		function r(a, b) { return b == "-" ? "-" : sprintf("%.4f", a / b) }
 		function p(a) { return a == "-" ? a : sprintf("%.4f", a) }
-		{ printf "%-8s %-36s %10s %10s %7s %10s %10s %7s\n", $1, $2, p($3), p($4), r($3, $4), p($5), p($6), r($5, $6)
+		{ printf "%-8s %-36s %10s %10s %7s %10s %10s %7s\n",
+			$1, $2, p($3), p($4), r($3, $4), p($5), p($6), r($5, $6)
 		  k = $2 ~ /^GPTQ/ ? "GPTQ" : $2 ~ /^RTN/ ? "RTN" : "full"
 		  s[k] += log($3 / $4); n[k]++
 		  if ($6 != "-") { s[k] += log($5 / $6); n[k]++ } }
