@@ -141,7 +141,8 @@ static int finish(struct job *j, struct err *e)
 			return -1;
 	}
 	free(logits);
-	if (j->hidden && (head_norm(head, j->run.hidden.x, j->lines.ids.n, j->run.hidden.x, e) < 0 ||
+	x = j->run.hidden.x;
+	if (j->hidden && (head_norm(head, x, j->lines.ids.n, x, e) < 0 ||
 			  write_hidden(j, "norm", e) < 0))
 		return -1;
 	head_free(head);

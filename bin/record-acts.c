@@ -100,8 +100,8 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 	if (got < 0)
 		return -1;
 	if (got > 0)
-		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed text",
-			 j->calib.nsamples, j->calib.seqlen);
+		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed "
+			 "text", j->calib.nsamples, j->calib.seqlen);
 	if (j->which == 0) /* a set that was given goes along, for gptq --sequential */
 		return stream_copy(j->out, in, rec, e);
 	got = runner_embed(&j->run, in, rec, j->calib.ids, j->calib.nsamples * j->calib.seqlen,

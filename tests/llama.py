@@ -29,7 +29,7 @@ def read_safetensors(path):
         if t["dtype"] == "BF16":
             x = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         else:
-            x = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}[t["dtype"]])
+            x = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[t["dtype"]])
         out[name] = x.reshape(t["shape"]).astype(np.float64)
     return out
 
@@ -42,7 +42,8 @@ def read_stream(path):
         for h in u:
             data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
             if h["t"] == "tensor" and h["dtype"] == "F32":
-                out[h["name"], h.get("stat", "")] = np.frombuffer(data, "<f4").reshape(h["shape"]), h
+                x = np.frombuffer(data, "<f4").reshape(h["shape"])
+                out[h["name"], h.get("stat", "")] = x, h
     return out
 
 

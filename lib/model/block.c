@@ -208,7 +208,8 @@ static int check_tensor(const struct record *r, const struct model *m, enum slot
 	const int rank = model_shape(m, s, shape);
 
 	if (!model_has(m, s))
-		return err_set(e, ERR_DATA, r->name, "this model's configuration has no such tensor");
+		return err_set(e, ERR_DATA, r->name,
+			       "this model's configuration has no such tensor");
 	switch (r->role) {
 	case ROLE_WEIGHT:
 	case ROLE_BIAS:
@@ -277,8 +278,8 @@ static int classify(struct item *it, const struct model *m, long layer, struct e
 	if (it->slot == SLOT_NONE)
 		return 0;
 	if (at != layer)
-		return layer < 0 ? err_set(e, ERR_DATA, r->name, "tensor of block %ld outside it", at) :
-				   err_set(e, ERR_DATA, r->name, "tensor in block %ld", layer);
+		return err_set(e, ERR_DATA, r->name, layer < 0 ? "tensor of block %ld outside it" :
+			       "tensor in block %ld", layer < 0 ? at : layer);
 	return check_tensor(r, m, it->slot, e);
 }
 
@@ -399,7 +400,8 @@ static int read_inside(struct block *b, struct stream_in *in, struct err *e)
 		if (got < 0)
 			return -1;
 		if (got == 0)
-			return err_set(e, ERR_DATA, "block", "stream ends inside block %ld", b->layer);
+			return err_set(e, ERR_DATA, "block", "stream ends inside block %ld",
+				       b->layer);
 		if (it->rec.type != REC_BLOCK_END) {
 			if (read_item(b, in, e) < 0)
 				return -1;
@@ -441,7 +443,8 @@ int block_read(struct block *b, struct stream_in *in,
 		if (got == 0)
 			break;
 		if (it->rec.type == REC_BLOCK)
-			return begin_block(b, &it->rec, e) < 0 || read_inside(b, in, e) < 0 ? -1 : 1;
+			return begin_block(b, &it->rec, e) < 0 || read_inside(b, in, e) < 0 ?
+				       -1 : 1;
 		if (check_outside(b, &it->rec, e) < 0 || other(ctx, in, &it->rec, e) < 0)
 			return -1;
 	}

@@ -25,7 +25,8 @@ int ends_need_embed(const struct ends *n, const struct model *m, struct err *e) 
 int ends_load_head(struct ends *n, const struct model *m, struct backend *be, struct head **h,
 		   struct err *e) MUST_USE;
 
-/* Its payload is needed no more (an untied head, or no head at all); that it was seen stays known. */
+/* The embedding's payload is needed no more (an untied head, or none); that it was seen stays
+ * known. */
 void ends_drop_embed(struct ends *n);
 void ends_release(struct ends *n);
 

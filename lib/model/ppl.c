@@ -137,7 +137,8 @@ static size_t roll(struct ppl_set *s, const int32_t *ids, size_t n, int32_t pref
 		const size_t some = n - done < s->ctx ? n - done : s->ctx, end = done + some;
 		int32_t *in = s->ids + w * s->seqlen, *want = s->target + w * s->seqlen;
 		/* Inputs are the tokens begin .. end - 2, the prefix standing at -1. */
-		const size_t len = done == 0 ? some : s->ctx, before = done == 0 ? 0 : end - 1 - len;
+		const size_t len = done == 0 ? some : s->ctx;
+		const size_t before = done == 0 ? 0 : end - 1 - len;
 
 		for (size_t t = 0; t < len; t++)
 			in[t] = done > 0 ? ids[before + t] : t == 0 ? prefix : ids[t - 1];
@@ -185,8 +186,8 @@ static int prepare_harness(struct ppl_set *s, const struct tokenizer *t, const s
 	int ret;
 
 	if (prefix < 0)
-		return err_set(e, ERR_DATA, "model", "neither a beginning- nor an end-of-text token, "
-			       "one of which the harness puts in front");
+		return err_set(e, ERR_DATA, "model", "neither a beginning- nor an end-of-text "
+			       "token, one of which the harness puts in front");
 	ret = read_documents(&c, t, text, n, e);
 	if (ret == 0)
 		ret = roll_documents(s, &c, (int32_t)prefix, e);

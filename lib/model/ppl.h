@@ -44,7 +44,7 @@ struct ppl_set {
 	size_t ctx;       /* as asked for; reported */
 	size_t seqlen;    /* tokens of each sequence: ctx, or less if none is as long */
 	size_t windows;
-	int32_t *ids;     /* [windows, seqlen]; behind a short sequence zeros, which change nothing */
+	int32_t *ids;     /* [windows, seqlen]; zeros behind a short one: they change nothing */
 	int32_t *target;  /* [windows, seqlen]: what the position is to predict; -1: not scored */
 	size_t scored;    /* targets >= 0 */
 	size_t units;     /* what the sum is divided by: scored, or words */

@@ -271,8 +271,8 @@ int stats_parse(const char *list, unsigned *which, struct err *e)
 			i++;
 		if (i == n)
 			return err_set(e, ERR_USAGE, "--stats",
-				       "'%.*s' is none of absmax, absmean, minmax, hessian, samples, "
-				       "all, none", (int)(len < 64 ? len : 64), p);
+				       "'%.*s' is none of absmax, absmean, minmax, hessian, "
+				       "samples, all, none", (int)(len < 64 ? len : 64), p);
 		*which |= bits[i];
 		p += len;
 		if (*p == '\0')

@@ -24,7 +24,8 @@ void stats_free(struct stats *s);
 int stats_reset(struct stats *s, struct err *e) MUST_USE;
 /* An edge_hook with ctx = struct stats *. */
 int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
-/* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if not finite. */
+/* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if a value
+ * is not finite. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
 
 /* "absmax,hessian" -> bits; "all", "none"; -1 and *e (ERR_USAGE) for an unknown word. */

@@ -15,6 +15,15 @@ small() {	# small [KEY=VALUE...]: a random model with the shipped tokenizer in t
 	"$PYTHON" "$ROOT/tests/mkmodel.py" m vocab=2048 tokenizer="$MODEL" "$@"
 }
 
+# The text form of a stream with all values of the tensors that begin with NAME (a regular
+# expression) replaced.
+fill() {	# fill NAME VALUE
+	awk -v name="^tensor $1" -v v="$2" '
+		/^[a-z]/ { on = $0 ~ name }
+		on && /^ / { gsub(/[^ ]*0x[^ ]*/, v) }
+		1'
+}
+
 # One value of the JSON in file `out`.
 json() { sed -n "s/.*\"$1\": \"*\([^,}\"]*\).*/\1/p" "${2:-out}"; }
 # near A B RELATIVE
@@ -89,7 +98,8 @@ by_hand() {	# by_hand DIALECT CTX
 @test "eval-ppl: harness scores as the harness's own rules do" {
 	need_python msgpack numpy
 	{
-		printf ' \n = A cat = \n \n The cat ( a pet ) said , " it is 5 @,@ 000 @-@ fold . " \n'
+		printf ' \n = A cat = \n \n The cat ( a pet ) said , '
+		printf '" it is 5 @,@ 000 @-@ fold . " \n'
 		printf ' = = Life = = \n \n It was Tim '"'"'s cat ; Tim loved it . \n'
 		printf ' = B = \n \n [ One ] day ... Sam \302\240 went home . \n'
 	} > text
@@ -155,7 +165,7 @@ by_hand() {	# by_hand DIALECT CTX
 @test "eval-ppl: equal logits give the size of the vocabulary" {
 	small tied=0
 	record-acts -q --stats=none m | qp-dump |
-		awk '/^[a-z]/ { head = /^tensor lm_head/ } head && /^ / { gsub(/[^ ]*0x[^ ]*/, "0") } 1' |
+		fill lm_head 0 |
 		qp-make > flat.qp
 	for d in gptq llama.cpp; do
 		eval-ppl --json -d $d -c 64 flat.qp < text > out
@@ -167,7 +177,9 @@ by_hand() {	# by_hand DIALECT CTX
 @test "eval-ppl: prints one line for people" {
 	eval-ppl -c 100 "$MODEL" < text > out
 	[ "$(wc -l < out)" -eq 1 ]
-	grep -qE '^ppl [0-9]+\.[0-9]{4} \+/- [0-9.]+  nll [0-9.]+  tokens [0-9]+  windows [0-9]+  ctx 100  dialect gptq  bos stream$' out
+	local number='[0-9]+(\.[0-9]+)?' line
+	line="^ppl $number \\+/- $number  nll $number  tokens $number  windows $number  ctx 100"
+	grep -qE "$line  dialect gptq  bos stream\$" out
 }
 
 @test "eval-ppl: --json prints one object with the keys that scripts rely on" {
@@ -240,7 +252,8 @@ by_hand() {	# by_hand DIALECT CTX
 
 @test "eval-ppl: command lines that make no sense" {
 	refuses 64 '--text: needed' eval-ppl - < /dev/null
-	refuses 64 "--dialect: expected gptq, llama.cpp or harness, got 'ppl'" eval-ppl -d ppl "$MODEL"
+	refuses 64 "--dialect: expected gptq, llama.cpp or harness, got 'ppl'" \
+		eval-ppl -d ppl "$MODEL"
 	refuses 64 '--ctx: ' eval-ppl -c 1 "$MODEL"
 	refuses 64 '--windows: does not go' eval-ppl -d harness -w 3 "$MODEL"
 	refuses 64 'missing operand' eval-ppl
@@ -280,13 +293,15 @@ by_hand() {	# by_hand DIALECT CTX
 @test "eval-ppl: logits that are not finite are an error, not a number" {
 	small hidden=8 heads=2 kv=1 ffn=4 tied=0
 	record-acts -q --stats=none m | qp-dump |
-		awk '/^[a-z]/ { t = /^tensor (lm_head|model.norm)/ } t && /^ / { gsub(/[^ ]*0x[^ ]*/, "3e38") } 1' |
+		fill '(lm_head|model.norm)' 3e38 |
 		qp-make > inf.qp
-	refuses 65 'model: window 0, position 0: the logits are not finite' eval-ppl -c 64 inf.qp -t text
+	refuses 65 'model: window 0, position 0: the logits are not finite' \
+		eval-ppl -c 64 inf.qp -t text
 }
 
 @test "eval-ppl: a full disk" {
-	refuses 74 'standard output: No space left' sh -c "eval-ppl -c 64 -w 1 '$MODEL' < text > /dev/full"
+	refuses 74 'standard output: No space left' \
+		sh -c "eval-ppl -c 64 -w 1 '$MODEL' < text > /dev/full"
 }
 
 @test "eval-ppl: memory does not grow with the model's blocks, nor --spill's with the text" {

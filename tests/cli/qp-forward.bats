@@ -23,7 +23,8 @@ agrees() {	# agrees MODEL
 @test "qp-forward: and of models of other shapes and types" {
 	need_python msgpack numpy
 	seq -s ' ' 0 31 > ids
-	for shape in "tied=0 kv=1" "tied=1 kv=4 dtype=F16" "hidden=48 heads=6 kv=3 ffn=28 dtype=BF16"; do
+	for shape in "tied=0 kv=1" "tied=1 kv=4 dtype=F16" \
+		"hidden=48 heads=6 kv=3 ffn=28 dtype=BF16"; do
 		rm -rf m
 		"$PYTHON" "$ROOT/tests/mkmodel.py" m $shape
 		agrees m
@@ -54,8 +55,9 @@ agrees() {	# agrees MODEL
 		want = {}
 		for k, t in json.loads(raw[8:8 + n]).items():
 		    if t.get("dtype") in ("F32", "F64"):
-		        want[k] = np.frombuffer(raw[8 + n:][slice(*t["data_offsets"])],
-		                                {"F32": "f4", "F64": "f8"}[t["dtype"]]).reshape(t["shape"])
+		        kind = {"F32": "f4", "F64": "f8"}[t["dtype"]]
+		        want[k] = np.frombuffer(raw[8 + n:][slice(*t["data_offsets"])], kind)
+		        want[k] = want[k].reshape(t["shape"])
 		u, got = msgpack.Unpacker(open("out.qp", "rb"), max_buffer_size=0), {}
 		for h in u:
 		    data = b"".join(next(u) for _ in range(h.get("chunks", 0)))

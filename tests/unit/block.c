@@ -296,8 +296,8 @@ static void test_through(void)
 	ok(block_read(&b, in, count_other, NULL, &e) == 1 && b.layer == 0, "block 0");
 	n = b.n;
 	q0 = block_find(&b, SLOT_Q, ROLE_WEIGHT)->data;
-	ok(block_find(&b, SLOT_Q, ROLE_CODES) == NULL && block_find(&b, SLOT_Q_B, ROLE_BIAS) == NULL,
-	   "what is not there is not found");
+	ok(block_find(&b, SLOT_Q, ROLE_CODES) == NULL &&
+	   block_find(&b, SLOT_Q_B, ROLE_BIAS) == NULL, "what is not there is not found");
 	ok(block_stat(&b, EDGE_MLP_IN, STAT_ABSMAX) != NULL &&
 	   block_stat(&b, EDGE_MLP_MID, STAT_ABSMAX) == NULL, "statistics by edge");
 	ok(strcmp(b.items[n - 1].rec.name, "model.layers.9.something") == 0 &&
@@ -306,11 +306,13 @@ static void test_through(void)
 	   "a note stands behind the last record of its edge");
 	ok(block_write(&b, out, &e) == 0, "block 0 written");
 	ok(block_read(&b, in, count_other, NULL, &e) == 1 && b.layer == 1, "block 1");
-	ok(block_find(&b, SLOT_Q, ROLE_WEIGHT)->data == q0 && b.n == n, "its buffers are block 0's");
+	ok(block_find(&b, SLOT_Q, ROLE_WEIGHT)->data == q0 && b.n == n,
+	   "its buffers are block 0's");
 	ok(block_write(&b, out, &e) == 0, "block 1 written");
 	ok(block_read(&b, in, count_other, NULL, &e) == 0, "the end");
 	finish(out);
-	ok(record_get_str(&b.begin, "later", kind, sizeof(kind)) == 1, "keys of the block's header");
+	ok(record_get_str(&b.begin, "later", kind, sizeof(kind)) == 1,
+	   "keys of the block's header");
 	block_release(&b);
 	record_clear(&head);
 	stream_close_in(in);

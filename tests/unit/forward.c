@@ -110,7 +110,8 @@ static void naive_block(struct block *b, double *x, size_t t, struct naive *n)
 	naive_linear(k, n->mlp_in, t, tiny_weight(b, SLOT_UP), tiny_weight(b, SLOT_UP_B), f, d);
 	for (size_t i = 0; i < t * f; i++)
 		n->mlp_mid[i] = q[i] / (1 + exp(-q[i])) * k[i];
-	naive_linear(y, n->mlp_mid, t, tiny_weight(b, SLOT_DOWN), tiny_weight(b, SLOT_DOWN_B), d, f);
+	naive_linear(y, n->mlp_mid, t, tiny_weight(b, SLOT_DOWN), tiny_weight(b, SLOT_DOWN_B), d,
+		     f);
 	for (size_t i = 0; i < t * d; i++)
 		x[i] += y[i];
 }
@@ -358,7 +359,8 @@ static void test_head(struct backend *be)
 	ok_near(nll[0], log(V), 1e-6, "head: equal logits cost log(vocabulary)");
 	head_free(h);
 	norm.rec.shape[0] = 9;
-	ok(head_load(&h, &m, be, &norm, NULL, &w, &e) < 0 && h == NULL, "head: a norm that is wider");
+	ok(head_load(&h, &m, be, &norm, NULL, &w, &e) < 0 && h == NULL,
+	   "head: a norm that is wider");
 	record_clear(&norm.rec);
 	record_clear(&w.rec);
 }
@@ -380,7 +382,8 @@ static void test_rope(void)
 	c.rope_original_positions = 8192;
 	rope_frequencies(&c, f);
 	ok(f[0] == 1 && f[28] == plain[28], "rope llama3: short waves stay");
-	ok(f[35] == plain[35] / 8 && f[63] == plain[63] / 8, "rope llama3: long waves are 8 longer");
+	ok(f[35] == plain[35] / 8 && f[63] == plain[63] / 8,
+	   "rope llama3: long waves are 8 times longer");
 	/* i = 32: wavelength 2 pi 707.1 = 4442.9, s = (8192 / 4442.9 - 1) / 3 = 0.281280 */
 	ok_near(f[32] / plain[32], 0.281280 + 0.718720 / 8, 1e-5, "rope llama3: a mix between");
 	c.rope = ROPE_LINEAR;

@@ -20,7 +20,8 @@ static struct tokenizer *make_tokenizer(bool bos)
 	struct tokenizer *t = NULL;
 	char json[2048] = "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
 			  "\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"single_word\":false,"
-			  "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}],"
+			  "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"
+			  "\"special\":true}],"
 			  "\"normalizer\":null,\"pre_tokenizer\":null,\"decoder\":null,"
 			  "\"post_processor\":";
 
@@ -120,7 +121,8 @@ static void test_harness(const struct tokenizer *bos, const struct tokenizer *pl
 	   "harness: the last with as much before it as fits");
 	/* " = U =\n== k ==\nefghijklm": 24 tokens. */
 	ok(s.windows == 2 + 3 && s.scored == 12 + 24, "harness: every token is scored once");
-	/* " = T = \nab cd" -> "", =, T, =, ab, cd; " = U = \n = = k = = \nefghijklm" -> "" and 9. */
+	/* " = T = \nab cd" -> "", =, T, =, ab, cd; " = U = \n = = k = = \nefghijklm" -> "" and
+	 * nine more. */
 	ok(s.units == 6 + 10, "harness: words of the documents as they were");
 	ok_str(s.bos, "prefix", "harness: a prefix token");
 	ok(prepare(&s, plain, PPL_HARNESS, 64, 0, "abc\n = T = \nd") == 0 && s.seqlen == 8 &&
@@ -188,7 +190,8 @@ static void test_wikitext(void)
 	   wikitext_words("", 0) == 1 && wikitext_words("a\302\240b\342\200\211c", 8) == 3,
 	   "words are what lies between runs of white space, ends included");
 	ok(wikitext_blank(" \n\343\200\200", 5) && !wikitext_blank(" x", 2), "blank");
-	ok(wikitext_page("a\n = T = \nb", 11, &skip) == 1 && skip == 2, "a page ends before a title");
+	ok(wikitext_page("a\n = T = \nb", 11, &skip) == 1 && skip == 2,
+	   "a page ends before a title");
 	ok(wikitext_page(" = T = \n = = U = = \n=V=\n= =\n", 29, &skip) == 29 && skip == 0,
 	   "not before lower headings or what only looks like one");
 	ok(wikitext_page("x\n= T =", 7, &skip) == 1 && skip == 2, "a title at the very end");

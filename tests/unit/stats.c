@@ -28,7 +28,8 @@ static void check_vectors(struct block *b, int g, size_t k)
 {
 	const float *absmax = block_stat(b, g, STAT_ABSMAX)->data;
 	const float *mean = block_stat(b, g, STAT_ABSMEAN)->data;
-	const float *min = block_stat(b, g, STAT_MIN)->data, *max = block_stat(b, g, STAT_MAX)->data;
+	const float *min = block_stat(b, g, STAT_MIN)->data;
+	const float *max = block_stat(b, g, STAT_MAX)->data;
 	bool extremes = true, means = true;
 
 	for (size_t j = 0; j < k; j++) {
@@ -120,7 +121,8 @@ int main(void)
 	ok(stats_store(s, &b, &e) == 0 && b.n == n + (size_t)EDGE_COUNT * STAT_COUNT, "stored");
 	ok(stats_store(s, &b, &e) == 0 && b.n == n + (size_t)EDGE_COUNT * STAT_COUNT,
 	   "stored again in their place");
-	ok_str(block_stat(&b, EDGE_MLP_MID, STAT_MIN)->rec.name, "layers.1.mlp.mid", "named by layer");
+	ok_str(block_stat(&b, EDGE_MLP_MID, STAT_MIN)->rec.name, "layers.1.mlp.mid",
+	       "named by layer");
 	for (int g = 0; g < EDGE_COUNT; g++) {
 		const size_t k = (size_t)model_edge_width(&m, g);
 
@@ -130,7 +132,8 @@ int main(void)
 	}
 	x[EDGE_MLP_IN][8 * 20 + 3] = NAN;
 	ok(stats_reset(s, &e) == 0 && feed(s, &m) == 0 && stats_store(s, &b, &e) < 0 &&
-	   e.cls == ERR_DATA && strcmp(e.where, "layers.1.mlp.in") == 0, "NaN is named by its edge");
+	   e.cls == ERR_DATA && strcmp(e.where, "layers.1.mlp.in") == 0,
+	   "NaN is named by its edge");
 	stats_free(s);
 	x[EDGE_MLP_IN][8 * 20 + 3] = 0;
 	s = stats_new(&m, &be, 1u << STAT_MAX, 1, T, &e);
