@@ -135,8 +135,8 @@ licences() {
 }
 
 tabs() {
-	# the backslashes of a macro may line up
-	grep -nE '^(    |	* {8})' $product /dev/null | grep -v '\\$'
+	# the backslashes of a macro may line up, and the lines of a comment
+	grep -nE '^(    |	* {8})' $product /dev/null | grep -vE '\\$|:	* +\*'
 }
 
 companions() {
