@@ -402,6 +402,7 @@ static void hard_hessians(struct backend *be)
 	struct quantized z = { 0 };
 	struct gptq_result res = { 0 };
 	struct err e = { 0 };
+	uint8_t want[20 * 40];
 	float *q;
 	bool zero = true;
 
@@ -419,11 +420,24 @@ static void hard_hessians(struct backend *be)
 	ok(zero, "their weights become 0");
 	free_case(&c);
 
+	/* Most are dead: the damping is a part of what lives. */
+	make_case(&c, 20, 40, 100, 21);
+	for (size_t d = 0; d < 40; d++)
+		for (size_t j = 0; j < 40 && d % 4; j++)
+			c.h[d * 40 + j] = c.h[j * 40 + d] = 0;
+	settle(&c);
+	o.damp = 0.5;
+	slow_gptq(want, c.w64, 20, c.h, 40, &o);
+	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0 && res.dead == 30 &&
+	   memcmp(want, z.codes, 20 * 40) == 0, "30 of 40 dead: damping is relative to the others");
+	free_case(&c);
+
 	/* Fewer tokens than columns: singular without damping. */
 	make_case(&c, 20, 40, 7, 22);
 	settle(&c);
 	o.damp = 0;
-	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0 && res.damp_raised >= 1 && res.damp >= 1e-4,
+	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0 && res.damp_raised >= 1 &&
+	   fabs(res.damp / (1e-4 * pow(10, res.damp_raised - 1)) - 1) < 1e-9,
 	   "a singular H: damp raised %d times to %g", res.damp_raised, res.damp);
 	ok_near(res.energy / slow_energy(&c, c.w, q), 1, 1e-3, "its energy, without the damping");
 	o.damp_auto = false;
@@ -434,6 +448,20 @@ static void hard_hessians(struct backend *be)
 	o.damp_auto = true;
 	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0, "damp 1");
 	ok_near(res.energy / slow_energy(&c, c.w, q), 1, 1e-3, "energy where damping is most of it");
+
+	free_case(&c);
+	free(q);
+	q = malloc(20 * 600 * sizeof(*q));
+	make_case(&c, 20, 600, 1, 24);
+	settle(&c);
+	o.act_order = true;
+	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0, "600 columns, one token, damp 1");
+	ok_near(res.energy / slow_energy(&c, c.w, q), 1, 1e-5, "energy %g of %g", res.energy,
+		slow_energy(&c, c.w, NULL));
+	free_case(&c);
+	o.act_order = false;
+	make_case(&c, 20, 40, 7, 22);
+	settle(&c);
 
 	/* What no H can be. */
 	for (size_t j = 0; j < 40; j++)

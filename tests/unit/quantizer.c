@@ -78,7 +78,7 @@ static void by_hand(void)
 
 static void corners(void)
 {
-	static const float zeros[4] = { 0 }, tiny[] = { 1e-30f, -1e-30f };
+	static const float zeros[4] = { 0 }, tiny[] = { 0x1p-149f, -0x1p-149f };
 	static const float huge[] = { 3e38f, -3e38f }, large[] = { 70000 * 7.5f, 1 };
 	struct quantizer q = grid(4, true, -1, DT_F16);
 	uint8_t zero;
