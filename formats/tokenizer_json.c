@@ -70,8 +70,8 @@ static int bpe_options(struct tokenizer *t, const struct part *p)
 	struct tok_bpe *b = &t->bpe;
 	size_t n;
 
-	if (part_keys(p, " type dropout unk_token continuing_subword_prefix end_of_word_suffix "
-		       "fuse_unk byte_fallback ignore_merges vocab merges "))
+	if (part_keys(p, "type dropout unk_token continuing_subword_prefix end_of_word_suffix "
+		       "fuse_unk byte_fallback ignore_merges vocab merges"))
 		return -1;
 	if (!part_absent(dropout) && json_num(dropout, 1) != 0)
 		return part_bad(p, "dropout is not 0: the tokens of a text would be drawn at "
@@ -123,7 +123,7 @@ static int added_token(struct tokenizer *t, const struct part *list, const struc
 	snprintf(name, sizeof(name), "%zu", i);
 	part_below(&p, list, v, name);
 	id = json_int(json_get(v, "id"), -1);
-	if (part_keys(&p, " id content single_word lstrip rstrip normalized special ") ||
+	if (part_keys(&p, "id content single_word lstrip rstrip normalized special") ||
 	    part_str(&p, "content", &content, &a.n) ||
 	    part_bool(&p, "single_word", false, &a.single_word) ||
 	    part_bool(&p, "lstrip", false, &a.lstrip) ||
@@ -172,8 +172,8 @@ static int build(struct tokenizer *t, const struct json *root, const char *where
 	const char *version;
 
 	snprintf(top.where, sizeof(top.where), "%.100s", where);
-	if (part_keys(&top, " version truncation padding added_tokens normalizer pre_tokenizer "
-		       "post_processor decoder model "))
+	if (part_keys(&top, "version truncation padding added_tokens normalizer pre_tokenizer "
+		       "post_processor decoder model"))
 		return -1;
 	version = json_str(json_get(root, "version"), NULL);
 	if (version && strcmp(version, "1.0") != 0)

@@ -29,6 +29,19 @@ void part_below(struct part *to, const struct part *p, const struct json *v, con
 	snprintf(to->where, sizeof(to->where), "%.*s: %.60s", room > 0 ? room : 0, p->where, name);
 }
 
+static bool is_listed(const char *names, const char *name)
+{
+	size_t n = strlen(name), len;
+
+	for (; *names; names += len) {
+		names += strspn(names, " ");
+		len = strcspn(names, " ");
+		if (len && len == n && memcmp(names, name, n) == 0)
+			return true;
+	}
+	return false;
+}
+
 int part_keys(const struct part *p, const char *keys)
 {
 	const char *key;
@@ -36,15 +49,9 @@ int part_keys(const struct part *p, const char *keys)
 
 	if (json_type_of(p->v) != JSON_OBJECT)
 		return part_bad(p, "not an object");
-	for (void *it = json_iter(p->v, NULL, &key, &v); it; it = json_iter(p->v, it, &key, &v)) {
-		const char *hit = keys;
-		size_t n = strlen(key);
-
-		while ((hit = strstr(hit, key)) && (hit[-1] != ' ' || hit[n] != ' '))
-			hit++;
-		if (!n || !hit || strchr(key, ' '))
+	for (void *it = json_iter(p->v, NULL, &key, &v); it; it = json_iter(p->v, it, &key, &v))
+		if (!is_listed(keys, key))
 			return part_bad(p, "key '%.60s' is not known", key);
-	}
 	return 0;
 }
 

@@ -27,7 +27,7 @@ struct part {
 int part_bad(const struct part *p, const char *fmt, ...) QP_PRINTF(2, 3);
 /* A value of p, with its name added to where. */
 void part_below(struct part *to, const struct part *p, const struct json *v, const char *name);
-/* p is an object and all its keys are among `keys`, a list with a space at both ends. */
+/* p is an object and all its keys are among `keys`, names between spaces. */
 int part_keys(const struct part *p, const char *keys) MUST_USE;
 bool part_absent(const struct json *v); /* not there, or null */
 int part_bool(const struct part *p, const char *key, bool otherwise, bool *out) MUST_USE;

@@ -90,22 +90,22 @@ static int fill_normalizer(struct part *p, const char *type, struct norm_step *s
 	for (size_t i = 0; i < sizeof(simple) / sizeof(*simple); i++)
 		if (strcmp(type, simple[i].name) == 0) {
 			s->kind = simple[i].kind;
-			return part_keys(p, " type ");
+			return part_keys(p, "type");
 		}
 	if (strcmp(type, "Prepend") == 0) {
 		s->kind = NORM_PREPEND;
-		return part_keys(p, " type prepend ") || part_str(p, "prepend", &text, &s->n) ||
+		return part_keys(p, "type prepend") || part_str(p, "prepend", &text, &s->n) ||
 		       part_dup(p, text, s->n, &s->s) ? -1 : 0;
 	}
 	if (strcmp(type, "Replace") == 0) {
 		s->kind = NORM_REPLACE;
-		return part_keys(p, " type pattern content ") || get_pattern(p, &s->pat) ||
+		return part_keys(p, "type pattern content") || get_pattern(p, &s->pat) ||
 		       part_str(p, "content", &text, &s->n) || part_dup(p, text, s->n, &s->s) ?
 		       -1 : 0;
 	}
 	if (strcmp(type, "Strip") == 0) {
 		s->kind = NORM_STRIP;
-		return part_keys(p, " type strip_left strip_right ") ||
+		return part_keys(p, "type strip_left strip_right") ||
 		       part_bool(p, "strip_left", false, &s->left) ||
 		       part_bool(p, "strip_right", false, &s->right) ? -1 : 0;
 	}
@@ -121,7 +121,7 @@ int part_normalizer(struct tokenizer *t, const struct part *in, int depth)
 	if (part_type(&p, &type))
 		return -1;
 	if (strcmp(type, "Sequence") == 0)
-		return part_keys(&p, " type normalizers ") ||
+		return part_keys(&p, "type normalizers") ||
 		       each(t, in, "normalizers", part_normalizer, depth) ? -1 : 0;
 	v = one_more(&p, t->norm, t->n_norm, sizeof(*v));
 	if (!v)
@@ -164,7 +164,7 @@ static int byte_level(const struct part *p, struct pre_step *s)
 
 	s->kind = PRE_BYTELEVEL;
 	s->behavior = SPLIT_ISOLATED;
-	if (part_keys(p, " type add_prefix_space trim_offsets use_regex ") ||
+	if (part_keys(p, "type add_prefix_space trim_offsets use_regex") ||
 	    part_bool(p, "add_prefix_space", true, &s->prefix_space) ||
 	    part_bool(p, "trim_offsets", true, &trim) || /* only offsets, which we do not have */
 	    part_bool(p, "use_regex", true, &use_regex))
@@ -205,7 +205,7 @@ static int metaspace(const struct part *p, struct pre_step *s)
 
 	s->kind = PRE_METASPACE;
 	s->behavior = SPLIT_MERGED_NEXT;
-	if (part_keys(p, " type replacement add_prefix_space prepend_scheme split str_rep ") ||
+	if (part_keys(p, "type replacement add_prefix_space prepend_scheme split str_rep") ||
 	    get_char(p, "replacement", &c, &mark, &s->mark_n) || get_prepend(p, &s->prepend) ||
 	    part_bool(p, "split", true, &split))
 		return -1;
@@ -223,27 +223,27 @@ static int fill_pre_tokenizer(struct part *p, const char *type, struct pre_step 
 	if (strcmp(type, "Metaspace") == 0)
 		return metaspace(p, s);
 	if (strcmp(type, "Split") == 0)
-		return part_keys(p, " type pattern behavior invert ") ||
+		return part_keys(p, "type pattern behavior invert") ||
 		       get_pattern(p, &s->pat) || get_behavior(p, true, s) ||
 		       part_bool(p, "invert", false, &s->invert) ? -1 : 0;
 	if (strcmp(type, "Digits") == 0) {
-		if (part_keys(p, " type individual_digits ") ||
+		if (part_keys(p, "type individual_digits") ||
 		    part_bool(p, "individual_digits", false, &single))
 			return -1;
 		s->behavior = single ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS;
 		return regex_step(p, s, "\\p{N}");
 	}
 	if (strcmp(type, "Punctuation") == 0)
-		return part_keys(p, " type behavior ") || get_behavior(p, false, s) ||
+		return part_keys(p, "type behavior") || get_behavior(p, false, s) ||
 		       regex_step(p, s, "[!-/:-@\\[-`{-~\\p{P}]") ? -1 : 0;
 	if (strcmp(type, "WhitespaceSplit") == 0) {
 		s->behavior = SPLIT_REMOVED;
-		return part_keys(p, " type ") || regex_step(p, s, "\\s") ? -1 : 0;
+		return part_keys(p, "type") || regex_step(p, s, "\\s") ? -1 : 0;
 	}
 	if (strcmp(type, "Whitespace") == 0) {
 		s->behavior = SPLIT_REMOVED;
 		s->invert = true;
-		return part_keys(p, " type ") ||
+		return part_keys(p, "type") ||
 		       regex_step(p, s, "[\\w\\u200c\\u200d]+|[^\\w\\u200c\\u200d\\s]+") ? -1 : 0;
 	}
 	return part_unsupported(p, "pre-tokenizer");
@@ -258,7 +258,7 @@ int part_pre_tokenizer(struct tokenizer *t, const struct part *in, int depth)
 	if (part_type(&p, &type))
 		return -1;
 	if (strcmp(type, "Sequence") == 0)
-		return part_keys(&p, " type pretokenizers ") ||
+		return part_keys(&p, "type pretokenizers") ||
 		       each(t, in, "pretokenizers", part_pre_tokenizer, depth) ? -1 : 0;
 	v = one_more(&p, t->pre, t->n_pre, sizeof(*v));
 	if (!v)
@@ -287,32 +287,32 @@ static int fill_decoder(struct part *p, const char *type, struct dec_step *s)
 
 	if (strcmp(type, "Replace") == 0) {
 		s->kind = DEC_REPLACE;
-		return part_keys(p, " type pattern content ") || get_pattern(p, &s->pat) ||
+		return part_keys(p, "type pattern content") || get_pattern(p, &s->pat) ||
 		       part_str(p, "content", &text, &s->n) || part_dup(p, text, s->n, &s->s) ?
 		       -1 : 0;
 	}
 	if (strcmp(type, "ByteFallback") == 0) {
 		s->kind = DEC_BYTE_FALLBACK;
-		return part_keys(p, " type ");
+		return part_keys(p, "type");
 	}
 	if (strcmp(type, "Fuse") == 0) {
 		s->kind = DEC_FUSE;
-		return part_keys(p, " type ");
+		return part_keys(p, "type");
 	}
 	if (strcmp(type, "Strip") == 0) {
 		s->kind = DEC_STRIP;
-		return part_keys(p, " type content start stop ") ||
+		return part_keys(p, "type content start stop") ||
 		       get_char(p, "content", &s->c, &text, &n) ||
 		       get_count(p, "start", &s->start) || get_count(p, "stop", &s->stop) ? -1 : 0;
 	}
 	if (strcmp(type, "ByteLevel") == 0) {
 		s->kind = DEC_BYTELEVEL;
-		return part_keys(p, " type add_prefix_space trim_offsets use_regex ");
+		return part_keys(p, "type add_prefix_space trim_offsets use_regex");
 	}
 	if (strcmp(type, "Metaspace") == 0) {
 		s->kind = DEC_METASPACE;
-		if (part_keys(p, " type replacement add_prefix_space prepend_scheme split "
-			       "str_rep ") ||
+		if (part_keys(p, "type replacement add_prefix_space prepend_scheme split "
+			       "str_rep") ||
 		    get_char(p, "replacement", &s->c, &text, &n) || get_prepend(p, &scheme))
 			return -1;
 		s->drop_first = scheme != PREPEND_NEVER;
@@ -331,7 +331,7 @@ int part_decoder(struct tokenizer *t, const struct part *in, int depth)
 		return -1;
 	t->has_decoder = true;
 	if (strcmp(type, "Sequence") == 0)
-		return part_keys(&p, " type decoders ") ||
+		return part_keys(&p, "type decoders") ||
 		       each(t, in, "decoders", part_decoder, depth) ? -1 : 0;
 	v = one_more(&p, t->dec, t->n_dec, sizeof(*v));
 	if (!v)
@@ -384,7 +384,7 @@ static int template(struct tokenizer *t, const struct part *p)
 	struct ids side[2] = { { 0 }, { 0 } };
 	int at = 0, ret = 0;
 
-	if (part_keys(p, " type single pair special_tokens "))
+	if (part_keys(p, "type single pair special_tokens"))
 		return -1;
 	if (json_type_of(list) != JSON_ARRAY)
 		return part_bad(p, "single is missing or not an array");
@@ -440,15 +440,15 @@ int part_post_processor(struct tokenizer *t, const struct part *in, int depth)
 	if (part_type(&p, &type))
 		return -1;
 	if (strcmp(type, "Sequence") == 0)
-		return part_keys(&p, " type processors ") ||
+		return part_keys(&p, "type processors") ||
 		       each(t, in, "processors", part_post_processor, depth) ? -1 : 0;
 	if (strcmp(type, "ByteLevel") == 0) /* offsets only */
-		return part_keys(&p, " type add_prefix_space trim_offsets use_regex ");
+		return part_keys(&p, "type add_prefix_space trim_offsets use_regex");
 	if (strcmp(type, "TemplateProcessing") == 0)
 		return template(t, &p);
 	if (strcmp(type, "RobertaProcessing") == 0)
-		return cls_sep(t, &p, " type sep cls trim_offsets add_prefix_space ");
+		return cls_sep(t, &p, "type sep cls trim_offsets add_prefix_space");
 	if (strcmp(type, "BertProcessing") == 0)
-		return cls_sep(t, &p, " type sep cls ");
+		return cls_sep(t, &p, "type sep cls");
 	return part_unsupported(&p, "post-processor");
 }

@@ -810,6 +810,10 @@ static void test_refused_models(void)
 		"vocab is missing");
 	refused("{\"version\":\"2.0\",\"model\":{}}", "t.json", "version '2.0'");
 	refused("{\"surprise\":1}", "t.json", "key 'surprise' is not known");
+	refused("{\"\":1}", "t.json", "key '' is not known");
+	refused("{\" model\":1}", "t.json", "key ' model' is not known");
+	refused("{\"model \":1}", "t.json", "key 'model ' is not known");
+	refused("{\"odel\":1}", "t.json", "key 'odel' is not known");
 	refused("[]", "t.json", "not an object");
 	refused("{}", "t.json: model", "missing");
 	refused("{\"model\":", "t.json", "not JSON");
