@@ -3,6 +3,7 @@
 # make lint                         rules a script can check: the include graph, banned functions, man pages
 # make bench                        the figures of README.md, as ratios measured in one run
 # make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
+# make fuzz SECONDS=60              each fuzz target for so long, with clang
 # make install DESTDIR= PREFIX=     programs, man pages, the calibration text
 
 PREFIX  ?= /usr/local
@@ -35,6 +36,8 @@ BINS    := $(PROGS:%=$(BUILD)/bin/%)
 UNITBIN := $(UNITS:%=$(BUILD)/unit/%)
 BENCHES := $(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c tests/bench/tools/*.c)))
 BENCHBIN := $(BENCHES:%=$(BUILD)/bench/%)
+FUZZES  := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/*.c)))
+FUZZBIN := $(FUZZES:%=$(BUILD)/fuzz/%)
 SHIMS   := $(patsubst tests/shim/%.c,$(BUILD)/shim/%.so,$(wildcard tests/shim/*.c))
 MANS    := $(PROGS:%=$(BUILD)/man/man1/%.1) $(patsubst man/%,$(BUILD)/man/man5/%,$(wildcard man/*.5)) \
            $(patsubst man/%,$(BUILD)/man/man7/%,$(wildcard man/*.7))
@@ -42,7 +45,7 @@ DATA    := $(BUILD)/share/quantpipe/calibration.txt
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all man unit tests check lint bench install uninstall clean
+.PHONY: all man unit tests check lint bench fuzz install uninstall clean
 all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
@@ -87,6 +90,16 @@ $(DATA): man/calibration.txt
 	@mkdir -p $(@D)
 	cp $< $@
 
+# Fuzz targets: by themselves in "make check", behind clang's fuzzer in "make fuzz".
+$(FUZZBIN): $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver/replay.o \
+		$(BUILD)/libquantpipe.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/libfuzzer/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libquantpipe.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
 # The fault shim is preloaded into programs: never instrumented.
 $(BUILD)/shim/%.so: tests/shim/%.c
 	@mkdir -p $(@D)
@@ -96,7 +109,7 @@ $(BENCHBIN): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libquantpipe.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-tests: unit $(SHIMS)
+tests: unit $(FUZZBIN) $(SHIMS)
 check: all tests
 	@BUILD='$(BUILD)' SAN='$(SAN)' sh tests/check.sh $(T)
 
@@ -105,6 +118,14 @@ lint: man
 
 bench: all $(BENCHBIN)
 	@BUILD='$(BUILD)' sh tests/bench/bench.sh $(T)
+
+fuzz-%: $(BUILD)/libfuzzer/%
+	@mkdir -p $(BUILD)/corpus/$*
+	cp $$(sed -n 's/^$* //p' tests/fuzz/seeds) $(BUILD)/corpus/$*
+	$< -max_total_time=$(or $(SECONDS),60) $(BUILD)/corpus/$*
+
+fuzz:
+	$(MAKE) CC=clang SAN=fuzzer-no-link,address,undefined $(FUZZES:%=fuzz-%)
 
 install: all
 	install -d $(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man7 $(DATADIR)
@@ -120,4 +141,4 @@ clean:
 	$(RM) -r build
 
 -include $(LIBOBJ:.o=.d) $(PROGS:%=$(BUILD)/obj/bin/%.d) $(UNITS:%=$(BUILD)/tests/unit/%.d) \
-         $(BENCHES:%=$(BUILD)/tests/bench/%.d)
+         $(BENCHES:%=$(BUILD)/tests/bench/%.d) $(FUZZES:%=$(BUILD)/tests/fuzz/%.d)

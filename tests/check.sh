@@ -27,6 +27,9 @@ if [ $# -eq 0 ]; then
 	for f in tests/unit/*.c; do
 		[ ! -e "$f" ] || set -- "$@" "unit/$(basename "$f" .c)"
 	done
+	for f in tests/fuzz/*.c; do
+		[ ! -e "$f" ] || set -- "$@" "fuzz/$(basename "$f" .c)"
+	done
 	for f in tests/*/*.bats; do
 		f=${f#tests/}
 		[ ! -e "tests/$f" ] || set -- "$@" "${f%.bats}"

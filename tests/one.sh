@@ -11,6 +11,7 @@ tap=$BUILD/tap/$(printf '%s' "$name" | tr / -).tap
 case $name in
 lint)   set -- sh tests/lint.sh "$BUILD" ;;
 unit/*) set -- "$BUILD/unit/${name#unit/}" ;;
+fuzz/*) set -- "$BUILD/fuzz/${name#fuzz/}" $(sed -n "s|^${name#fuzz/} ||p" tests/fuzz/seeds) ;;
 *)      set -- bats --tap "tests/$name.bats" ;;
 esac
 start=$(date +%s)
