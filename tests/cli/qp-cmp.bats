@@ -215,10 +215,12 @@ differ() {	# differ COMMAND...
 	refuses 65 'asym: code 16 at row 0 column 1 does not fit 4 bits' qp-cmp q.qp bad.qp
 	stream bad.qp <<< $'tensor a role=scale dtype=F16 shape=[1,1]\n 1'
 	refuses 65 'a: scale without its codes' qp-cmp bad.qp bad.qp
-	for r in $'block index=0' $'block index=0\nblock index=1' 'block-end index=0'; do
-		stream bad.qp <<< "$r"
-		refuses 65 'block' qp-cmp bad.qp bad.qp
-	done
+	stream bad.qp <<< 'block index=0'
+	refuses 65 'block: is not closed' qp-cmp bad.qp bad.qp
+	stream bad.qp <<< $'block index=0\nblock index=1'
+	refuses 65 'block: begins inside another' qp-cmp bad.qp bad.qp
+	stream bad.qp <<< 'block-end index=0'
+	refuses 65 'block-end: does not close a block' qp-cmp bad.qp bad.qp
 	refuses 64 '-: only one' sh -c 'qp-cmp - - < a.qp'
 	refuses 64 '' qp-cmp a.qp
 	refuses 66 '/no/such' qp-cmp a.qp /no/such
