@@ -332,8 +332,10 @@ static void test_head(struct backend *be)
 		y[i] = x[i];
 	naive_norm(y, y, N, gain, D, c.norm_eps);
 	naive_linear(z, y, N, table, NULL, V, D);
-	for (size_t i = 0; i < N; i++)
+	for (size_t i = 0; i < N; i++) {
 		target[i] = i % 3 == 0 ? -1 : (int32_t)(i % V);
+		nll[i] = NAN;
+	}
 	ok(head_nll(h, x, N, target, nll, &e) == 0, "head: scores");
 	for (size_t i = 0; i < N; i++) {
 		double sum = 0;
@@ -341,7 +343,7 @@ static void test_head(struct backend *be)
 		for (size_t j = 0; j < V; j++)
 			sum += exp(z[i * V + j]);
 		want = target[i] < 0 ? 0 : log(sum) - z[i * V + (size_t)target[i]];
-		worst = fmax(worst, fabs(nll[i] - want));
+		worst = isnan(nll[i]) ? INFINITY : fmax(worst, fabs(nll[i] - want));
 	}
 	ok_near(worst, 0, 1e-5, "head: scores as the textbook's, rows without target 0");
 	ok(head_logits(h, x, N, logits, &e) == 0, "head: logits");
@@ -363,6 +365,33 @@ static void test_head(struct backend *be)
 	   "head: a norm that is wider");
 	record_clear(&norm.rec);
 	record_clear(&w.rec);
+}
+
+static void test_hidden(void)
+{
+	enum { T = 3000, W = 7 }; /* rows that straddle pages */
+	struct hidden h;
+	bool same = true;
+
+	ok(hidden_open(&h, T, W, "/tmp", &e) == 0, "hidden: spilled");
+	for (size_t i = 0; i < T * W; i++)
+		h.x[i] = (float)i;
+	for (size_t i = 0; i < T; i += 100)
+		hidden_drop(&h, i, 100);
+	for (size_t i = 0; i < T * W; i++)
+		same = same && h.x[i] == (float)i;
+	ok(same, "hidden: what is dropped comes back");
+	hidden_close(&h);
+	ok(hidden_open(&h, T, W, NULL, &e) == 0, "hidden: in memory");
+	h.x[5] = 5;
+	hidden_drop(&h, 0, T);
+	ok(h.x[5] == 5 && h.x[T * W - 1] == 0, "hidden: dropping does nothing there");
+	hidden_close(&h);
+	ok(hidden_open(&h, T, W, "/nowhere", &e) < 0 && e.cls == ERR_CANTCREAT,
+	   "hidden: no such directory");
+	ok(hidden_open(&h, SIZE_MAX / 8, W, NULL, &e) < 0, "hidden: more than there can be");
+	ok(hidden_open(&h, (size_t)1 << 44, W, "/tmp", &e) < 0 && e.cls == ERR_IO,
+	   "hidden: more than the disk has");
 }
 
 /* Llama 3.1's settings; wavelengths 2 pi 500000^(2i/128) against 8192 / 4 and 8192 / 1. */
@@ -421,6 +450,7 @@ int main(void)
 	test_refusals(&be);
 	test_embed();
 	test_head(&be);
+	test_hidden();
 	test_rope();
 	backend_close(&be);
 	backend_close(&one);

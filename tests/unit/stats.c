@@ -111,6 +111,10 @@ int main(void)
 		return done();
 	for (int g = 0; g < EDGE_COUNT; g++)
 		tiny_fill(x[g], T * 24, 0.2f, 3);
+	for (int t = 0; t < T; t++) { /* channels that never change their sign */
+		x[EDGE_ATTN_IN][t * 8] = 1 + fabsf(x[EDGE_ATTN_IN][t * 8]);
+		x[EDGE_ATTN_IN][t * 8 + 1] = -1 - fabsf(x[EDGE_ATTN_IN][t * 8 + 1]);
+	}
 	block_init(&b, &m);
 	tiny_block(&b, 1, &e);
 	n = b.n;
