@@ -74,13 +74,19 @@ static void on_signal(int sig)
 void cli_die(const struct err *e)
 {
 	int failed = fflush(stdout), sys = errno;
+	char line[sizeof(e->where) + sizeof(e->what) + 4];
 
 	progress_clear();
 	if (temp_file[0])
 		unlink(temp_file);
 	if (e->sys == EPIPE || (failed && sys == EPIPE))
 		die_of(SIGPIPE);
-	fprintf(stderr, "%s: %s%s%s\n", cli.prog, e->where, e->where[0] ? ": " : "", e->what);
+	/* One line, even where a name that came with the input has line ends in it. */
+	snprintf(line, sizeof(line), "%s%s%s", e->where, e->where[0] ? ": " : "", e->what);
+	for (char *p = line; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	fprintf(stderr, "%s: %s\n", cli.prog, line);
 	exit(e->cls);
 }
 
