@@ -130,6 +130,9 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 	refuses 65 "t.json: model: model type 'Unigram' is not supported" qp-tok -m t.json < /dev/null
 	sed 's/"type": *"ByteFallback"/"type": "CTC"/' "$MODEL/tokenizer.json" > t.json
 	refuses 65 "t.json: decoder: decoder type 'CTC' is not supported" qp-tok -m t.json < /dev/null
+	printf '{"two\\nlines":1}' > t.json
+	refuses 65 "t.json: key 'two.lines' is not known" qp-tok -m t.json < /dev/null
+	[ "${#stderr_lines[@]}" -eq 1 ]
 	head -c 5000 "$MODEL/tokenizer.json" > t.json
 	refuses 65 't.json: not JSON' qp-tok -m t.json < /dev/null
 	: > t.json
