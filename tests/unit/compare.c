@@ -135,7 +135,12 @@ static void release_coded(struct coded *c)
 
 static void test_codes(void)
 {
-	static const struct { int bits; bool sym, packed; long group; size_t rows, cols; } rows[] = {
+	static const struct {
+		int bits;
+		bool sym, packed;
+		long group;
+		size_t rows, cols;
+	} rows[] = {
 		{ 4, true, false, 32, 5, 96 }, { 4, false, false, 32, 5, 96 },
 		{ 4, false, true, 32, 5, 96 }, { 3, true, true, -1, 7, 45 },
 		{ 3, false, true, 15, 7, 45 }, { 2, false, true, 11, 3, 33 },

@@ -79,8 +79,8 @@ static void test_elements(void)
 /* A decimal is rounded once to F16 or BF16, not to F32 first. */
 static void test_rounding(void)
 {
-	/* Between 1 and the next value; the halves; and a hair above a half, which an F32 on the way
-	 * would lose. */
+	/* Between 1 and the next value; the halves; and a hair above a half, which an F32 on the
+	 * way would lose. */
 	static const struct { enum dtype t; const char *word; uint16_t bits; } rows[] = {
 		{ DT_F16, "1.00048828125", 0x3c00 },             /* half: to even */
 		{ DT_F16, "1.0004882812500002", 0x3c01 },        /* above it */
@@ -145,7 +145,8 @@ static void test_values(void)
 		V("\xcb\xff\xf8\x00\x00\x00\x00\x00\x00", "f64'fff8000000000000'"),
 		V("\xca\x3f\x00\x00\x00", "0.5f"), V("\xca\x7f\x80\x00\x00", "f32'7f800000'"),
 		V("\xca\x7f\xa0\x00\x01", NULL), /* signalling: quiet in C, so kept raw */
-		V("\xa0", "\"\""), V("\xa3" "a\"\n", "\"a\\\"\\n\""), V("\xa2\xc3\xa9", "\"\xc3\xa9\""),
+		V("\xa0", "\"\""), V("\xa3" "a\"\n", "\"a\\\"\\n\""),
+		V("\xa2\xc3\xa9", "\"\xc3\xa9\""),
 		V("\xa1\xff", "\"\\xff\""), V("\xa3\xed\xa0\x80", "\"\\xed\\xa0\\x80\""),
 		V("\xa2\xc0\x80", "\"\\xc0\\x80\""), V("\xa1\x00", "\"\\u0000\""),
 		V("\xc4\x00", "h''"), V("\xc4\x02\x00\xff", "h'00ff'"),
