@@ -1,46 +1,61 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cpu_linear.c - matrix products in f32: OpenBLAS, one thread a tile of the result
+ * cpu_linear.c - matrix products in f32, a tile of the result a task
+ *
+ * Linears use our own kernel (vec_product.h) on weights packed once; the solvers' products,
+ * whose factors change all the time, are OpenBLAS's with one thread a tile.
  */
 #include <cblas.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/compute/cpu.h"
 
-#define PACK_VALUES 65536 /* a task */
+#define PACK_COLUMNS 256
 
 struct packed {
 	size_t n, k;
-	float *w; /* [n, k] */
+	float *w; /* ceil(n / VEC_PANEL) panels [k][VEC_PANEL], zeros behind the last row */
 };
 
 struct pack_job {
 	struct packed *p;
 	const unsigned char *src;
 	enum dtype t;
-	size_t row_bytes, rows;
+	struct cpu *cpu;
 };
 
+/* A panel; rows are converted by pieces that stay in the cache. */
 static void pack_task(void *ctx, size_t task, int thread)
 {
-	struct pack_job *j = ctx;
-	size_t row = task * j->rows;
-	size_t rows = j->p->n - row < j->rows ? j->p->n - row : j->rows;
+	const struct pack_job *j = ctx;
+	size_t k = j->p->k, row = task * VEC_PANEL, esize = (size_t)dtype_bits(j->t) / 8;
+	size_t rows = j->p->n - row < VEC_PANEL ? j->p->n - row : VEC_PANEL;
+	float *panel = j->p->w + row * k, *piece = j->cpu->scratch[thread];
 
-	(void)thread;
-	dtype_to_f32(j->p->w + row * j->p->k, j->src + row * j->row_bytes, j->t, rows * j->p->k);
+	for (size_t c = 0; c < k; c += PACK_COLUMNS) {
+		size_t n = k - c < PACK_COLUMNS ? k - c : PACK_COLUMNS;
+
+		for (size_t r = 0; r < rows; r++)
+			dtype_to_f32(piece + r * n, j->src + ((row + r) * k + c) * esize, j->t, n);
+		memset(piece + rows * n, 0, (VEC_PANEL - rows) * n * sizeof(*piece));
+		j->cpu->vec->transpose(panel + c * VEC_PANEL, VEC_PANEL, piece, n, VEC_PANEL, n);
+	}
 }
 
 int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n, size_t k,
 	     struct err *e)
 {
-	struct pack_job j = { .src = w, .t = t };
+	struct pack_job j = { .src = w, .t = t, .cpu = cpu_of(b) };
+	size_t panels = n / VEC_PANEL + (n % VEC_PANEL != 0);
 
 	if (t != DT_F32 && t != DT_F16 && t != DT_BF16)
 		return err_set(e, ERR_BUG, "", "a weight of type %s cannot be packed",
 			       dtype_name(t));
-	if (k && n > SIZE_MAX / sizeof(float) / k)
+	if (k && panels > SIZE_MAX / sizeof(float) / VEC_PANEL / k)
 		return err_nomem(e, "", SIZE_MAX);
+	if (cpu_scratch(b, VEC_PANEL * PACK_COLUMNS * sizeof(float), e) < 0)
+		return -1;
 	if (*p && ((*p)->n != n || (*p)->k != k)) {
 		cpu_pack_free(b, *p);
 		*p = NULL;
@@ -51,18 +66,15 @@ int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, 
 			return err_nomem(e, "", sizeof(**p));
 		(*p)->n = n;
 		(*p)->k = k;
-		(*p)->w = cpu_malloc(n * k * sizeof(float));
+		(*p)->w = cpu_malloc(panels * VEC_PANEL * k * sizeof(float));
 		if (!(*p)->w) {
 			free(*p);
 			*p = NULL;
-			return err_nomem(e, "", n * k * sizeof(float));
+			return err_nomem(e, "", panels * VEC_PANEL * k * sizeof(float));
 		}
 	}
 	j.p = *p;
-	j.row_bytes = k * (size_t)dtype_bits(t) / 8;
-	j.rows = k < PACK_VALUES ? PACK_VALUES / (k ? k : 1) : 1;
-	if (n)
-		pool_run(b->pool, (n + j.rows - 1) / j.rows, pack_task, &j);
+	pool_run(b->pool, panels, pack_task, &j);
 	return 0;
 }
 
@@ -75,29 +87,69 @@ void cpu_pack_free(struct backend *b, struct packed *p)
 	free(p);
 }
 
-/* One product, c [m, n] = alpha a b(') + beta c, cut into tiles; bias is added to rows of c
- * before, with beta 1. */
-struct gemm_job {
-	int tb;
-	size_t m, n, k, lda, ldb, ldc, tile_m, tile_n, across;
-	float alpha, beta;
-	const float *a, *b, *bias;
-	float *c;
+struct linear_job {
 	const struct vec_ops *vec;
+	const struct packed *w;
+	const float *x, *bias;
+	float *y;
+	size_t ldx, ldy, t, rows, columns, across;
+	int add;
 };
 
-static void add_bias(const struct gemm_job *j, float *c, size_t m, size_t n, const float *bias)
+static void add_bias(const struct linear_job *j, float *y, size_t t, size_t n, const float *bias)
 {
-	for (size_t i = 0; i < m; i++) {
-		float *row = c + i * j->ldc;
+	for (size_t i = 0; i < t; i++) {
+		float *row = y + i * j->ldy;
 
-		if (j->beta == 0.0f)
+		if (!j->add)
 			j->vec->fill(row, bias, n);
 		else
 			for (size_t l = 0; l < n; l++)
 				row[l] += bias[l];
 	}
 }
+
+static void linear_task(void *ctx, size_t task, int thread)
+{
+	const struct linear_job *j = ctx;
+	size_t i = task / j->across * j->rows, l = task % j->across * j->columns;
+	size_t t = j->t - i < j->rows ? j->t - i : j->rows;
+	size_t n = j->w->n - l < j->columns ? j->w->n - l : j->columns;
+	float *y = j->y + i * j->ldy + l;
+
+	(void)thread;
+	if (j->bias)
+		add_bias(j, y, t, n, j->bias + l);
+	j->vec->linear(y, j->ldy, j->x + i * j->ldx, j->ldx, t, j->w->w + l * j->w->k, n, j->w->k,
+		       j->add || j->bias);
+}
+
+/* Nothing is packed here, so that small tiles are as fast as large ones: rows by 126 (21 times the
+ * rows of the kernel), and columns cut where there are few rows. */
+int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
+	       const struct packed *w, const float *bias, int add, struct err *e)
+{
+	struct linear_job j = {
+		.vec = cpu_of(b)->vec, .w = w, .x = x, .bias = bias, .y = y, .ldx = ldx,
+		.ldy = ldy, .t = t, .add = add,
+	};
+	size_t down = cpu_parts(t, 126, 6, &j.rows);
+
+	(void)e;
+	j.across = cpu_parts(w->n, t < 1024 ? 256 : 2048, VEC_PANEL, &j.columns);
+	if (t && w->n)
+		pool_run(b->pool, down * j.across, linear_task, &j);
+	return 0;
+}
+
+/* One product, c [m, n] = alpha a b(') + beta c, cut into tiles. */
+struct gemm_job {
+	int tb;
+	size_t m, n, k, lda, ldb, ldc, tile_m, tile_n, across;
+	float alpha, beta;
+	const float *a, *b;
+	float *c;
+};
 
 static void gemm_task(void *ctx, size_t task, int thread)
 {
@@ -108,12 +160,10 @@ static void gemm_task(void *ctx, size_t task, int thread)
 	float *c = j->c + i * j->ldc + l;
 
 	(void)thread;
-	if (j->bias)
-		add_bias(j, c, m, n, j->bias + l);
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, j->tb ? CblasTrans : CblasNoTrans, (blasint)m,
 		    (blasint)n, (blasint)j->k, j->alpha, j->a + i * j->lda, (blasint)j->lda,
 		    j->tb ? j->b + l * j->ldb : j->b + l, (blasint)j->ldb,
-		    j->bias ? 1.0f : j->beta, c, (blasint)j->ldc);
+		    j->beta, c, (blasint)j->ldc);
 }
 
 /*
@@ -130,31 +180,6 @@ static size_t cut(struct gemm_job *j)
 	return down * j->across;
 }
 
-static int gemm_run(struct backend *b, struct gemm_job *j, struct err *e)
-{
-	if (j->m > INT32_MAX || j->n > INT32_MAX || j->k > INT32_MAX || j->lda > INT32_MAX ||
-	    j->ldb > INT32_MAX || j->ldc > INT32_MAX)
-		return err_set(e, ERR_BUG, "", "a matrix product of %zu x %zu x %zu is too large",
-			       j->m, j->n, j->k);
-	if (!j->m || !j->n)
-		return 0;
-	j->vec = cpu_of(b)->vec;
-	pool_run(b->pool, cut(j), gemm_task, j);
-	return 0;
-}
-
-int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
-	       const struct packed *w, const float *bias, int add, struct err *e)
-{
-	struct gemm_job j = {
-		.tb = 1,   .m = t,   .n = w->n, .k = w->k,       .alpha = 1.0f,
-		.a = x,    .lda = ldx, .b = w->w, .ldb = w->k, .beta = add ? 1.0f : 0.0f,
-		.bias = bias, .c = y, .ldc = ldy,
-	};
-
-	return gemm_run(b, &j, e);
-}
-
 int cpu_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha, const float *a,
 	     size_t lda, const float *bm, size_t ldb, float beta, float *c, size_t ldc,
 	     struct err *e)
@@ -164,5 +189,11 @@ int cpu_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k, float alph
 		.b = bm, .ldb = ldb, .beta = beta, .c = c, .ldc = ldc,
 	};
 
-	return gemm_run(b, &j, e);
+	if (m > INT32_MAX || n > INT32_MAX || k > INT32_MAX || lda > INT32_MAX ||
+	    ldb > INT32_MAX || ldc > INT32_MAX)
+		return err_set(e, ERR_BUG, "", "a matrix product of %zu x %zu x %zu is too large",
+			       m, n, k);
+	if (m && n)
+		pool_run(b->pool, cut(&j), gemm_task, &j);
+	return 0;
 }

@@ -13,7 +13,8 @@
 
 #include "lib/compute/backend.h"
 
-#define VEC_QUERIES 64 /* lanes of an attention tile */
+#define VEC_PANEL   64        /* columns of a product that are made at once */
+#define VEC_QUERIES VEC_PANEL /* queries of an attention tile */
 #define VEC_KEYS    128
 
 /* Queries q0 ... q0 + nq - 1 <= q0 + VEC_QUERIES - 1 of one head; q and o point to the first of them,
@@ -31,6 +32,12 @@ struct attend {
 
 struct vec_ops {
 	const char *name; /* "AVX-512", for the provenance */
+	/* y [t, n] = x [t, k] w', += if add; w is in panels of VEC_PANEL of its n rows, each
+	 * [k][VEC_PANEL], the last filled up with anything */
+	void (*linear)(float *y, size_t ldy, const float *x, size_t ldx, size_t t, const float *w,
+		       size_t n, size_t k, int add);
+	/* y[j * ldy + i] = x[i * ldx + j], i < m, j < n */
+	void (*transpose)(float *y, size_t ldy, const float *x, size_t ldx, size_t m, size_t n);
 	/* one row of d; y may be x */
 	void (*rmsnorm)(float *y, const float *x, const float *w, size_t d, float eps);
 	void (*layernorm)(float *y, const float *x, const float *w, const float *bias, size_t d,
@@ -49,7 +56,8 @@ struct vec_ops {
 };
 
 extern const struct vec_ops vec_base;
-#if defined(__x86_64__) && defined(__GNUC__)
+/* clang has no pragma for a file's target: there the baseline serves all */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define VEC_X86 1
 extern const struct vec_ops vec_v3, vec_v4;
 #endif

@@ -47,6 +47,8 @@ static inline float vexp(float x)
 	return x > 88.37f ? INFINITY : p;
 }
 
+#include "lib/compute/vec_product.h"
+
 #include "lib/compute/vec_attention.h"
 
 static inline double sum16d(const double *a)
@@ -259,5 +261,16 @@ static void fill(float *restrict y, const float *restrict x, size_t n)
 }
 
 const struct vec_ops VEC_TABLE = {
-	VEC_NAME, rmsnorm, layernorm, rope, gate, attend, logsumexp, colstats, addf64, fill,
+	.name = VEC_NAME,
+	.linear = linear,
+	.transpose = transpose,
+	.rmsnorm = rmsnorm,
+	.layernorm = layernorm,
+	.rope = rope,
+	.gate = gate,
+	.attend = attend,
+	.logsumexp = logsumexp,
+	.colstats = colstats,
+	.addf64 = addf64,
+	.fill = fill,
 };

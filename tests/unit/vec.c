@@ -2,8 +2,8 @@
 /*
  * vec.c - the tables for different instruction sets give the same bits
  *
- * Attention is the exception: the baseline has no fused multiply-add, so it agrees with the
- * other two, which are equal, within rounding.
+ * Products and attention are the exception: the baseline has no fused multiply-add, so it agrees
+ * with the other two, which are equal, within rounding.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -78,6 +78,22 @@ static void attention(const struct vec_ops *v, float *o, const float *x, size_t 
 	free(work);
 }
 
+/* y [t, n] = 2 x w', both matrices from x */
+static void linear(const struct vec_ops *v, float *y, const float *x, size_t t, size_t k, size_t n)
+{
+	float *w = aligned_alloc(64, 2 * VEC_PANEL * k * sizeof(float));
+
+	if (!w)
+		return;
+	memset(w, 0, 2 * VEC_PANEL * k * sizeof(float));
+	for (size_t j = 0; j < n; j++)
+		v->transpose(w + j / VEC_PANEL * VEC_PANEL * k + j % VEC_PANEL, VEC_PANEL, x + j * k,
+			     k, 1, k);
+	v->linear(y, n, x, k, t, w, n, k, 0);
+	v->linear(y, n, x, k, t, w, n, k, 1);
+	free(w);
+}
+
 static int same(const void *a, const void *b, size_t n)
 {
 	return !memcmp(a, b, n);
@@ -119,6 +135,20 @@ int main(void)
 			worst = fmax(worst, fabs((double)o[0][i] - o[1][i]));
 		ok(worst < 2e-5 && (count < 3 || same(o[1], o[2], sizeof(o[1]))),
 		   "attention from query %zu on: baseline within %.1e", q0, worst);
+	}
+	for (size_t t = 1; t <= 13; t += 4) {
+		static float y[3][13 * 101];
+		double worst = 0;
+		size_t k = 700, cols = 28 + t * 5;
+
+		memset(y, 0, sizeof(y));
+		for (size_t i = 0; i < count; i++)
+			linear(all[i], y[i], x, t, k > T * D * 2 / cols ? T * D * 2 / cols : k,
+			       cols);
+		for (size_t i = 0; count > 1 && i < t * cols; i++)
+			worst = fmax(worst, fabs((double)y[0][i] - y[1][i]));
+		ok(worst < 5e-3 && (count < 3 || same(y[1], y[2], sizeof(y[1]))),
+		   "linear %zu x %zu: baseline within %.1e", t, cols, worst);
 	}
 	free(want);
 	free(got);
