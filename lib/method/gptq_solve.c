@@ -309,8 +309,8 @@ static void gather_params(const struct solve *s)
 		}
 }
 
-/* dst = w - q for the tile's rows, and its squares. */
-static void subtract_tile(void *ctx, size_t tile, int thread)
+/* The tile's rows dequantized, and their distance from what they were. */
+static void finish_tile(void *ctx, size_t tile, int thread)
 {
 	const struct solve *s = ctx;
 	const struct quantized *z = s->z;
@@ -318,27 +318,27 @@ static void subtract_tile(void *ctx, size_t tile, int thread)
 	double sum = 0;
 
 	(void)thread;
-	for (; row < end; row++)
-		for (size_t g = 0; g < z->groups; g++) {
-			const uint8_t *code = z->codes + row * z->cols + g * z->group;
-			float *d = s->dst + row * z->cols + g * z->group, lane[8] = { 0 };
-			float scale = z->scale[row * z->groups + g];
-			int zero = z->zero[row * z->groups + g];
+	for (size_t g = row * z->groups; g < end * z->groups; g++) {
+		const uint8_t *code = z->codes + g * z->group;
+		float *w = s->dst + g * z->group, lane[8] = { 0 };
+		size_t j = 0;
 
-			size_t j = 0;
+		for (; j + 8 <= z->group; j += 8)
+			for (size_t i = 0; i < 8; i++) {
+				float q = dequantize(code[j + i], z->zero[g], z->scale[g]);
 
-			for (; j + 8 <= z->group; j += 8)
-				for (size_t i = 0; i < 8; i++) {
-					d[j + i] -= dequantize(code[j + i], zero, scale);
-					lane[i] += d[j + i] * d[j + i];
-				}
-			for (; j < z->group; j++) {
-				d[j] -= dequantize(code[j], zero, scale);
-				lane[0] += d[j] * d[j];
+				lane[i] += (w[j + i] - q) * (w[j + i] - q);
+				w[j + i] = q;
 			}
-			for (int i = 0; i < 8; i++)
-				sum += lane[i];
+		for (; j < z->group; j++) {
+			float q = dequantize(code[j], z->zero[g], z->scale[g]);
+
+			lane[0] += (w[j] - q) * (w[j] - q);
+			w[j] = q;
 		}
+		for (int i = 0; i < 8; i++)
+			sum += lane[i];
+	}
 	s->dist[tile] = sum;
 }
 
@@ -444,7 +444,7 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	gather_params(s);
 	if (quantized_check_scales(s->z, s->q, where, e) < 0)
 		return -1;
-	pool_run(h->be->pool, tiles, subtract_tile, s);
+	pool_run(h->be->pool, tiles, finish_tile, s);
 	for (size_t t = 0; t < tiles; t++) {
 		loss += s->loss[t];
 		dist += s->dist[t];
@@ -455,11 +455,8 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	res->damp_raised = h->damp_raised;
 	res->dead = (long)h->n_dead;
 	res->energy = loss - h->damp * h->mean * dist;
-	/* Where the damping is nearly all of it the difference has no digits left. */
-	if (res->energy < 0.01 * loss &&
-	    output_energy(h->be, s->dst, s->z->rows, h->k, h->tri, &res->energy, e) < 0)
-		return -1;
-	quantized_dequantize(s->z, s->dst);
+	if (res->energy < 0)
+		res->energy = 0; /* nearly all of the loss was the damping's */
 	return 0;
 }
 
