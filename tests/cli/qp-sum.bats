@@ -139,3 +139,19 @@ misfit() {	# misfit REGEX SED...
 	refuses_a_cut_pipe two.qp 700 qp-sum one.qp -
 	refuses 66 '/no/such' qp-sum one.qp /no/such
 }
+
+@test "qp-sum: memory is 12 bytes an element of the largest statistic, for any number of streams" {
+	not_with_sanitizers 'its memory is counted'
+	qp-make > big.qp << 'EOF'
+stream v=[1,0] prov=[]
+tensor w role=weight dtype=U8 shape=[40000000]
+ 7*40000000
+tensor e role=stat dtype=F32 shape=[3001725] stat="hessian" width=2450 tokens=7
+ 0.5*3001725
+end
+EOF
+	qp-sum -v big.qp big.qp big.qp big.qp 2> err > sum.qp
+	# 12 * 3001725 bytes are 34.4 MiB; a program alone is about 3
+	awk '{ for (i = 1; i < NF; i++) if ($i == "peak") good = $(i + 1) > 30 && $(i + 1) < 41 }
+		END { exit !good }' err
+}
