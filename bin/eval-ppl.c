@@ -126,8 +126,7 @@ static int score(struct job *j, struct ppl_result *r, struct err *e)
 	double *nll;
 	int ret;
 
-	if (ends_need_embed(&j->run.ends, &j->run.model, e) < 0 ||
-	    ends_load_head(&j->run.ends, &j->run.model, j->run.be, &head, e) < 0)
+	if (runner_head(&j->run, &head, e) < 0)
 		return -1;
 	nll = malloc(tokens * sizeof(*nll));
 	if (nll == NULL)

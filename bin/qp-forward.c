@@ -128,8 +128,7 @@ static int finish(struct job *j, struct err *e)
 	struct head *head;
 	char name[32];
 
-	if (ends_need_embed(&j->run.ends, &j->run.model, e) < 0 ||
-	    ends_load_head(&j->run.ends, &j->run.model, j->run.be, &head, e) < 0)
+	if (runner_head(&j->run, &head, e) < 0)
 		return -1;
 	logits = malloc(j->lines.longest * vocab * sizeof(*logits));
 	if (logits == NULL)

@@ -74,6 +74,17 @@ int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx, s
 	return ret;
 }
 
+int runner_head(struct runner *r, struct head **h, struct err *e)
+{
+	forward_free(r->f);
+	r->f = NULL;
+	if (ends_need_embed(&r->ends, &r->model, e) < 0 ||
+	    ends_load_head(&r->ends, &r->model, r->be, h, e) < 0)
+		return -1;
+	ends_release(&r->ends);
+	return 0;
+}
+
 int runner_nll(struct runner *r, struct head *h, const int32_t *target, double *nll,
 	       struct err *e)
 {

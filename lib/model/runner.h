@@ -42,6 +42,11 @@ int runner_load(struct runner *r, struct block *b, struct err *e) MUST_USE;
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
 		 struct err *e) MUST_USE;
 
+/*
+ * All blocks have gone by: the final norm and the head, packed (head_free).  What the blocks took
+ * and the tensors themselves are freed.  ERR_DATA if the embedding, norm or head was missing.
+ */
+int runner_head(struct runner *r, struct head **h, struct err *e) MUST_USE;
 /* head_nll over all hidden states: nll and target [tokens]. */
 int runner_nll(struct runner *r, struct head *h, const int32_t *target, double *nll,
 	       struct err *e) MUST_USE;

@@ -318,3 +318,27 @@ by_hand() {	# by_hand DIALECT CTX
 	[ "$twelve" -le $((two + 3)) ]
 	[ "$spilled" -lt $((held - 45)) ]
 }
+
+# The man page's formula, within 20 % both ways: for one model the blocks weigh most, for the
+# other the head.
+@test "eval-ppl: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	local hidden=512 ffn vocab
+	for shape in "1408 2048" "256 20000"; do
+		read -r ffn vocab <<< "$shape"
+		small hidden=$hidden heads=8 kv=4 ffn=$ffn vocab=$vocab layers=2 dtype=BF16
+		eval-ppl -v -j 2 -c 512 -w 16 m -t "$EVAL" 2> err > out
+		"$PYTHON" - "$ffn" "$vocab" "$(sed 's/.*peak \([0-9.]*\) MiB/\1/' err)" <<-'END'
+		import sys
+		D, Q, M, T = 512, 512, 2 * 4 * 64, 16 * 512
+		F, V = int(sys.argv[1]), int(sys.argv[2])
+		P = 2 * D * Q + M * D + 3 * D * F + 2 * D
+		want = 4 * T * D + 8 * T + (12 << 20) + max(
+		    2 * P + 4 * P + 4 * 1024 * (D + max(D, Q) + max(Q + M, 2 * F)) + 2 * V * D,
+		    4 * V * D + max(2 * V * D, (32 << 20) + 8 * T))
+		got = float(sys.argv[3]) * 2**20
+		print("peak %.1f MiB, formula %.1f" % (got / 2**20, want / 2**20))
+		sys.exit(not 0.8 * want < got < 1.2 * want)
+		END
+	done
+}
