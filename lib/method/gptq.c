@@ -166,7 +166,8 @@ static int factorize(struct gptq_hessian *h, struct backend *be, const struct gp
 	if (opt->damp_auto)
 		return err_set(e, ERR_DATA, where, "H is not positive definite even with damp %g "
 			       "(smallest pivot %.3g at %zu)", h->damp, pivot, at);
-	return err_set(e, ERR_DATA, where, "H is not positive definite with damp %g (smallest pivot "
+	return err_set(e, ERR_DATA, where,
+		       "H is not positive definite with damp %g (smallest pivot "
 		       "%.3g at %zu); try --damp=%g", h->damp, pivot, at,
 		       h->damp > 0 ? h->damp * 5 : 0.01);
 }

@@ -22,7 +22,8 @@
 #define PANEL 4   /* blocks */
 #define STRIP 16  /* columns transposed at a time */
 
-/* The eight (or fewer) columns that are next, what they share their grids with, and L among them. */
+/* The eight (or fewer) columns that are next, what they share their grids with, and L among them.
+ * */
 struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
@@ -450,7 +451,8 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 		dist += s->dist[t];
 	}
 	if (!isfinite(loss))
-		return err_set(e, ERR_DATA, where, "the solve overflows: weights or H are too large");
+		return err_set(e, ERR_DATA, where,
+			       "the solve overflows: weights or H are too large");
 	res->damp = h->damp;
 	res->damp_raised = h->damp_raised;
 	res->dead = (long)h->n_dead;

@@ -43,7 +43,8 @@ int pack_block(struct block *b, long *packed, struct err *e)
 			return err_set(e, ERR_DATA, r->name, "its codes are packed already");
 		if (r->dtype != DT_U8 || r->rank != 2 || record_get_int(r, "bits", &bits) != 1 ||
 		    bits < 1 || bits > 8)
-			return err_set(e, ERR_DATA, r->name, "codes whose type, shape or key bits is "
+			return err_set(e, ERR_DATA, r->name,
+				       "codes whose type, shape or key bits is "
 				       "not that of a quantized linear");
 		if (bits < 2 || bits > 4)
 			return err_set(e, ERR_DATA, r->name, "codes of %d bits do not fit 4 "
@@ -51,7 +52,8 @@ int pack_block(struct block *b, long *packed, struct err *e)
 		cols = (size_t)r->shape[1];
 		if (pack_codes(b->items[i].data, b->items[i].data, (size_t)r->shape[0], cols,
 			       (int)bits, &bad) < 0)
-			return err_set(e, ERR_DATA, r->name, "code at row %zu column %zu does not fit "
+			return err_set(e, ERR_DATA, r->name,
+				       "code at row %zu column %zu does not fit "
 				       "%d bits", bad / cols, bad % cols, (int)bits);
 		r->dtype = bits == 2 ? DT_U2 : bits == 3 ? DT_U3 : DT_U4;
 		r->nbytes = (uint64_t)r->shape[0] * bits_row_bytes(cols, (int)bits);

@@ -60,7 +60,8 @@ static float *weight(const struct smoothing *m, enum slot slot, struct err *e)
 
 	slot_where(m, slot, where);
 	if (block_find(m->b, slot, ROLE_CODES)) {
-		err_set(e, ERR_DATA, where, "is quantized already; put smooth before the quantizer");
+		err_set(e, ERR_DATA, where,
+			"is quantized already; put smooth before the quantizer");
 		return NULL;
 	}
 	if (!it) {
@@ -91,7 +92,8 @@ static int take_maxima(struct smoothing *m, struct err *e)
 		double *a = &m->amax_x[channel(m, c)];
 
 		if (!(x[c] >= 0) || isinf(x[c]))
-			return err_set(e, ERR_DATA, m->name, "activation maximum of channel %zu is %g",
+			return err_set(e, ERR_DATA, m->name,
+				       "activation maximum of channel %zu is %g",
 				       c, (double)x[c]);
 		*a = x[c] > *a ? x[c] : *a;
 	}
