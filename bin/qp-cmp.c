@@ -12,6 +12,7 @@
 
 #include "formats/source.h"
 #include "lib/base/cli.h"
+#include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/compare.h"
@@ -32,6 +33,7 @@ struct options {
 
 struct tally {
 	const struct options *opt;
+	const struct stream_in *in; /* the first, for the progress line */
 	unsigned long tensors, differ;
 	double worst_rel;
 	struct tensor_error worst;
@@ -78,8 +80,10 @@ static bool within(const struct options *opt, const struct tensor_error *s)
 static void differ(struct tally *t, const char *label, const char *why)
 {
 	t->differ++;
-	if (!cli_quiet())
-		printf("%s: %s\n", label, why);
+	if (cli_quiet())
+		return;
+	progress_clear();
+	printf("%s: %s\n", label, why);
 }
 
 static int pair(void *ctx, const struct tensor_value *a, const struct tensor_value *b,
@@ -91,6 +95,7 @@ static int pair(void *ctx, const struct tensor_value *a, const struct tensor_val
 	int got;
 
 	t->tensors++;
+	progress_step(stream_offset(t->in));
 	tensor_value_label(a ? a : b, label, sizeof(label));
 	if (!a || !b) {
 		differ(t, label, a ? "only in the first" : "only in the second");
@@ -161,8 +166,11 @@ int main(int argc, char **argv)
 	if (cli_verbose() && !cli_quiet())
 		printf("%-56s %10s %10s %7s %9s\n", "tensor", "max abs", "relative", "SNR dB",
 		       "cosine");
+	tally.in = in[0];
+	progress_start("compare", stream_size_hint(in[0]), "bytes", cli_quiet() || cli_verbose());
 	if (compare_streams(reader[0], reader[1], pair, &tally, &e) < 0)
 		cli_die(&e);
+	progress_finish();
 	if (!cli_quiet())
 		summary(&tally);
 	if (cli_verbose())
