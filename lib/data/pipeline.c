@@ -79,7 +79,12 @@ static void put_option(struct buf *out, const char *s, size_t n)
 	put_quoted(out, s, n);
 }
 
-static int put_stage(struct buf *out, const struct mp *stage, size_t i, bool model, struct err *e)
+static bool is_word(const char *s, size_t n, const char *word)
+{
+	return n == strlen(word) && memcmp(s, word, n) == 0;
+}
+
+static int put_stage(struct buf *out, const struct mp *stage, size_t i, struct err *e)
 {
 	const struct mp *options = mp_get(stage, "options");
 	const char *s;
@@ -92,8 +97,8 @@ static int put_stage(struct buf *out, const struct mp *stage, size_t i, bool mod
 		buf_puts(out, " | ");
 	put_quoted(out, s, n);
 	if (i == 0)
-		buf_puts(out, model ? " \"$MODEL\"" : " \"$TEXT\"");
-	else if (n == 11 && memcmp(s, "record-acts", n) == 0)
+		buf_puts(out, is_word(s, n, "calib-pack") ? " \"$TEXT\"" : " \"$MODEL\"");
+	else if (is_word(s, n, "record-acts"))
 		buf_puts(out, " -");
 	for (size_t k = 0; k < mp_len(options); k++) {
 		if (!mp_str(mp_at(options, k), &s, &n))
@@ -105,9 +110,9 @@ static int put_stage(struct buf *out, const struct mp *stage, size_t i, bool mod
 
 int pipeline_text(struct buf *out, const struct record *head, struct err *e)
 {
-	const void *family, *prov;
+	const void *prov;
 	struct mp_doc *d;
-	size_t n, family_n;
+	size_t n;
 	int r = 0;
 
 	if (!record_get_raw(head, "prov", &prov, &n))
@@ -117,8 +122,7 @@ int pipeline_text(struct buf *out, const struct record *head, struct err *e)
 	if (mp_type_of(mp_root(d)) != MP_ARRAY)
 		r = err_set(e, ERR_DATA, "header", "prov is not a list");
 	for (size_t i = 0; r == 0 && i < mp_len(mp_root(d)); i++)
-		r = put_stage(out, mp_at(mp_root(d), i), i,
-			      record_get_raw(head, "family", &family, &family_n), e);
+		r = put_stage(out, mp_at(mp_root(d), i), i, e);
 	mp_free(d);
 	return r < 0 ? -1 : buf_failed(out, "header", e);
 }

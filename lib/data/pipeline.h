@@ -4,9 +4,9 @@
  *
  *     record-acts "$MODEL" --calib="$CALIB" | smooth --alpha=0.5 | gptq --bits=4
  *
- * What was read is not in a stream, so it stands as a shell variable: "$MODEL" for the model of
- * the first program ("$TEXT" if the stream is none of a model), and the name of the option for
- * files that options name.  record-acts further on reads what comes down the pipe: "-".
+ * What was read is not in a stream, so it stands as a shell variable: "$MODEL" for the operand of
+ * the first program ("$TEXT" if that is calib-pack), and the name of the option for files that
+ * options name.  record-acts further on reads what comes down the pipe: "-".
  */
 #ifndef QP_PIPELINE_H
 #define QP_PIPELINE_H
