@@ -120,10 +120,13 @@ function_length() {
 		}' $(printf '%s\n' $sources | grep '[.][ch]$') /dev/null
 }
 
+# A message that a bats test quotes, or its Python, may be longer.
 line_length() {
 	for f in $sources; do
 		expand "$f" | LC_ALL=C.UTF-8 awk -v f="$f" '
-			length($0) > 100 { print f ":" FNR ": " length($0) " columns" }
+			length($0) > (f ~ /[.]bats$/ ? 140 : 100) {
+				print f ":" FNR ": " length($0) " columns"
+			}
 			/[ \t]$/ { print f ":" FNR ": blank at the end" }'
 	done
 }
@@ -170,7 +173,7 @@ check silent_library   "lib and formats do not print or exit"
 check no_state         "lib and formats keep no global state"
 check program_length   "no program is longer than 200 lines"
 check function_length  "no function is longer than 70 lines"
-check line_length      "lines fit 100 columns and end without blanks"
+check line_length      "lines fit 100 columns, in bats 140, and end without blanks"
 check licences         "every source names its licence"
 check tabs             "C is indented by tabs"
 check companions       "every program has a manual body and a bats file"

@@ -43,9 +43,10 @@ struct backend_ops {
 	void *(*alloc)(struct backend *b, size_t nbytes, struct err *e); /* 64-byte aligned */
 	void (*free)(struct backend *b, void *p);
 	int (*upload)(struct backend *b, void *dst, const void *src, size_t nbytes, struct err *e);
-	int (*download)(struct backend *b, void *dst, const void *src, size_t nbytes, struct err *e);
+	int (*download)(struct backend *b, void *dst, const void *src, size_t nbytes,
+			struct err *e);
 
-	/* w [n, k] of type F32, F16 or BF16 in host memory -> *p, reusing it if it has that shape */
+	/* w [n, k] of type F32, F16 or BF16 in host memory -> *p, reused if it has that shape */
 	int (*pack)(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n,
 		    size_t k, struct err *e);
 	void (*pack_free)(struct backend *b, struct packed *p);
@@ -64,18 +65,18 @@ struct backend_ops {
 		    int head_dim, const float *cos_, const float *sin_, struct err *e);
 	/* o = softmax(scale q k' + mask) v, a head and sequence at a time, tiles of queries; no
 	 * seqlen x seqlen matrix is ever held.  Query head h reads KV head h / (heads/kv_heads) */
-	int (*attention)(struct backend *b, float *o, const float *q, const float *k, const float *v,
-			 const struct attention_shape *s, struct err *e);
+	int (*attention)(struct backend *b, float *o, const float *q, const float *k,
+			 const float *v, const struct attention_shape *s, struct err *e);
 	/* y = act(gate) * up, or act(up) if gate is NULL; [n]; y may be gate or up */
 	int (*gate)(struct backend *b, float *y, const float *gate, const float *up, size_t n,
 		    enum act_fn act, struct err *e);
-	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.  logits [n, vocab].
-	 * ERR_DATA for a target outside the vocabulary */
+	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.
+	 * logits [n, vocab].  ERR_DATA for a target outside the vocabulary */
 	int (*nll)(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,
 		   const int32_t *target, struct err *e);
 
-	/* column statistics of x [t, k]; each of absmax, min, max (f32) and abssum (f64) may be NULL
-	 * and is updated, not set.  A NaN makes its column's statistics NaN */
+	/* column statistics of x [t, k]; each of absmax, min, max (f32) and abssum (f64) may be
+	 * NULL and is updated, not set.  A NaN makes its column's statistics NaN */
 	int (*colstats)(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
 			double *abssum, float *min, float *max, struct err *e);
 

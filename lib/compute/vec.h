@@ -17,8 +17,8 @@
 #define VEC_QUERIES VEC_PANEL /* queries of an attention tile */
 #define VEC_KEYS    128
 
-/* Queries q0 ... q0 + nq - 1 <= q0 + VEC_QUERIES - 1 of one head; q and o point to the first of them,
- * k and v to key 0. */
+/* Queries q0 ... q0 + nq - 1 <= q0 + VEC_QUERIES - 1 of one head; q and o point to the first
+ * of them, k and v to key 0. */
 struct attend {
 	const float *q, *k, *v;
 	float *o;

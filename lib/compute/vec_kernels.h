@@ -139,8 +139,9 @@ static inline float act_relu(float x)
 }
 
 /*
- * x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t e^(-z^2 + p(t)) within 1.2e-7 of
- * itself, t = 1 / (1 + z / 2) and p of degree 9 (Press et al., Numerical Recipes in C, 6.2).
+ * x Phi(x), Phi(x) = erfc(-x / sqrt 2) / 2.  For z >= 0, erfc(z) = t e^(-z^2 + p(t)) within
+ * 1.2e-7 of itself, t = 1 / (1 + z / 2) and p of degree 9 (Press et al., Numerical Recipes in C,
+ * 6.2).
  */
 static inline float act_gelu(float x)
 {

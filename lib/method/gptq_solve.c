@@ -22,14 +22,13 @@
 #define PANEL 4   /* blocks */
 #define STRIP 16  /* columns transposed at a time */
 
-/* The eight (or fewer) columns that are next, what they share their grids with, and L among them.
- * */
+/* The eight (or fewer) columns that come next, what they share their grids with, and L there. */
 struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
 	float inv[EIGHT];                        /* 1 / U_jj */
 	float mid;                               /* 2^(b-1) */
-	const float *l;                          /* L of the first row and column, ld between rows */
+	const float *l;                          /* L of the first row and column, rows ld apart */
 	size_t ld;
 };
 

@@ -11,9 +11,8 @@ struct gptq_hessian {
 	struct backend *be;
 	const float *tri;    /* the caller's */
 	size_t k, cap;
-	double *factor;      /* [k,
-				 k] f64; once factorized its lower triangle holds L = U', strictly
-			      * lower, f32, row j from float 2 j k on */
+	double *factor;      /* [k, k] f64; once factorized its lower triangle holds L = U',
+			      * strictly lower, f32, row j from float 2 j k on */
 	double *diag;        /* [k] U_jj */
 	size_t *perm;        /* [k] column processed j-th */
 	bool *dead;          /* [k] by column, not by order */

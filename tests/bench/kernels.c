@@ -370,7 +370,8 @@ static void bench_forward(struct shape s, double aim)
 	snprintf(what, sizeof(what), "linears of %s, %zu x %zu / sgemm", s.name, s.nseq, s.seqlen);
 	report("T2", what, lin / ta * 1e-9, r, 0);
 	r = compare(&attention, &theirs, &ta, &tb);
-	snprintf(what, sizeof(what), "attention of %s, %zu x %zu / sgemm", s.name, s.nseq, s.seqlen);
+	snprintf(what, sizeof(what), "attention of %s, %zu x %zu / sgemm", s.name, s.nseq,
+		 s.seqlen);
 	report("T2", what, att / ta * 1e-9, att / lin * r, 0);
 	r = compare(&ours, &theirs, &ta, &tb);
 	snprintf(what, sizeof(what), "block of %s, %zu x %zu / sgemm", s.name, s.nseq, s.seqlen);

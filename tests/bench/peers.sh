@@ -65,5 +65,6 @@ for m; do
 		  k = $2 ~ /^GPTQ/ ? "GPTQ" : $2 ~ /^RTN/ ? "RTN" : "full"
 		  s[k] += log($3 / $4); n[k]++
 		  if ($6 != "-") { s[k] += log($5 / $6); n[k]++ } }
-		END { for (k in n) printf "%-8s mean of %s rows: ours / peer = %.4f\n", $1, k, exp(s[k] / n[k]) }'
+		END { for (k in n) printf "%-8s mean of %s rows: ours / peer = %.4f\n", $1, k,
+				exp(s[k] / n[k]) }'
 done

@@ -122,7 +122,8 @@ static void slow_gptq(uint8_t *codes, double *w, size_t n, const double *h, size
 		size_t best = k;
 
 		for (size_t c = 0; c < k; c++)
-			if (!done[c] && (best == k || (o->act_order && h[c * k + c] > h[best * k + best])))
+			if (!done[c] && (best == k ||
+					 (o->act_order && h[c * k + c] > h[best * k + best])))
 				best = c;
 		order[j] = best;
 		done[best] = true;
@@ -202,8 +203,10 @@ static void settle(struct layer_case *c)
 	float *tri = c->tri;
 
 	for (size_t i = 0; i < c->k; i++)
-		for (size_t j = i; j < c->k; j++)
-			c->h[i * c->k + j] = c->h[j * c->k + i] = *tri++ = (float)c->h[i * c->k + j];
+		for (size_t j = i; j < c->k; j++) {
+			*tri = (float)c->h[i * c->k + j];
+			c->h[i * c->k + j] = c->h[j * c->k + i] = *tri++;
+		}
 	for (size_t i = 0; i < c->n * c->k; i++)
 		c->w64[i] = c->w[i];
 }
@@ -351,7 +354,8 @@ static void properties(struct backend *be)
 	solve(be, &c, &o, &z, NULL, &res, &e);
 	o.block = 7;
 	solve(be, &c, &o, &other, NULL, &res, &e);
-	ok(memcmp(z.codes, other.codes, 40 * 300) == 0, "static groups: no matter how long a block is");
+	ok(memcmp(z.codes, other.codes, 40 * 300) == 0,
+	   "static groups: no matter how long a block is");
 	free_case(&c);
 
 	/* Per tensor: one scale for all rows. */
@@ -389,7 +393,8 @@ static void threads(void)
 		ok(energy[t] == energy[0] && memcmp(z[t].codes, z[0].codes, 300 * 576) == 0 &&
 		   memcmp(z[t].scale, z[0].scale, 300 * 9 * sizeof(float)) == 0,
 		   "%d threads give the bits of one", t + 1);
-	ok(energy[3] > 0 && memcmp(z[3].codes, z[0].codes, 300 * 576) != 0, "act order is another order");
+	ok(energy[3] > 0 && memcmp(z[3].codes, z[0].codes, 300 * 576) != 0,
+	   "act order is another order");
 	for (int t = 0; t < 4; t++)
 		quantized_release(&z[t]);
 	free_case(&c);
@@ -413,7 +418,8 @@ static void hard_hessians(struct backend *be)
 			c.h[d * 40 + j] = c.h[j * 40 + d] = 0;
 	settle(&c);
 	q = malloc(20 * 40 * sizeof(*q));
-	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0 && res.dead == 2, "two dead columns are counted");
+	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0 && res.dead == 2,
+	   "two dead columns are counted");
 	for (size_t r = 0; r < 20; r++)
 		zero = zero && q[r * 40 + 5] == 0 && q[r * 40 + 25] == 0 &&
 		       z.codes[r * 40 + 5] == 8;
@@ -447,7 +453,8 @@ static void hard_hessians(struct backend *be)
 	o.damp = 1;
 	o.damp_auto = true;
 	ok(solve(be, &c, &o, &z, q, &res, &e) >= 0, "damp 1");
-	ok_near(res.energy / slow_energy(&c, c.w, q), 1, 1e-3, "energy where damping is most of it");
+	ok_near(res.energy / slow_energy(&c, c.w, q), 1, 1e-3,
+		"energy where damping is most of it");
 
 	free_case(&c);
 	free(q);
@@ -467,20 +474,23 @@ static void hard_hessians(struct backend *be)
 	for (size_t j = 0; j < 40; j++)
 		c.tri[tri_index(3, j > 3 ? j : 3, 40)] = 900;
 	c.tri[tri_index(3, 3, 40)] = 1e-3f;
-	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "even with damp 1"), "%s", e.what);
+	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "even with damp 1"), "%s",
+	   e.what);
 	c.tri[tri_index(3, 3, 40)] = -1;
 	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && e.cls == ERR_DATA &&
 	   strstr(e.what, "diagonal 3 is -1"), "%s", e.what);
 	c.tri[77] = NAN;
 	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "value 77"), "%s", e.what);
 	memset(c.tri, 0, 820 * sizeof(*c.tri));
-	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "hessian is zero"), "%s", e.what);
+	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "hessian is zero"), "%s",
+	   e.what);
 	free_case(&c);
 
 	make_case(&c, 20, 40, 100, 23);
 	settle(&c);
 	c.w[45] = INFINITY;
-	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "row 1 column 5"), "%s", e.what);
+	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "row 1 column 5"), "%s",
+	   e.what);
 	c.w[45] = 1e7f;
 	ok(solve(be, &c, &o, &z, q, &res, &e) < 0 && strstr(e.what, "row 1, group 0") &&
 	   strstr(e.what, "--scale-dtype=f32"), "%s", e.what);
@@ -601,7 +611,8 @@ static void golden_case(struct backend *be, const struct layer_case *c, const ch
 	ok_str(hex, json_str(json_get(want, "codes_sha256"), NULL),
 	       "%s %s: the slow solver makes the golden codes", name, method);
 	if (rtn) {
-		ok(rtn_quantize(&z, &o.q, c->w, c->n, c->k, be->pool, name, &e) == 0, "%s rtn", name);
+		ok(rtn_quantize(&z, &o.q, c->w, c->n, c->k, be->pool, name, &e) == 0, "%s rtn",
+		   name);
 		quantized_dequantize(&z, q);
 		res.energy = slow_energy(c, c->w, q);
 	} else {

@@ -10,7 +10,8 @@
 
 int main(void)
 {
-	static const uint8_t nibbles[] = { 1, 2, 3, 4, 5 }, threes[] = { 1, 2, 3, 4, 5, 6, 7, 0, 7 };
+	static const uint8_t nibbles[] = { 1, 2, 3, 4, 5 };
+	static const uint8_t threes[] = { 1, 2, 3, 4, 5, 6, 7, 0, 7 };
 	uint8_t out[64] = { 0 };
 	size_t bad = 99;
 
@@ -36,7 +37,8 @@ int main(void)
 				bits_unpack_row(back + r * cols, packed + r * stride, cols, bits);
 			same = same && memcmp(codes, back, rows * cols) == 0;
 			if (cols * (size_t)bits % 8)
-				padded = padded && packed[stride - 1] >> (cols * (size_t)bits % 8) == 0;
+				padded = padded &&
+					 packed[stride - 1] >> (cols * (size_t)bits % 8) == 0;
 			/* In place. */
 			inside = inside && pack_codes(codes, codes, rows, cols, bits, &bad) == 0 &&
 				 memcmp(codes, packed, rows * stride) == 0;

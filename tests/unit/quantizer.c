@@ -24,7 +24,8 @@ static struct quantizer grid(int bits, bool sym, long group, enum dtype t)
 
 static void rounding(void)
 {
-	static const float x[] = { 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 0.49999997f, 4194303.5f, -127.5f };
+	static const float x[] = { 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 0.49999997f, 4194303.5f,
+				  -127.5f };
 	bool same = true;
 
 	for (size_t i = 0; i < sizeof(x) / sizeof(x[0]); i++)
@@ -137,12 +138,13 @@ static void properties(void)
 
 				/* Half a step, and the part of a step that the grid is short at
 				 * its end, by symmetry or by rounding of s and z. */
-				near = near && fabsf(d) <= s * 0.5f * (sym ? 1.01f : 1.02f) + s * 0.002f *
-				       (1 << bits);
+				near = near && fabsf(d) <= s * 0.5f * (sym ? 1.01f : 1.02f) +
+							   s * 0.002f * (1 << bits);
 				power += pow(fabs(d), 2.4);
 				best += pow(fabs(dm), 2.4);
 			}
-			ok(near, "%d bits, %s: no error above half a step", bits, sym ? "sym" : "asym");
+			ok(near, "%d bits, %s: no error above half a step", bits,
+			   sym ? "sym" : "asym");
 			ok(s == f16_to_f32(f32_to_f16(s)), "the scale is an F16 number");
 			ok(best <= power * 1.00001 && sm <= s, "--mse: no worse in the 2.4-norm "
 			   "(%.3g of it), and no wider", best / power);
@@ -199,7 +201,8 @@ static void groups(void)
 
 	ok(quantizer_groups(&q, 128, "layers.0.mlp.up_proj", &n, &g, &e) < 0 && e.cls == ERR_DATA,
 	   "100 does not divide 128");
-	ok_str(e.what, "groups of 100 do not divide 128 columns; sizes that do: 1, 2, 4, 8, 16, 32, "
+	ok_str(e.what,
+	       "groups of 100 do not divide 128 columns; sizes that do: 1, 2, 4, 8, 16, 32, "
 	       "64, 128, or -1 (a row)", "and the message says what does");
 	ok(quantizer_groups(&q, 55440 * 12, "x", &n, &g, &e) < 0 && strstr(e.what, ", ...") &&
 	   strlen(e.what) < sizeof(e.what) - 1, "a long list is cut");
@@ -208,7 +211,8 @@ static void groups(void)
 	q.group = -1;
 	ok(quantizer_groups(&q, 172, "x", &n, &g, &e) == 0 && n == 1 && g == 172, "-1 is the row");
 	q.group = 0;
-	ok(quantizer_groups(&q, 172, "x", &n, &g, &e) == 0 && n == 1 && g == 172, "0 too, by columns");
+	ok(quantizer_groups(&q, 172, "x", &n, &g, &e) == 0 && n == 1 && g == 172,
+	   "0 too, by columns");
 }
 
 static void fit_all(void)
@@ -238,10 +242,12 @@ static void fit_all(void)
 		same = same && back[i] == z.scale[i / 8] * (float)(z.codes[i] - z.zero[i / 8]);
 	ok(same, "dequantized: s (q - z)");
 	w[37] = NAN;
-	ok(quantizer_fit_all(&z, &q, w, pool, "layer", &e) < 0 && e.cls == ERR_DATA, "NaN is refused");
+	ok(quantizer_fit_all(&z, &q, w, pool, "layer", &e) < 0 && e.cls == ERR_DATA,
+	   "NaN is refused");
 	ok_str(e.what, "value at row 2 column 5 is not finite", "and located");
 	w[37] = 1e7f;
-	ok(quantizer_fit_all(&z, &q, w, pool, "layer", &e) < 0 && strstr(e.what, "row 2, group 0") &&
+	ok(quantizer_fit_all(&z, &q, w, pool, "layer", &e) < 0 &&
+	   strstr(e.what, "row 2, group 0") &&
 	   strstr(e.what, "--scale-dtype=f32"), "a scale too large for F16: %s", e.what);
 	quantized_release(&z);
 	pool_free(pool);

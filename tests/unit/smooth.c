@@ -50,9 +50,11 @@ static void parsing(void)
 	   bits == (1u << EDGE_MLP_MID | 1u << EDGE_ATTN_MID), "two");
 	ok(smooth_parse_edges("all", &bits, &e) == 0 && (bits & SMOOTH_ALL), "all");
 	for (int i = 0; i < 5; i++) {
-		static const char *const bad[] = { "", "attn", "attn.in,", "attn.in;mlp.in", "all,mlp.in" };
+		static const char *const bad[] = { "", "attn", "attn.in,", "attn.in;mlp.in",
+						  "all,mlp.in" };
 
-		ok(smooth_parse_edges(bad[i], &bits, &e) < 0 && e.cls == ERR_USAGE, "'%s' is refused",
+		ok(smooth_parse_edges(bad[i], &bits, &e) < 0 && e.cls == ERR_USAGE,
+		   "'%s' is refused",
 		   bad[i]);
 	}
 }
@@ -226,7 +228,8 @@ static void blocks(const struct model *m, const char *edges, double alpha, bool 
 	ok(close_to(before.q, after.q, HEADS * DIM) && close_to(before.o, after.o, HIDDEN) &&
 	   close_to(before.gate, after.gate, FFN) && close_to(before.down, after.down, HIDDEN),
 	   "the block computes what it did");
-	ok(close_to(before.up, after.up, FFN) != mid && close_to(before.v, after.v, KV * DIM) != mid,
+	ok(close_to(before.up, after.up, FFN) != mid &&
+	   close_to(before.v, after.v, KV * DIM) != mid,
 	   mid ? "up and v are divided" : "up and v are not touched");
 	ok_near(h1 / h0, 1, 1e-6, "tr W H W' is the same");
 	top = block_stat(&b, EDGE_ATTN_IN, STAT_ABSMAX)->data;
@@ -247,7 +250,8 @@ static void blocks(const struct model *m, const char *edges, double alpha, bool 
 int main(void)
 {
 	struct model_config cfg = {
-		.model_type = "llama", .hidden = HIDDEN, .layers = 1, .heads = HEADS, .kv_heads = KV,
+		.model_type = "llama", .hidden = HIDDEN, .layers = 1,
+		.heads = HEADS, .kv_heads = KV,
 		.head_dim = DIM, .ffn = FFN, .vocab = 16, .max_positions = 64, .norm_eps = 1e-5,
 		.rope = ROPE_PLAIN, .rope_theta = 10000, .tied = true, .qkv_bias = true,
 		.bos = -1, .eos = -1,
@@ -277,7 +281,8 @@ int main(void)
 	make_block(&b, &m);
 	weight(&b, SLOT_NORM1)[2] = 3e38f;
 	((float *)block_stat(&b, EDGE_ATTN_IN, STAT_ABSMAX)->data)[2] = 1e-9f;
-	ok(smooth_block(&b, &opt, &e) < 0 && strstr(e.what, "out of range"), "%s: %s", e.where, e.what);
+	ok(smooth_block(&b, &opt, &e) < 0 && strstr(e.what, "out of range"), "%s: %s", e.where,
+	   e.what);
 	block_release(&b);
 	return done();
 }

@@ -87,7 +87,8 @@ static void linear(const struct vec_ops *v, float *y, const float *x, size_t t, 
 		return;
 	memset(w, 0, 2 * VEC_PANEL * k * sizeof(float));
 	for (size_t j = 0; j < n; j++)
-		v->transpose(w + j / VEC_PANEL * VEC_PANEL * k + j % VEC_PANEL, VEC_PANEL, x + j * k,
+		v->transpose(w + j / VEC_PANEL * VEC_PANEL * k + j % VEC_PANEL, VEC_PANEL,
+			     x + j * k,
 			     k, 1, k);
 	v->linear(y, n, x, k, t, w, n, k, 0);
 	v->linear(y, n, x, k, t, w, n, k, 1);
