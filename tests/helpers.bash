@@ -116,6 +116,10 @@ need_python() {	# need_python MODULE...
 	done
 }
 
+need_terminals() {
+	"$PYTHON" -c 'import pty; pty.openpty()' 2> /dev/null || skip "no pseudo-terminals here"
+}
+
 # A sanitizer build cannot be preloaded, measured for memory, or timed.
 not_with_sanitizers() {
 	[ -z "${QP_SAN:-}" ] || skip "not in a sanitizer build: $1"

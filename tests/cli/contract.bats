@@ -147,7 +147,7 @@ too_many() {
 }
 
 @test "contract: a terminal as a stream's input is refused" {
-	need_python pty
+	need_terminals
 	for p in $programs; do
 		case $(kind "$p") in filter | reader) ;; *) continue ;; esac
 		refuses 64 '.*terminal' with_a_terminal in "$p"
@@ -155,7 +155,7 @@ too_many() {
 }
 
 @test "contract: a terminal as a stream's output is refused" {
-	need_python pty
+	need_terminals
 	tiny_stream
 	for p in $programs; do
 		case $p in
