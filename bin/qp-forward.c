@@ -61,9 +61,13 @@ static void options(int argc, char **argv, struct job *j)
 static int write_rows(struct job *j, const char *name, size_t line, const float *x, size_t width,
 		      struct err *e)
 {
+	const int64_t at = f32_first_nonfinite(x, j->lines.len[line] * width);
 	struct record r = { .rank = -1 };
 	int ret;
 
+	if (at >= 0)
+		return err_set(e, ERR_DATA, name, "the value of token %ld, column %ld is not "
+			       "finite", (long)at / (long)width, (long)at % (long)width);
 	record_init(&r, REC_TENSOR, name);
 	r.dtype = DT_F32;
 	r.rank = 2;

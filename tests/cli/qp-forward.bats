@@ -165,6 +165,15 @@ agrees() {	# agrees MODEL
 	refuses 76 'kv-quantizer: run record' qp-forward in.qp -i ids
 }
 
+@test "qp-forward: what is not finite is an error, not an output" {
+	record-acts -q --stats=none "$MODEL" | qp-dump > m.txt
+	awk '/^[a-z]/ { on = /^tensor model.norm/ }
+		on && /^ / { gsub(/[^ ]*0x[^ ]*/, "3e38") } 1' m.txt | qp-make > inf.qp
+	refuses 65 'logits.0: the value of token 0, column 0 is not finite' \
+		qp-forward -q -i ids -o out.qp inf.qp
+	[ ! -e out.qp ]
+}
+
 @test "qp-forward: a damaged model gives no output file" {
 	record-acts -q --stats=none "$MODEL" > m.qp
 	refuses_a_cut_pipe m.qp 400000 qp-forward -q -i "$PWD/ids" -
