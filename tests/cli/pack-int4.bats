@@ -8,7 +8,9 @@ setup_file() {
 	cd "$BATS_FILE_TMPDIR"
 	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny hidden=20 ffn=12 heads=5 kv=1
 	for i in 3 5 7 11; do
-		awk -v m="$i" 'BEGIN { for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32; print "" }'
+		awk -v m="$i" 'BEGIN {
+			for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32
+			print "" }'
 	done > ids.txt
 	calib-pack -q --ids ids.txt > calib.qp
 	record-acts -q -c calib.qp tiny > acts.qp
@@ -22,6 +24,11 @@ setup() {
 	cd "$BATS_FILE_TMPDIR"
 	out=$BATS_TEST_TMPDIR
 	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+# A record of a type that nobody knows, at the start of every block.
+with_flux() {
+	qp-dump "$1" | awk '{ print } /^block index=/ { print "flux some.thing n=3" }' | qp-make
 }
 
 @test "pack-int4: unpacked by numpy, codes, scales and zeros are what they were" {
@@ -38,7 +45,8 @@ setup() {
 			for n in p.names("codes"):
 			    h, was = p.head(n, "codes"), r.head(n, "codes")
 			    rows, cols = h["shape"]
-			    assert h["dtype"] == f"U{b}" and h["nbytes"] == rows * ((cols * b + 7) // 8)
+			    assert h["dtype"] == f"U{b}"
+			    assert h["nbytes"] == rows * ((cols * b + 7) // 8)
 			    assert all(h[k] == was[k] for k in ("bits", "group", "sym", "shape"))
 			    for role in ("codes", "scale", "zero"):
 			        x, y = r.tensor(n, role), p.tensor(n, role)
@@ -56,8 +64,9 @@ setup() {
 }
 
 @test "pack-int4: everything else passes, configuration and tokenizer among it" {
-	qp-dump rtn.qp | grep -vE '^( |stream|calib|tensor.*(_proj|stat))' | grep '^[a-z]' > "$out/want"
-	qp-dump packed.qp | grep -vE '^( |stream|calib|tensor.*(_proj|stat))' | grep '^[a-z]' > "$out/got"
+	local changed='^( |stream|calib|tensor.*(_proj|stat))'
+	qp-dump rtn.qp | grep -vE "$changed" | grep '^[a-z]' > "$out/want"
+	qp-dump packed.qp | grep -vE "$changed" | grep '^[a-z]' > "$out/got"
 	diff "$out/want" "$out/got"
 	grep -q '^file config.json' "$out/got"
 }
@@ -93,7 +102,7 @@ setup() {
 	local b
 	for b in 5 8; do
 		rtn -q -b "$b" -g -1 acts.qp > "$out/r.qp"
-		refuses 65 "model\.layers\.0\.self_attn\.q_proj\.weight: codes of $b bits do not fit 4" \
+		refuses 65 ".*layers\.0\.self_attn\.q_proj\.weight: codes of $b bits do not fit 4" \
 			pack-int4 "$out/r.qp"
 	done
 }
@@ -101,19 +110,19 @@ setup() {
 @test "pack-int4: a code wider than its bits is located" {
 	qp-dump rtn.qp | awk '/role=codes/ { f = 1; print; next } f && !done {
 		sub(/^ *[0-9]+/, "  16"); done = 1 } { print }' | qp-make > "$out/bad.qp"
-	refuses 65 'model\.layers\.0\.self_attn\.q_proj\.weight: code at row 0 column 0 does not fit 4 bits' \
+	refuses 65 '.*layers\.0\.self_attn\.q_proj\.weight: code at row 0 column 0 does not fit' \
 		pack-int4 "$out/bad.qp"
 }
 
 @test "pack-int4: a stream without codes, or packed already, is refused" {
-	refuses 65 'no codes in the stream; put rtn or gptq before pack-int4' pack-int4 acts.qp -o "$out/p.qp"
+	refuses 65 'no codes in the stream; put rtn or gptq before pack-int4' \
+		pack-int4 acts.qp -o "$out/p.qp"
 	[ ! -e "$out/p.qp" ]
 	refuses 65 '.*q_proj\.weight: its codes are packed already' pack-int4 packed.qp
 }
 
 @test "pack-int4: records it does not know pass byte for byte" {
-	qp-dump rtn.qp | awk '{ print } /^block index=/ { print "flux some.thing n=3" }' | qp-make |
-		pack-int4 > "$out/p.qp"
+	with_flux rtn.qp | pack-int4 > "$out/p.qp"
 	[ "$(qp-dump "$out/p.qp" | grep -c '^flux some.thing n=3$')" -eq 2 ]
 }
 

@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""methods.py smooth|rtn|gptq BEFORE AFTER OPTION... - what the quantizers wrote, worked out again
+
+Streams are read with msgpack, everything is computed by numpy in float64 from the definitions in
+quantpipe-methods(7); exits 1 with an AssertionError where the stream says something else.
+OPTION: -b BITS -g GROUP, then any of --asym --scale-dtype=T; for smooth the exponent alpha.
+"""
+import sys
+
+import numpy as np
+
+from qpstream import Stream
+
+CONSUMERS = {
+    "attn.in": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "attn.mid": ["self_attn.o_proj"],
+    "mlp.in": ["mlp.gate_proj", "mlp.up_proj"],
+    "mlp.mid": ["mlp.down_proj"],
+}
+PRODUCERS = {
+    "attn.in": "input_layernorm",
+    "attn.mid": "self_attn.v_proj",
+    "mlp.in": "post_attention_layernorm",
+    "mlp.mid": "mlp.up_proj",
+}
+
+
+def edge_of(name):
+    """layers.3.mlp.in of model.layers.3.mlp.up_proj.weight"""
+    _, _, layer, linear = name.removesuffix(".weight").split(".", 3)
+    edge = next(e for e, linears in CONSUMERS.items() if linear in linears)
+    return f"layers.{layer}.{edge}"
+
+
+def energy(d, h):
+    return np.trace(d @ h @ d.T)
+
+
+def stored(x, dtype):
+    """f64 rounded to F32 and on to the type, as f32"""
+    x = x.astype("f4")
+    if dtype == "F32":
+        return x
+    if dtype == "F16":
+        return x.astype("f2").astype("f4")
+    bits = x.view("u4")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype("u4").view("f4")
+
+
+class Options:
+    def __init__(self, args):
+        self.bits, self.group = int(args[1]), int(args[3])
+        self.asym = "--asym" in args
+        self.dtype = next((a.split("=")[1] for a in args if "scale-dtype" in a), "f16").upper()
+        self.top, self.mid = 2 ** self.bits - 1, 2 ** (self.bits - 1)
+
+
+def common(was, now, n, o):
+    """codes, scale, zero, weight and ref belong together; returns W, Q in f64 and groups of W"""
+    w, c, h = was.tensor(n).astype("f8"), now.tensor(n, "codes"), now.head(n, "codes")
+    rows, cols = w.shape
+    v = w.reshape({0: (1, 1, -1), -1: (rows, 1, -1)}.get(o.group, (rows, -1, o.group)))
+    s = now.tensor(n, "scale").astype("f4")
+    assert s.shape == v.shape[:2] and now.head(n, "scale")["dtype"] == o.dtype
+    z = now.tensor(n, "zero")
+    assert (z is not None) == o.asym
+    z = np.full(s.shape, o.mid, "i4") if z is None else z.astype("i4")
+    assert c.max() <= o.top and z.max() <= o.top
+    assert h["bits"] == o.bits and h["sym"] == (not o.asym)
+    assert h["group"] == (o.group if o.group > 0 else cols)
+    q = (s[:, :, None] * (c.reshape(v.shape) - z[:, :, None]).astype("f4")).reshape(rows, cols)
+    assert (q == now.tensor(n)).all() and now.head(n, "weight")["dtype"] == "F32"
+    assert (now.tensor(n, "ref") == was.tensor(n)).all()
+    assert now.head(n, "ref")["dtype"] == was.head(n, "weight")["dtype"]
+    e = now.notes()[n]
+    assert e["bits"] == o.bits and e["group"] == o.group and "seconds" not in e
+    return w, q.astype("f8"), v, s, z, c
+
+
+def rtn(was, now, args):
+    o = Options(args)
+    for n in now.names("codes"):
+        w, q, v, s, z, c = common(was, now, n, o)
+        lo, hi = np.minimum(v.min(2), 0), np.maximum(v.max(2), 0)
+        span = (hi - lo) / o.top if o.asym else np.maximum(hi, -lo) / (o.top / 2)
+        assert (s == stored(span, o.dtype)).all()
+        assert not o.asym or (z == np.clip(np.rint(-lo.astype("f4") / s), 0, o.top)).all()
+        t = v.astype("f4") / s[:, :, None] + (z - o.mid).astype("f4")[:, :, None]
+        assert (c == np.clip(np.rint(t) + o.mid, 0, o.top).reshape(c.shape)).all()
+        e = now.notes()[n]
+        assert e["by"] == "rtn"
+        if "rel_err" in e:
+            h = now.hessian(edge_of(n))
+            assert abs(e["rel_err"] / (energy(w - q, h) / energy(w, h)) - 1) < 1e-4
+        else:
+            assert abs(e["w_rel_err"] / (((w - q) ** 2).sum() / (w ** 2).sum()) - 1) < 1e-5
+    assert len(now.names("codes")) == 14
+
+
+def gptq(was, now, args):
+    o = Options(args)
+    for n in now.names("codes"):
+        w, q, *_ = common(was, now, n, o)
+        e, h = now.notes()[n], now.hessian(edge_of(n))
+        want = energy(w - q, h) / energy(w, h)
+        assert abs(e["rel_err"] / want - 1) < 1e-3, (e, want)
+        assert (e["by"], e["damp"], e["damp_raised"], e["dead"]) == ("gptq", 0.01, 0, 0), e
+    assert len(now.names("codes")) == 14
+
+
+def near(x, y, tol=3e-7):
+    """one rounding to F32 (tol: how many)"""
+    assert np.abs(x / y - 1)[y != 0].max() < tol, np.abs(x / y - 1)[y != 0].max()
+
+
+def smooth(was, now, args):
+    alpha, heads, kv, dim = float(args[0]), 4, 2, 4
+    channel = np.arange(heads * dim) // dim // (heads // kv) * dim + np.arange(heads * dim) % dim
+
+    def weight(s, layer, n):
+        return s.tensor(f"model.layers.{layer}.{n}.weight").astype("f8")
+
+    for layer in range(2):
+        done = {}  # what columns were multiplied by
+        for edge, consumers in CONSUMERS.items():
+            name, producer = f"layers.{layer}.{edge}", PRODUCERS[edge]
+            a = was.tensor(name, "stat", "absmax").astype("f8")
+            w = np.max([np.abs(weight(was, layer, c)).max(0) for c in consumers], axis=0)
+            if edge == "attn.mid":
+                a, w = (np.array([x[channel == c].max() for c in range(kv * dim)]) for x in (a, w))
+            s = np.maximum(a ** alpha / np.maximum(w, 1e-5) ** (1 - alpha), 1e-5)
+            s[a == 0] = 1
+            wide = s[channel] if edge == "attn.mid" else s
+            done.update((c, wide) for c in consumers)
+            for stat in ("absmax", "absmean", "min", "max", "samples"):
+                near(now.tensor(name, "stat", stat), was.tensor(name, "stat", stat) / wide)
+            near(now.hessian(name), was.hessian(name) / np.outer(wide, wide))
+            for c in consumers:
+                if c not in PRODUCERS.values():
+                    near(weight(now, layer, c), weight(was, layer, c) * wide)
+            got, before = weight(now, layer, producer), weight(was, layer, producer)
+            if producer in done:  # a consumer of the edge before: rounded twice
+                near(got, before * done[producer] / s[:, None], 6e-7)
+            else:
+                near(got, before / s)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](Stream(sys.argv[2]), Stream(sys.argv[3]), sys.argv[4:])
