@@ -95,10 +95,11 @@ struct gptq_sequence *gptq_sequence_new(struct gptq *g, const struct model *m, s
 					const char *spill, struct err *e);
 void gptq_sequence_free(struct gptq_sequence *s);
 /* A record outside the blocks: copied to out; the calibration set and the embedding are taken on
- * the way.  ERR_DATA if the set's ids are not of this model. */
+ * the way.  ERR_DATA if the embedding comes and no set has, or if its ids or the length of its
+ * windows are not for this model; ERR_VERSION for what this version cannot run. */
 int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
 			struct stream_out *out, struct err *e) MUST_USE;
-/* ERR_DATA if no calibration set or no embedding came before the first block. */
+/* ERR_DATA if no embedding came before the first block. */
 int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e) MUST_USE;
 
 #endif

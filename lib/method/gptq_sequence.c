@@ -7,22 +7,18 @@
 
 #include "lib/data/calib.h"
 #include "lib/method/gptq.h"
-#include "lib/model/forward.h"
-#include "lib/model/hidden.h"
+#include "lib/model/runner.h"
 
 #define SLICE 2048 /* tokens a call of the forward, whole sequences */
 
 struct gptq_sequence {
 	struct gptq *g;
-	const struct model *m;
 	struct backend *be;
-	const char *spill;
+	struct runner run;            /* the embedding, hidden states, the block's weights */
 	struct calib calib;
-	struct item embed;
-	struct forward *f;
-	struct hidden x, mid;         /* [tokens, hidden]; [tokens, attn.mid's width] */
+	struct hidden mid;            /* [tokens, attn.mid's width]: attention's output */
 	struct hessian *sum[EDGE_COUNT]; /* edges of one width share one */
-	float *tri;
+	float *tri;                   /* the widest of them, as a triangle */
 	enum edge edge;               /* whose inputs are summed up now */
 	bool ready;
 };
@@ -37,9 +33,10 @@ struct gptq_sequence *gptq_sequence_new(struct gptq *g, const struct model *m, s
 		return NULL;
 	}
 	s->g = g;
-	s->m = m;
 	s->be = be;
-	s->spill = spill;
+	s->run.be = be;
+	s->run.model = *m;
+	s->run.spill = spill;
 	return s;
 }
 
@@ -55,13 +52,28 @@ void gptq_sequence_free(struct gptq_sequence *s)
 		if (s->sum[i] && !shared)
 			s->be->ops->hessian_free(s->be, s->sum[i]);
 	}
-	forward_free(s->f);
-	hidden_close(&s->x);
+	runner_release(&s->run);
 	hidden_close(&s->mid);
-	item_release(&s->embed);
 	calib_release(&s->calib);
 	free(s->tri);
 	free(s);
+}
+
+/* The embedding makes hidden states of the calibration set, and goes on. */
+static int take_embedding(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
+			  struct stream_out *out, struct err *e)
+{
+	const struct item *embed = &s->run.ends.embed;
+
+	if (!s->calib.ids)
+		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; --sequential "
+			       "needs the one that record-acts writes");
+	if (runner_embed(&s->run, in, rec, s->calib.ids, s->calib.nsamples * s->calib.seqlen,
+			 s->calib.seqlen, e) < 0 ||
+	    stream_write(out, &embed->rec, embed->data, e) < 0)
+		return -1;
+	ends_drop_embed(&s->run.ends);
+	return 0;
 }
 
 int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
@@ -69,51 +81,32 @@ int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct re
 {
 	long layer;
 
+	if (runner_refuse(rec, e) < 0)
+		return -1;
 	if (rec->type == REC_CALIB && !s->calib.ids) {
 		if (calib_read(&s->calib, in, rec, e) < 0)
 			return -1;
 		return stream_write(out, rec, s->calib.ids, e);
 	}
-	if (rec->type == REC_TENSOR && !s->ready && rec->role == ROLE_WEIGHT &&
-	    model_slot(s->m, rec->name, &layer) == SLOT_EMBED) {
-		if (item_read(&s->embed, s->m, in, rec, e) < 0)
-			return -1;
-		return stream_write(out, rec, s->embed.data, e);
-	}
+	if (rec->type == REC_TENSOR && model_slot(&s->run.model, rec->name, &layer) == SLOT_EMBED)
+		return take_embedding(s, in, rec, out, e);
 	return stream_copy(out, in, rec, e);
 }
 
-/* Embed the calibration set; scratch of everything. */
+/* Room for attention's output and for Hessians. */
 static int start(struct gptq_sequence *s, struct err *e)
 {
-	size_t tokens = s->calib.nsamples * s->calib.seqlen, hidden = (size_t)s->m->cfg.hidden;
+	const struct model *m = &s->run.model;
 	size_t most = 0;
 
-	if (!s->calib.ids)
-		return err_set(e, ERR_DATA, "calib", "no calibration set before the first block; "
-			       "--sequential needs the one that record-acts writes");
-	if (!s->embed.data)
-		return err_set(e, ERR_DATA, "embedding", "not before the first block");
-	if (hidden_open(&s->x, tokens, hidden, s->spill, e) < 0 ||
-	    hidden_open(&s->mid, tokens, (size_t)model_edge_width(s->m, EDGE_ATTN_MID), s->spill,
-			e) < 0)
-		return -1;
-	for (size_t i = 0; i < s->calib.nsamples; i++) {
-		size_t at = i * s->calib.seqlen;
-
-		if (forward_embed(s->m, &s->embed, s->calib.ids + at, s->calib.seqlen,
-				  s->x.x + at * hidden, e) < 0)
-			return -1;
-		hidden_drop(&s->x, at, s->calib.seqlen);
-	}
-	item_release(&s->embed);
-	if (!(s->f = forward_new(s->m, s->be, (long)s->calib.seqlen, e)))
+	if (hidden_open(&s->mid, s->run.hidden.tokens, (size_t)model_edge_width(m, EDGE_ATTN_MID),
+			s->run.spill, e) < 0)
 		return -1;
 	for (int i = 0; i < EDGE_COUNT; i++) {
-		size_t k = (size_t)model_edge_width(s->m, (enum edge)i);
+		size_t k = (size_t)model_edge_width(m, (enum edge)i);
 
 		for (int j = 0; j < i; j++)
-			if ((size_t)model_edge_width(s->m, (enum edge)j) == k)
+			if ((size_t)model_edge_width(m, (enum edge)j) == k)
 				s->sum[i] = s->sum[j];
 		if (!s->sum[i] && s->be->ops->hessian_new(s->be, &s->sum[i], k, e) < 0)
 			return -1;
@@ -141,18 +134,19 @@ static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, str
 
 	for (size_t i = 0; i < s->calib.nsamples; i += step) {
 		size_t n = s->calib.nsamples - i < step ? s->calib.nsamples - i : step;
-		float *x = s->x.x + i * len * s->x.width, *mid = s->mid.x + i * len * s->mid.width;
+		float *x = s->run.hidden.x + i * len * s->run.hidden.width;
+		float *mid = s->mid.x + i * len * s->mid.width;
 		int r;
 
 		if (pass == PASS_ATTENTION)
-			r = forward_attention(s->f, x, mid, n, len, hook, s, e);
+			r = forward_attention(s->run.f, x, mid, n, len, hook, s, e);
 		else if (pass == PASS_OUT)
-			r = forward_attention_out(s->f, x, mid, n * len, e);
+			r = forward_attention_out(s->run.f, x, mid, n * len, e);
 		else
-			r = forward_mlp(s->f, x, n * len, pass == PASS_MLP_ADD, hook, s, e);
+			r = forward_mlp(s->run.f, x, n * len, pass == PASS_MLP_ADD, hook, s, e);
 		if (r < 0)
 			return -1;
-		hidden_drop(&s->x, i * len, n * len);
+		hidden_drop(&s->run.hidden, i * len, n * len);
 		hidden_drop(&s->mid, i * len, n * len);
 	}
 	return 0;
@@ -162,7 +156,7 @@ static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, str
 static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edge, enum pass pass,
 			 struct err *e)
 {
-	const struct linear_row *row = s->m->family->linears;
+	const struct linear_row *row = s->run.model.family->linears;
 
 	if (gptq_wants(s->g, b, edge)) {
 		s->edge = edge;
@@ -174,20 +168,19 @@ static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edg
 	if (gptq_edge(s->g, b, edge, s->tri, e) < 0)
 		return -1;
 	for (; row->weight != SLOT_NONE; row++)
-		if (row->in == edge && model_has(s->m, row->weight) &&
-		    forward_reload(s->f, b, row->weight, e) < 0)
+		if (row->in == edge && model_has(&s->run.model, row->weight) &&
+		    forward_reload(s->run.f, b, row->weight, e) < 0)
 			return -1;
 	return 0;
 }
 
 int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e)
 {
-	if (!s->ready && start(s, e) < 0)
+	if (runner_load(&s->run, b, e) < 0 || (!s->ready && start(s, e) < 0))
 		return -1;
 	for (int i = 0; i < EDGE_COUNT; i++)
 		layer_drop_hessian(b, (enum edge)i);
-	if (forward_load(s->f, b, e) < 0 ||
-	    quantize_edge(s, b, EDGE_ATTN_IN, PASS_ATTENTION, e) < 0 ||
+	if (quantize_edge(s, b, EDGE_ATTN_IN, PASS_ATTENTION, e) < 0 ||
 	    quantize_edge(s, b, EDGE_ATTN_MID, PASS_ATTENTION, e) < 0)
 		return -1;
 	/* The pass for attn.mid has left attention's output behind, unless o is passed over. */
@@ -198,5 +191,5 @@ int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e)
 	    quantize_edge(s, b, EDGE_MLP_MID, PASS_MLP, e) < 0)
 		return -1;
 	/* What the last block makes nobody reads. */
-	return b->layer + 1 < s->m->cfg.layers ? run_pass(s, PASS_MLP_ADD, NULL, e) : 0;
+	return b->layer + 1 < s->run.model.cfg.layers ? run_pass(s, PASS_MLP_ADD, NULL, e) : 0;
 }

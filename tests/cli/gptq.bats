@@ -137,8 +137,21 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 		gptq -g 16 plain.qp -o "$out/g.qp"
 	[ ! -e "$out/g.qp" ]
 	qp-dump plain.qp | awk '/^[a-z]/ { drop = /^calib/ } !drop' | qp-make > "$out/no.qp"
-	refuses 65 'calib: no calibration set before the first block' \
-		gptq -g 16 --sequential "$out/no.qp"
+	refuses 65 'calib: no calibration set in the stream' gptq -g 16 --sequential "$out/no.qp"
+	qp-dump plain.qp | awk '/^[a-z]/ { drop = /embed_tokens/ } !drop' | qp-make > "$out/no.qp"
+	refuses 65 '.*embed_tokens' gptq -g 16 --sequential "$out/no.qp"
+}
+
+@test "gptq: --sequential refuses a calibration set of another model" {
+	awk 'BEGIN { for (t = 0; t < 600; t++) printf "%d ", t % 32; print "" }' |
+		calib-pack -q --ids > "$out/long.qp"
+	record-acts -q --stats=none -c "$out/long.qp" tiny > "$out/in.qp"
+	refuses 65 'model: 512 positions, but a sequence has 600 tokens' \
+		gptq -g 16 --sequential "$out/in.qp"
+	echo 1 2 32 | calib-pack -q --ids > "$out/other.qp"
+	record-acts -q --stats=none -c "$out/other.qp" tiny > "$out/in.qp"
+	refuses 65 'token ids: id 32 at position 2 is outside the vocabulary of 32' \
+		gptq -g 16 --sequential "$out/in.qp"
 }
 
 @test "gptq: damping is raised where it must be, noted, and an error with --no-damp-auto" {
