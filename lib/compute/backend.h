@@ -8,8 +8,9 @@
  * the CPU the two are the same memory.
  *
  * All matrices are row-major f32 unless said otherwise; ld* are leading dimensions in
- * elements.  Sums are f32 within a tile and f64 across (hessian, nll); the partition of every
- * sum depends on shapes only, so results do not change with the number of threads.
+ * elements.  Sums are f32 within a tile (linear, attention: everywhere) and f64 across (hessian,
+ * nll); the partition of every sum depends on shapes only, so results do not change with the
+ * number of threads.
  * Functions return 0, or -1 with *e set.
  */
 #ifndef QP_BACKEND_H
@@ -37,7 +38,7 @@ struct attention_shape {
 	size_t window;           /* keys i-window < j <= i only; 0: no limit */
 };
 
-/* Result of factorizing H: U upper triangular f64 [K, K] with (H + damp I)^-1 = U' U. */
+/* One call at a time: all share the pool and its scratch memory. */
 struct backend_ops {
 	/* memory */
 	void *(*alloc)(struct backend *b, size_t nbytes, struct err *e); /* 64-byte aligned */
