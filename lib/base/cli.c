@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/pool.h"
@@ -493,6 +494,7 @@ struct stream_out *cli_open_out(const char *operand)
 	static const int signals[] = { SIGHUP, SIGINT, SIGTERM };
 	struct stream_out_options opt = { .zstd_level = cli.zstd };
 	sigset_t set, old;
+	struct stat st;
 	struct err e;
 
 	if (cli.output && operand)
@@ -502,6 +504,10 @@ struct stream_out *cli_open_out(const char *operand)
 	sigemptyset(&set);
 	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
 		sigaddset(&set, signals[i]);
+	/* No temporary file may be left behind; but a FIFO, which has none, waits for its reader and
+	 * must stay interruptible. */
+	if (opt.path && stat(opt.path, &st) == 0 && !S_ISREG(st.st_mode))
+		sigemptyset(&set);
 	sigprocmask(SIG_BLOCK, &set, &old);
 	if (stream_open_out(&cli.out, &opt, &e) != 0) {
 		sigprocmask(SIG_SETMASK, &old, NULL);
