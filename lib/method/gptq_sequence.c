@@ -66,8 +66,8 @@ static int take_embedding(struct gptq_sequence *s, struct stream_in *in, struct 
 	const struct item *embed = &s->run.ends.embed;
 
 	if (!s->calib.ids)
-		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; --sequential "
-			       "needs the one that record-acts writes");
+		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; "
+			       "--sequential needs the one that record-acts writes");
 	if (runner_embed(&s->run, in, rec, s->calib.ids, s->calib.nsamples * s->calib.seqlen,
 			 s->calib.seqlen, e) < 0 ||
 	    stream_write(out, &embed->rec, embed->data, e) < 0)

@@ -185,7 +185,8 @@ static inline float pow24(float x)
 
 /* sum |w - w~|^2.4 of n adjacent weights, n a multiple of LANES, in units of unit. */
 __attribute__((always_inline))
-static inline double loss_body(const float *w, size_t n, float scale, int zero, int bits, float unit)
+static inline double loss_body(const float *w, size_t n, float scale, int zero, int bits,
+			       float unit)
 {
 	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / unit;
 	float lane[LANES] = { 0 };
