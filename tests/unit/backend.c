@@ -700,9 +700,33 @@ static void test_threads(void)
 	free(more);
 }
 
+static const size_t sizes[] = { 1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 129, 172, 200 };
+
+static void test_attentions(struct backend *b)
+{
+	for (size_t i = 0; i < COUNT(sizes); i++) {
+		struct attention_shape s = { .nseq = 2, .seqlen = sizes[i], .heads = 4,
+					     .kv_heads = i % 2 ? 2 : 1, .head_dim = 8,
+					     .causal = 1 };
+
+		test_attention(b, s, 1.0f);
+		s.causal = 0;
+		test_attention(b, s, 4.0f);
+		s.window = 1 + i * 4;
+		s.causal = 1;
+		test_attention(b, s, 2.0f);
+	}
+	test_attention(b, (struct attention_shape){ .nseq = 1, .seqlen = 300, .heads = 3,
+						     .kv_heads = 3, .head_dim = 20, .causal = 1 },
+		       10.0f);
+	test_attention(b, (struct attention_shape){ .nseq = 1, .seqlen = 700, .heads = 2,
+						     .kv_heads = 1, .head_dim = 64, .causal = 1,
+						     .window = 100 },
+		       10.0f);
+}
+
 int main(void)
 {
-	static const size_t sizes[] = { 1, 2, 3, 15, 16, 17, 63, 64, 65, 127, 129, 172, 200 };
 	static const char *const acts[] = { "silu", "relu", "gelu", "gelu-tanh" };
 	struct backend b;
 	struct err e;
@@ -733,7 +757,9 @@ int main(void)
 	test_linear(&b, 30, 1300, 520, DT_BF16);
 	test_linear(&b, 0, 8, 8, DT_F32);
 	test_gemm(&b, 1, 520, 530, 70);
-	test_norms(&b, 1000, 65);
+	test_linear(&b, 1030, 2100, 5, DT_F32);
+	test_norms(&b, 1100, 65);
+	test_rope(&b, 300, 150, 4, 64);
 	test_nll(&b, 200, 3000, 30.0f);
 	test_hessian(&b, 210, 2100);
 	test_hessian(&b, 40, 6300);
@@ -747,27 +773,9 @@ int main(void)
 	test_indefinite(&b, 300, 160);
 	for (int a = 0; a < 4; a++) {
 		test_gate(&b, 1000, (enum act_fn)a, acts[a]);
-		test_gate(&b, 40003, (enum act_fn)a, acts[a]);
+		test_gate(&b, 70003, (enum act_fn)a, acts[a]);
 	}
-	for (size_t i = 0; i < COUNT(sizes); i++) {
-		struct attention_shape s = { .nseq = 2, .seqlen = sizes[i], .heads = 4,
-					     .kv_heads = i % 2 ? 2 : 1, .head_dim = 8,
-					     .causal = 1 };
-
-		test_attention(&b, s, 1.0f);
-		s.causal = 0;
-		test_attention(&b, s, 4.0f);
-		s.window = 1 + i * 4;
-		s.causal = 1;
-		test_attention(&b, s, 2.0f);
-	}
-	test_attention(&b, (struct attention_shape){ .nseq = 1, .seqlen = 300, .heads = 3,
-						     .kv_heads = 3, .head_dim = 20, .causal = 1 },
-		       10.0f);
-	test_attention(&b, (struct attention_shape){ .nseq = 1, .seqlen = 700, .heads = 2,
-						     .kv_heads = 1, .head_dim = 64, .causal = 1,
-						     .window = 100 },
-		       10.0f);
+	test_attentions(&b);
 	backend_close(&b);
 	test_threads();
 	return done();
