@@ -15,7 +15,7 @@ static const char usage[] =
 	"Move activation outliers into the weights they multiply.\n\n"
 	"  -a, --alpha=ALPHA    0: flat weights ... 1: flat activations (default 0.5)\n"
 	"      --edges=LIST     attn.in attn.mid mlp.in mlp.mid, comma between, or all\n"
-	"                       (default attn.in,mlp.in: behind the norms)\n";
+	"                       that are legal (default all)\n";
 
 enum { OPT_EDGES = 256 };
 
@@ -48,7 +48,7 @@ static void options(int argc, char **argv, struct smooth_options *opt)
 
 int main(int argc, char **argv)
 {
-	struct smooth_options opt = { .alpha = 0.5, .edges = SMOOTH_PUBLISHED };
+	struct smooth_options opt = { .alpha = 0.5, .edges = SMOOTH_ALL };
 	struct record head = { .rank = -1 };
 	struct stream_out *out;
 	struct stream_in *in;

@@ -226,7 +226,7 @@ int smooth_check(const struct model *m, const struct smooth_options *opt, struct
 	for (int i = 0; i < EDGE_COUNT; i++) {
 		const struct edge_row *row = &m->family->edges[i];
 
-		if (!(opt->edges & SMOOTH_ALL) && (opt->edges >> i & 1) &&
+		if (opt->edges != SMOOTH_ALL && (opt->edges >> i & 1) &&
 		    row->producer == SLOT_NONE)
 			return err_set(e, ERR_DATA, row->name, "no diagonal map can be put on this "
 				       "edge of a %s model", m->family->model_type);
@@ -257,7 +257,7 @@ int smooth_parse_edges(const char *list, unsigned *edges, struct err *e)
 
 	*edges = 0;
 	if (strcmp(list, "all") == 0) {
-		*edges = SMOOTH_ALL | ((1u << EDGE_COUNT) - 1);
+		*edges = SMOOTH_ALL;
 		return 0;
 	}
 	for (const char *p = list;; p++) {

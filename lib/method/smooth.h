@@ -17,10 +17,10 @@
 
 struct smooth_options {
 	double alpha;    /* 0: the weights become flat ... 1: the activations do */
-	unsigned edges;  /* bits 1 << EDGE_..., with SMOOTH_ALL only those that are legal */
+	unsigned edges;  /* bits 1 << EDGE_..., or SMOOTH_ALL: those that are legal */
 };
 
-#define SMOOTH_ALL (1u << 31)
+#define SMOOTH_ALL (1u << 31 | ((1u << EDGE_COUNT) - 1))
 #define SMOOTH_PUBLISHED (1u << EDGE_ATTN_IN | 1u << EDGE_MLP_IN)
 
 /* ERR_DATA when an edge is named that this family's table has no producer for. */
@@ -37,7 +37,7 @@ void smooth_scales(double *s, const double *amax_x, const double *amax_w, size_t
  */
 int smooth_block(struct block *b, const struct smooth_options *opt, struct err *e) MUST_USE;
 
-/* "attn.in,mlp.in" -> bits, or "all"; default is the published two norm edges. */
+/* "attn.in,mlp.in" -> bits, or "all": every legal one. */
 int smooth_parse_edges(const char *list, unsigned *edges, struct err *e) MUST_USE;
 
 #endif

@@ -106,7 +106,7 @@ with_flux() {
 	qp-dump "$out/s.qp" | grep -A 1 -E "$other" > "$out/got"
 	cmp "$out/want" "$out/got"
 	smooth acts.qp > "$out/default.qp"
-	smooth --edges=attn.in,mlp.in acts.qp > "$out/named.qp"
+	smooth --edges=attn.in,attn.mid,mlp.in,mlp.mid acts.qp > "$out/named.qp"
 	qp-cmp -q "$out/default.qp" "$out/named.qp"
 }
 
