@@ -96,6 +96,14 @@ void tok_match_end(struct tok_match *m);
 int tok_regex_translate(struct tok_buf *out, const char *s, size_t n, const char *where,
 			struct err *e) MUST_USE;
 
+/* Members of a class of PCRE2, without brackets (tokenizer_sets.c): of \s \w \h \d by their letter,
+ * alone when they stand outside of a class; of [:name:] (1, or 0: not known); of \p{name}, at
+ * most TOK_SET_NAME bytes. */
+#define TOK_SET_NAME 60
+int tok_set_shorthand(struct tok_buf *out, int c, bool alone, struct err *e) MUST_USE;
+int tok_set_bracket(struct tok_buf *out, const char *name, size_t n, struct err *e) MUST_USE;
+int tok_set_property(struct tok_buf *out, const char *name, size_t n, struct err *e) MUST_USE;
+
 /* ---- stages ---------------------------------------------------------------------- */
 
 enum norm_kind { NORM_NFC, NORM_NFD, NORM_NFKC, NORM_NFKD, NORM_LOWERCASE, NORM_STRIP_ACCENTS,

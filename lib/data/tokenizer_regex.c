@@ -13,15 +13,6 @@
 
 #include "lib/data/tokenizer_impl.h"
 
-#define SPACES "\\t-\\r\\x{85}\\p{Z}"
-/* Alphabetic (with its letter-like numbers and circled letters), marks, digits, connectors. */
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}" \
-	"\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
-/* A habit of Oniguruma's: outside of a class also the superscripts and fractions of Latin-1. */
-#define WORDS_ALONE WORDS "\\xb2\\xb3\\xb9\\xbc-\\xbe"
-#define HEX "0-9A-Fa-f"
-#define DIGITS "\\p{Nd}"
-
 #define MAX_DEPTH 32
 
 struct rx {
@@ -63,20 +54,9 @@ static bool starts(const struct rx *r, const char *what)
 	return r->n - r->i >= n && memcmp(r->s + r->i, what, n) == 0;
 }
 
-/* The set that \s, \w ... stand for, or NULL. */
-static const char *shorthand(int c)
+static int put_set(struct rx *r, int c, bool alone)
 {
-	switch (c) {
-	case 's': case 'S':
-		return SPACES;
-	case 'w': case 'W':
-		return WORDS;
-	case 'h': case 'H':
-		return HEX;
-	case 'd': case 'D':
-		return DIGITS;
-	}
-	return NULL;
+	return tok_set_shorthand(r->out, c, alone, r->e);
 }
 
 static bool is_hex(int c)
@@ -84,56 +64,26 @@ static bool is_hex(int c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-/*
- * \p{Name}.  A name of one or two letters is a general category in both; of a script PCRE2
- * would by default match the script extensions, Oniguruma matches the script itself.
- */
-static int property(struct rx *r)
+/* \p{Name}: what goes into a class for it, and whether it is the complement that is meant. */
+static int property(struct rx *r, struct tok_buf *set, bool *negated)
 {
-	static const char *const binary[] = {
-		"Alphabetic", "Lowercase", "Uppercase", "White_Space", "Emoji",
-		"Extended_Pictographic", "Ideographic", "ASCII", "Any", "Math", NULL
-	};
-	static const char *const category[][2] = {
-		{ "Letter", "L" }, { "Mark", "M" }, { "Number", "N" }, { "Punctuation", "P" },
-		{ "Symbol", "S" }, { "Separator", "Z" }, { "Other", "C" }, { NULL, NULL }
-	};
 	const char *name, *close;
-	char buf[64];
-	size_t n;
 
+	*negated = peek(r, 1) == 'P';
 	if (peek(r, 2) != '{')
 		return refuse(r, "\\p without {name}");
 	name = r->s + r->i + 3;
 	close = memchr(name, '}', r->n - r->i - 3);
 	if (!close)
 		return refuse(r, "\\p{ without }");
-	n = (size_t)(close - name);
-	if (tok_buf_add(r->out, r->s + r->i, 3, r->e))
-		return -1;
-	if (n && *name == '^') {
-		if (put(r, "^"))
-			return -1;
+	if (*name == '^') {
+		*negated = !*negated;
 		name++;
-		n--;
 	}
-	if (!n || n >= sizeof(buf))
+	if (name == close || close - name > TOK_SET_NAME || memchr(name, 0, (size_t)(close - name)))
 		return refuse(r, "\\p{} with a name that is not known");
-	memcpy(buf, name, n);
-	buf[n] = '\0';
 	r->i = (size_t)(close + 1 - r->s);
-	for (size_t k = 0; category[k][0]; k++)
-		if (strcmp(buf, category[k][0]) == 0)
-			return put(r, category[k][1]) || put(r, "}") ? -1 : 0;
-	if (n > 2) {
-		bool script = true;
-
-		for (size_t k = 0; binary[k]; k++)
-			script = script && strcmp(buf, binary[k]) != 0;
-		if (script && put(r, "sc:"))
-			return -1;
-	}
-	return put(r, buf) || put(r, "}") ? -1 : 0;
+	return tok_set_property(set, name, (size_t)(close - name), r->e);
 }
 
 /* \xHH, \x{H...}, \uHHHH */
@@ -158,20 +108,13 @@ static int hex_escape(struct rx *r)
 	return 0;
 }
 
-/* An escape that means one character or one property, the same in and out of a class. */
+/* An escape that means one character, the same in and out of a class. */
 static int plain_escape(struct rx *r)
 {
 	int c = peek(r, 1);
-	const char *set = shorthand(c);
 
 	if (c < 0)
 		return refuse(r, "\\ at the end");
-	if (set) { /* small letters only: the caller took the complements */
-		r->i += 2;
-		return put(r, set);
-	}
-	if (c == 'p' || c == 'P')
-		return property(r);
 	if (c == 'x' || c == 'u')
 		return hex_escape(r);
 	if (c == 'v') {
@@ -206,6 +149,34 @@ static int alternative(struct rx *r, struct sets *u)
 	return u->n++ ? put(r, "|") : 0;
 }
 
+/* [:name:] */
+static int bracket_class(struct rx *r, struct sets *u)
+{
+	const char *close = memmem(r->s + r->i, r->n - r->i, ":]", 2);
+	size_t n = close ? (size_t)(close - (r->s + r->i)) - 2 : 0;
+	int got = close ? tok_set_bracket(&u->plain, r->s + r->i + 2, n, r->e) : 0;
+
+	if (!got)
+		return refuse(r, "bracket class is not supported");
+	r->i += n + 4;
+	return got < 0 ? -1 : 0;
+}
+
+static int class_property(struct rx *r, struct sets *u)
+{
+	struct tok_buf set = { 0 };
+	bool negated;
+	int ret = property(r, &set, &negated);
+
+	if (!ret && negated)
+		ret = alternative(r, u) || put(r, "[^") ||
+		      tok_buf_add(r->out, set.p, set.n, r->e) || put(r, "]") ? -1 : 0;
+	else if (!ret)
+		ret = tok_buf_add(&u->plain, set.p, set.n, r->e);
+	free(set.p);
+	return ret;
+}
+
 /* One member of a union: its text goes to plain, or as an alternative to out. */
 static int member(struct rx *r, struct sets *u, bool first)
 {
@@ -213,35 +184,24 @@ static int member(struct rx *r, struct sets *u, bool first)
 	int c = peek(r, 0), d = peek(r, 1);
 	int ret;
 
-	if (c == '[' && d == ':') {
-		static const char *const names[][2] = {
-			{ "[:space:]", SPACES }, { "[:word:]", WORDS }, { "[:digit:]", DIGITS },
-			{ "[:xdigit:]", HEX }, { "[:alpha:]", "\\p{Alphabetic}" },
-			{ "[:upper:]", "\\p{Uppercase}" }, { "[:lower:]", "\\p{Lowercase}" },
-			{ "[:alnum:]", "\\p{Alphabetic}\\p{Nd}" }, { "[:cntrl:]", "\\p{Cc}" },
-			{ "[:punct:]", "\\p{P}\\p{S}" }, { "[:blank:]", "\\t\\p{Zs}" },
-			{ NULL, NULL }
-		};
-
-		for (size_t k = 0; names[k][0]; k++)
-			if (starts(r, names[k][0])) {
-				r->i += strlen(names[k][0]);
-				return tok_buf_add(&u->plain, names[k][1], strlen(names[k][1]),
-						   r->e);
-			}
-		return refuse(r, "bracket class is not supported");
-	}
+	if (c == '[' && d == ':')
+		return bracket_class(r, u);
 	if (c == '[')
 		return alternative(r, u) || class(r) ? -1 : 0;
-	if (c == '\\' && (d == 'S' || d == 'W' || d == 'H' || d == 'D')) {
+	if (c == '\\' && d > 0 && strchr("SWHD", d)) {
 		r->i += 2;
-		return alternative(r, u) || put(r, "[^") || put(r, shorthand(d)) ||
+		return alternative(r, u) || put(r, "[^") || put_set(r, d, false) ||
 		       put(r, "]") ? -1 : 0;
 	}
+	if (c == '\\' && (d == 'p' || d == 'P'))
+		return class_property(r, u);
 	r->out = &u->plain;
 	if (c == '\\' && d == 'b') {
 		r->i += 2;
 		ret = put(r, "\\x08");
+	} else if (c == '\\' && d > 0 && strchr("swhd", d)) {
+		r->i += 2;
+		ret = put_set(r, d, false);
 	} else if (c == '\\') {
 		ret = plain_escape(r);
 	} else if (c == '^' && !u->plain.n) {
@@ -389,32 +349,46 @@ static int interval(struct rx *r)
 	return copy(r, k + 1);
 }
 
+/* A look to one side for a word character: "(?<=[...])" */
+static int look(struct rx *r, const char *open)
+{
+	return put(r, open) || put_set(r, 'w', true) || put(r, "])");
+}
+
+/* \b: a word character on one side only; \B: on both or on none. */
+static int word_boundary(struct rx *r, bool is)
+{
+	r->i += 2;
+	return put(r, "(?:") || look(r, "(?<=[") || look(r, is ? "(?![" : "(?=[") || put(r, "|") ||
+	       look(r, "(?<![") || look(r, is ? "(?=[" : "(?![") || put(r, ")") ? -1 : 0;
+}
+
+static int alone_property(struct rx *r)
+{
+	struct tok_buf set = { 0 };
+	bool negated;
+	int ret = property(r, &set, &negated) || put(r, negated ? "[^" : "[") ||
+		  tok_buf_add(r->out, set.p, set.n, r->e) || put(r, "]") ? -1 : 0;
+
+	free(set.p);
+	return ret;
+}
+
 static int escape(struct rx *r)
 {
 	int c = peek(r, 1);
 
+	if (c > 0 && strchr("swhdSWHD", c)) {
+		r->i += 2;
+		return put(r, c < 'a' ? "[^" : "[") || put_set(r, c, true) || put(r, "]") ? -1 : 0;
+	}
 	switch (c) {
-	case 'b':
-		r->i += 2;
-		return put(r, "(?:(?<=[" WORDS_ALONE "])(?![" WORDS_ALONE "])|"
-			   "(?<![" WORDS_ALONE "])(?=[" WORDS_ALONE "]))");
-	case 'B':
-		r->i += 2;
-		return put(r, "(?:(?<=[" WORDS_ALONE "])(?=[" WORDS_ALONE "])|"
-			   "(?<![" WORDS_ALONE "])(?![" WORDS_ALONE "]))");
-	case 'w':
-		r->i += 2;
-		return put(r, "[" WORDS_ALONE "]");
-	case 'W':
-		r->i += 2;
-		return put(r, "[^" WORDS_ALONE "]");
+	case 'p': case 'P':
+		return alone_property(r);
+	case 'b': case 'B':
+		return word_boundary(r, c == 'b');
 	case 'A': case 'z': case 'Z': case 'R':
 		return copy(r, 2);
-	case 's': case 'h': case 'd':
-		return put(r, "[") || plain_escape(r) || put(r, "]") ? -1 : 0;
-	case 'S': case 'H': case 'D':
-		r->i += 2;
-		return put(r, "[^") || put(r, shorthand(c)) || put(r, "]") ? -1 : 0;
 	}
 	return plain_escape(r);
 }

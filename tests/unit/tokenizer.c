@@ -405,6 +405,11 @@ static void test_regex(void)
 	regex(" ?\\\\p{L}++", "ab cd", "ab/ cd/");
 	regex("\\\\v", "a\x0b\nb", "a/\x0b/\nb/");
 	regex("(?:a|b)(?>c)", "xac", "x/ac/");
+	/* Characters of Unicode 16 and 15, whatever Unicode the library was built for. */
+	regex("\\\\p{N}|\\\\p{Han}", "a\xf0\x90\xb5\x80\xf0\xb1\x8d\x90",
+	      "a/\xf0\x90\xb5\x80/\xf0\xb1\x8d\x90/");
+	regex("[^\\\\P{L}]|\\\\W", "1\xf0\x90\xb5\x80\xf0\xb1\x8d\x90",
+	      "1\xf0\x90\xb5\x80/\xf0\xb1\x8d\x90/");
 	/* Llama 3, as its file has it. */
 	regex("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}|"
 	      " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+",
