@@ -76,6 +76,7 @@ static int make_order(struct gptq_hessian *h, bool act_order, const char *where,
 {
 	struct order *o;
 
+	h->natural = !act_order;
 	for (size_t j = 0; j < h->k; j++)
 		h->perm[j] = j;
 	if (!act_order)

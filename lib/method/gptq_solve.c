@@ -214,10 +214,53 @@ static void fit_group(const struct solve *s, const float *t, size_t stride, size
 	}
 }
 
+/* Eight rows of codes of eight columns, ROWS apart, turned: dst[r * ld + c] = src[c * ROWS + r]. */
+static void turn_codes(uint8_t *dst, size_t ld, const uint8_t *src)
+{
+	static const uint64_t mask[3] = { 0x00000000ffffffffu, 0x0000ffff0000ffffu,
+					  0x00ff00ff00ff00ffu };
+	uint64_t x[8];
+
+	for (size_t c = 0; c < 8; c++)
+		memcpy(&x[c], src + c * ROWS, 8);
+	/* Halves of the matrix change places, then quarters, then eighths. */
+	for (int stage = 0; stage < 3; stage++) {
+		size_t far = 4u >> stage;
+
+		for (size_t c = 0; c < 8; c++)
+			if (!(c & far)) {
+				uint64_t t = (x[c] >> 8 * far ^ x[c + far]) & mask[stage];
+
+				x[c + far] ^= t;
+				x[c] ^= t << 8 * far;
+			}
+	}
+	for (size_t r = 0; r < 8; r++)
+		memcpy(dst + r * ld, &x[r], 8);
+}
+
+/* The block's codes to their rows and columns. */
+static void store_codes(const struct solve *s, const uint8_t *code, size_t row, size_t rows)
+{
+	size_t n = s->c1 - s->c0, k = s->h->k, whole = n / 8 * 8;
+	const size_t *perm = s->h->perm + s->c0;
+	uint8_t *dst = s->z->codes + row * k;
+
+	if (s->h->natural && rows == ROWS)
+		for (size_t r = 0; r < ROWS; r += 8)
+			for (size_t c = 0; c < whole; c += 8)
+				turn_codes(dst + r * k + s->c0 + c, k, code + c * ROWS + r);
+	else
+		whole = 0;
+	for (size_t r = 0; r < rows; r++)
+		for (size_t c = whole; c < n; c++)
+			dst[r * k + perm[c]] = code[c * ROWS + r];
+}
+
 static void solve_tile(void *ctx, size_t tile, int thread)
 {
 	const struct solve *s = ctx;
-	size_t n = s->c1 - s->c0, row = tile * ROWS, k = s->h->k;
+	size_t n = s->c1 - s->c0, row = tile * ROWS;
 	size_t rows = s->z->rows - row < ROWS ? s->z->rows - row : ROWS;
 	size_t run = s->fit ? s->fit : n;
 	float *t = s->buf + (size_t)thread * s->block * ROWS;
@@ -234,14 +277,9 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 	}
 	for (size_t c = 0; c < n; c++)
 		memcpy(s->h->w + (s->c0 + c) * s->np + row, t + c * ROWS, ROWS * sizeof(*t));
-	for (size_t r = 0; r < rows; r++) {
-		uint8_t *dst = s->z->codes + (row + r) * k;
-		const size_t *perm = s->h->perm + s->c0;
-
-		for (size_t c = 0; c < n; c++)
-			dst[perm[c]] = code[c * ROWS + r];
+	store_codes(s, code, row, rows);
+	for (size_t r = 0; r < rows; r++)
 		s->loss[tile] += loss[r];
-	}
 }
 
 /* A group wider than a block, whose columns have taken every error before them. */
@@ -253,6 +291,28 @@ static void fit_wide_tile(void *ctx, size_t tile, int thread)
 	(void)thread;
 	fit_group(s, s->h->w + s->c0 * s->np + row, s->np, s->z->group, s->c0 / s->z->group, row,
 		  left < ROWS ? left : ROWS);
+}
+
+/* ROWS rows of STRIP adjacent columns, ld apart, turned: 4 x 4 at a time. */
+static void turn_strip(float strip[STRIP][ROWS], const float *src, size_t ld)
+{
+	typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
+
+	for (size_t r = 0; r < ROWS; r += 4)
+		for (size_t c = 0; c < STRIP; c += 4) {
+			const float *at = src + r * ld + c;
+			vec a = *(const vec *)at, b = *(const vec *)(at + ld);
+			vec d = *(const vec *)(at + 2 * ld), f = *(const vec *)(at + 3 * ld);
+			vec ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+			vec df = __builtin_shufflevector(d, f, 0, 4, 1, 5);
+			vec ba = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+			vec fd = __builtin_shufflevector(d, f, 2, 6, 3, 7);
+
+			*(vec *)&strip[c][r] = __builtin_shufflevector(ab, df, 0, 1, 4, 5);
+			*(vec *)&strip[c + 1][r] = __builtin_shufflevector(ab, df, 2, 3, 6, 7);
+			*(vec *)&strip[c + 2][r] = __builtin_shufflevector(ba, fd, 0, 1, 4, 5);
+			*(vec *)&strip[c + 3][r] = __builtin_shufflevector(ba, fd, 2, 3, 6, 7);
+		}
 }
 
 /* Rows of a tile into h->w, transposed and in order of processing, by strips of columns that are
@@ -269,9 +329,12 @@ static void load_tile(void *ctx, size_t tile, int thread)
 	for (size_t j = 0; j < h->k; j += STRIP) {
 		size_t n = h->k - j < STRIP ? h->k - j : STRIP;
 
-		for (size_t r = 0; r < rows; r++)
-			for (size_t c = 0; c < n; c++)
-				strip[c][r] = s->dst[(row + r) * h->k + h->perm[j + c]];
+		if (h->natural && rows == ROWS && n == STRIP)
+			turn_strip(strip, s->dst + row * h->k + j, h->k);
+		else
+			for (size_t r = 0; r < rows; r++)
+				for (size_t c = 0; c < n; c++)
+					strip[c][r] = s->dst[(row + r) * h->k + h->perm[j + c]];
 		for (size_t c = 0; c < n; c++) {
 			for (size_t r = 0; r < ROWS; r++)
 				bad |= !(strip[c][r] - strip[c][r] == 0);

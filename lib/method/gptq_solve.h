@@ -15,6 +15,7 @@ struct gptq_hessian {
 			      * strictly lower, f32, row j from float 2 j k on */
 	double *diag;        /* [k] U_jj */
 	size_t *perm;        /* [k] column processed j-th */
+	bool natural;        /* perm[j] = j */
 	bool *dead;          /* [k] by column, not by order */
 	size_t n_dead;
 	double mean;         /* of the live diagonal */
