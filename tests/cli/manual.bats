@@ -11,6 +11,7 @@ setup() {
 
 # The files that examples speak of, for the model in tests/data.
 sandbox() {
+	not_with_sanitizers "examples calibrate at full size, which takes too long there"
 	mkdir "$1"
 	cd "$1"
 	ln -s "$MODEL" model
