@@ -1,13 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh [T8 T10 ...] - the figures of README.md, as ratios measured in one run
+# bench.sh [T8 T10 peers ...] - the figures of README.md, as ratios measured in one run
 #
 # Called by "make bench".  Rows of whole programs are measured here; rows of kernels come from the
 # programs of tests/bench/*.c, which print the same TSV: row, what, value, ratio, target (none: for
 # orientation); they too take the rows wanted.  All rows end in $BUILD/bench/bench.tsv and in the
 # table.  A ratio is a median over interleaved runs; a row during which other processes used more
-# than 6 % of the machine says so.  Status 1 when a
-# ratio misses its target by more than a fifth.
+# than 6 % of the machine says so.  Status 1 when a ratio misses its target by more than a fifth,
+# or perplexities (peers.sh) leave their tolerances.
+#
+# $QP_TORCH: a Python with PyTorch, for T7 (default python3).  $QP_SHARED: models and texts for the
+# comparison with peers.  What is not there is said in a row of its own.
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build}
@@ -244,15 +247,26 @@ start() {
 		"$(calc "1000 * $(median "$tmp/four" 1)" 1)" "<= 60"
 }
 
+# T7: the published loop in PyTorch, as research code runs it.
+published_loop() {
+	if "${QP_TORCH:-python3}" -c 'import torch' 2> /dev/null; then
+		"${QP_TORCH:-python3}" tests/bench/gptq_torch.py "$BUILD/bench/gptq" >> "$tsv"
+	else
+		emit T7 "not measured: no PyTorch here (QP_TORCH)" "" "" ""
+	fi
+}
+
 for b in tests/bench/*.c; do
 	"$BUILD/bench/$(basename "$b" .c)" "$@" >> "$tsv"
 done
+if want T7; then published_loop; fi
 if want T8 || want T11 || want T14 || want T15; then main_job; fi
 if want T10; then small_job; fi
 if want T12; then unknown_records; fi
 if want T16; then growth; fi
 if want T18; then start; fi
 
+status=0
 echo "$(uname -m), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores processors"
 sort -t "$(printf '\t')" -s -k 1.2,1n "$tsv" | awk -F '\t' '
 	function ok(r, t,   n, a) {	# 2: met, 1: within a fifth, 0: missed
@@ -269,4 +283,14 @@ sort -t "$(printf '\t')" -s -k 1.2,1n "$tsv" | awk -F '\t' '
 		       k == 3 ? "" : k == 2 ? "met" : k ? "near" : "MISSED", $6 == "" ? "" : ", " $6
 		missed += !k
 	}
-	END { exit missed > 0 }'
+	END { exit missed > 0 }' || status=1
+
+if want peers; then
+	echo
+	if [ -d "${QP_SHARED:-../shared/data}/golden" ]; then
+		sh tests/bench/peers.sh tiny ${QP_SMOLLM2:+smol} || status=1
+	else
+		echo "peers: not measured, no shared data (QP_SHARED)"
+	fi
+fi
+exit "$status"
