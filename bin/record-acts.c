@@ -34,7 +34,7 @@ enum { OPT_SAMPLES = 256, OPT_SEED, OPT_SPILL };
 struct job {
 	struct calib_choice choice;
 	unsigned which;
-	long samples;
+	long samples;       /* 0: not given */
 	struct runner run;
 	struct stream_out *out;
 	struct tokenizer *tok;
@@ -73,6 +73,8 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
 	cli_operands(1, 2);
+	if (j->samples && !(j->which >> STAT_SAMPLES & 1))
+		cli_fail(ERR_USAGE, "--samples", "needs samples among --stats");
 	if (j->choice.file && (j->choice.nsamples || j->choice.seqlen))
 		cli_fail(ERR_USAGE, "--calib", "has its own --nsamples and --seqlen");
 }
@@ -143,7 +145,8 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 	if (j->which == 0)
 		return block_drop_stats(b, e);
 	if (j->stats == NULL) {
-		j->stats = stats_new(&j->run.model, j->run.be, j->which, j->samples, h->tokens, e);
+		j->stats = stats_new(&j->run.model, j->run.be, j->which,
+				     j->samples ? j->samples : 128, h->tokens, e);
 		progress_start("record-acts", h->tokens * (uint64_t)j->run.model.cfg.layers,
 			       "tokens", cli_quiet());
 	}
@@ -155,7 +158,7 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 
 int main(int argc, char **argv)
 {
-	struct job j = { .which = 1u << STAT_ABSMAX | 1u << STAT_HESSIAN, .samples = 128,
+	struct job j = { .which = 1u << STAT_ABSMAX | 1u << STAT_HESSIAN,
 			 .run.done = tick, .run.arg = &j };
 	struct record head = { .rank = -1 };
 	struct backend be;

@@ -261,6 +261,7 @@ int stats_parse(const char *list, unsigned *which, struct err *e)
 		1u << STAT_HESSIAN, 1u << STAT_SAMPLES, (1u << STAT_COUNT) - 1, 0,
 	};
 	const size_t n = sizeof(words) / sizeof(*words);
+	bool none = false;
 
 	*which = 0;
 	for (const char *p = list;; p++) {
@@ -274,7 +275,10 @@ int stats_parse(const char *list, unsigned *which, struct err *e)
 				       "'%.*s' is none of absmax, absmean, minmax, hessian, "
 				       "samples, all, none", (int)(len < 64 ? len : 64), p);
 		*which |= bits[i];
+		none |= bits[i] == 0;
 		p += len;
+		if (none && p != list + len)
+			return err_set(e, ERR_USAGE, "--stats", "none stands alone");
 		if (*p == '\0')
 			return 0;
 	}

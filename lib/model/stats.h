@@ -28,7 +28,8 @@ int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err
  * is not finite. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
 
-/* "absmax,hessian" -> bits; "all", "none"; -1 and *e (ERR_USAGE) for an unknown word. */
+/* "absmax,hessian" -> bits; "all"; "none", alone.  -1 and *e (ERR_USAGE) for an unknown word, or
+ * none beside another. */
 int stats_parse(const char *list, unsigned *which, struct err *e);
 
 #endif

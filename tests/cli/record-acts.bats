@@ -66,11 +66,20 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	done
 	refuses 64 "--stats: 'abs' is none of absmax" record-acts --stats=abs "$MODEL"
 	refuses 64 "--stats: '' is none" record-acts --stats= "$MODEL"
+	for list in none,absmax absmax,none none,all all,none none,none,hessian; do
+		refuses 64 '--stats: none stands alone' record-acts --stats=$list "$MODEL"
+	done
+	refuses 64 "--stats: 'nonsense' is none of" record-acts -S none,nonsense "$MODEL"
 }
 
 @test "record-acts: --samples says how many rows" {
 	record-acts -q -c calib.qp -S samples --samples=7 "$MODEL" > a.qp
 	headers a.qp | grep '^tensor layers.1.mlp.mid .*shape=\[7,384\] .*tokens=600' > /dev/null
+	record-acts -q -c calib.qp -S samples "$MODEL" > a.qp
+	headers a.qp | grep '^tensor layers.1.mlp.mid .*shape=\[128,384\]' > /dev/null
+	refuses 64 '--samples: needs samples among' record-acts --samples=4 "$MODEL"
+	refuses 64 '--samples: needs' record-acts --samples=4 -S none "$MODEL"
+	refuses 64 '--samples: needs' record-acts -S absmax,hessian --samples=128 "$MODEL"
 }
 
 @test "record-acts: --stats=none needs neither calibration set nor tokenizer" {

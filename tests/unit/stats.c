@@ -94,6 +94,8 @@ static void test_parse(void)
 	   "parse: minmax is two");
 	ok(stats_parse("none", &w, &e) == 0 && w == 0, "parse: none");
 	ok(stats_parse("all", &w, &e) == 0 && w == ALL, "parse: all");
+	ok(stats_parse("none,absmax", &w, &e) < 0 && e.cls == ERR_USAGE &&
+	   stats_parse("absmax,none", &w, &e) < 0, "parse: none with anything else");
 	ok(stats_parse("absmax,", &w, &e) < 0 && e.cls == ERR_USAGE, "parse: an empty word");
 	ok(stats_parse("hess", &w, &e) < 0 && strstr(e.what, "'hess'"), "parse: a wrong word");
 }
