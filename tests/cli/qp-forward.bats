@@ -15,6 +15,51 @@ agrees() {	# agrees MODEL
 	"$PYTHON" "$ROOT/tests/llama.py" forward "$1" ids out.qp
 }
 
+# The same of a model with golden.safetensors: what transformers made of its input_ids in float64.
+# Its last hidden state is normed.  2e-5 of the largest value of each.
+agrees_with_transformers() {	# agrees_with_transformers MODEL
+	"$PYTHON" - "$1" <<-'END' > ids
+	import json, struct, sys
+	raw = open(sys.argv[1] + "/golden.safetensors", "rb").read()
+	n = struct.unpack("<Q", raw[:8])[0]
+	t = json.loads(raw[8:8 + n])["input_ids"]
+	ids = struct.unpack("<%d%s" % (t["shape"][0] * t["shape"][1],
+	                               {"I32": "i", "I64": "q"}[t["dtype"]]),
+	                    raw[8 + n:][slice(*t["data_offsets"])])
+	for i in range(t["shape"][0]):
+	    print(*ids[i * t["shape"][1]:(i + 1) * t["shape"][1]])
+	END
+	qp-forward -q --hidden -i ids "$1" > out.qp
+	"$PYTHON" - "$1" <<-'END'
+	import json, struct, sys, msgpack, numpy as np
+	raw = open(sys.argv[1] + "/golden.safetensors", "rb").read()
+	n = struct.unpack("<Q", raw[:8])[0]
+	want = {}
+	for k, t in json.loads(raw[8:8 + n]).items():
+	    if t.get("dtype") in ("F32", "F64"):
+	        kind = {"F32": "f4", "F64": "f8"}[t["dtype"]]
+	        want[k] = np.frombuffer(raw[8 + n:][slice(*t["data_offsets"])], kind)
+	        want[k] = want[k].reshape(t["shape"])
+	u, got = msgpack.Unpacker(open("out.qp", "rb"), max_buffer_size=0), {}
+	for h in u:
+	    data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	    if h["t"] == "tensor":
+	        got[h["name"]] = np.frombuffer(data, "f4").reshape(h["shape"])
+	last = max(int(k.split(".")[1]) for k in want if k.startswith("hidden."))
+	compared = 0
+	for k, w in want.items():
+	    for line in range(len(w)):
+	        what = k.split(".")[1:]
+	        if what == [str(last)]:
+	            what = ["norm"]
+	        name = ".".join([k.split(".")[0], str(line)] + what)
+	        error = np.abs(got[name] - w[line]).max() / np.abs(w).max()
+	        assert error < 2e-5, (sys.argv[1], name, error)
+	        compared += 1
+	assert compared >= 6
+	END
+}
+
 @test "qp-forward: logits and hidden states of the shipped model, as a float64 pass has them" {
 	need_python msgpack numpy
 	agrees "$MODEL"
@@ -31,51 +76,16 @@ agrees() {	# agrees MODEL
 	done
 }
 
-# transformers in float64: 2e-5 of the largest logit; its last hidden state is normed.
+@test "qp-forward: a model with biases and heads of their own width agrees with transformers" {
+	need_python msgpack numpy
+	agrees_with_transformers "$DATA/llama-headdim-bias"
+}
+
 @test "qp-forward: models of the Llama family agree with transformers" {
 	need_python msgpack numpy
 	need_shared families/llama-gqa
 	for m in "$SHARED"/families/llama-* "$SHARED"/families/llama3-*; do
-		"$PYTHON" - "$m" <<-'END' > ids
-		import json, struct, sys
-		raw = open(sys.argv[1] + "/golden.safetensors", "rb").read()
-		n = struct.unpack("<Q", raw[:8])[0]
-		t = json.loads(raw[8:8 + n])["input_ids"]
-		ids = struct.unpack("<%d%s" % (t["shape"][0] * t["shape"][1],
-		                               {"I32": "i", "I64": "q"}[t["dtype"]]),
-		                    raw[8 + n:][slice(*t["data_offsets"])])
-		for i in range(t["shape"][0]):
-		    print(*ids[i * t["shape"][1]:(i + 1) * t["shape"][1]])
-		END
-		qp-forward -q --hidden -i ids "$m" > out.qp
-		"$PYTHON" - "$m" <<-'END'
-		import json, struct, sys, msgpack, numpy as np
-		raw = open(sys.argv[1] + "/golden.safetensors", "rb").read()
-		n = struct.unpack("<Q", raw[:8])[0]
-		want = {}
-		for k, t in json.loads(raw[8:8 + n]).items():
-		    if t.get("dtype") in ("F32", "F64"):
-		        kind = {"F32": "f4", "F64": "f8"}[t["dtype"]]
-		        want[k] = np.frombuffer(raw[8 + n:][slice(*t["data_offsets"])], kind)
-		        want[k] = want[k].reshape(t["shape"])
-		u, got = msgpack.Unpacker(open("out.qp", "rb"), max_buffer_size=0), {}
-		for h in u:
-		    data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
-		    if h["t"] == "tensor":
-		        got[h["name"]] = np.frombuffer(data, "f4").reshape(h["shape"])
-		last = max(int(k.split(".")[1]) for k in want if k.startswith("hidden."))
-		compared = 0
-		for k, w in want.items():
-		    for line in range(len(w)):
-		        what = k.split(".")[1:]
-		        if what == [str(last)]:
-		            what = ["norm"]
-		        name = ".".join([k.split(".")[0], str(line)] + what)
-		        error = np.abs(got[name] - w[line]).max() / np.abs(w).max()
-		        assert error < 2e-5, (sys.argv[1], name, error)
-		        compared += 1
-		assert compared >= 6
-		END
+		agrees_with_transformers "$m"
 	done
 }
 
