@@ -55,6 +55,9 @@ class Llama:
         self.heads = self.c["num_attention_heads"]
         self.kv = self.c.get("num_key_value_heads", self.heads)
         self.dim = self.c.get("head_dim") or self.c["hidden_size"] // self.heads
+        rope = self.c.get("rope_scaling") or {}
+        assert "rope_parameters" not in self.c and (not rope or rope["rope_type"] == "linear")
+        self.stretch = rope.get("factor", 1.0)
 
     def linear(self, name, x):
         y = x @ self.w[name + ".weight"].T
@@ -67,7 +70,8 @@ class Llama:
     def rotate(self, x):
         half = self.dim // 2
         theta = self.c.get("rope_theta", 10000.0)
-        angle = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
+        at = np.arange(len(x))[:, None] / self.stretch    # linear scaling: positions lie closer
+        angle = at * theta ** (-np.arange(half) / half)
         a, b = x[..., :half], x[..., half:]
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)

@@ -3,9 +3,10 @@
 """mkmodel.py DIR [KEY=VALUE...] - a random Llama-family model of any shape, as an HF directory
 
 Keys with their defaults: hidden=16 ffn=32 layers=2 heads=4 kv=2 vocab=32 context=512 dtype=F32
-(F32, BF16 or F16) tied=1 seed=0 shards=1 tokenizer=DIR (copies its tokenizer files).  Weights
-are normal with deviation 1/sqrt(columns), gains around 1, and one channel in 16 of the residual
-stream is ten times larger, as in real models.
+(F32, BF16 or F16) tied=1 seed=0 shards=1 tokenizer=DIR (copies its tokenizer files) linear=0.0
+(rope_scaling of type linear by that factor; 0: none).  Weights are normal with deviation
+1/sqrt(columns), gains around 1, and one channel in 16 of the residual stream is ten times
+larger, as in real models.
 """
 import json
 import os
@@ -43,7 +44,7 @@ def write_safetensors(path, tensors, dtype):
 
 def main():
     opt = dict(hidden=16, ffn=32, layers=2, heads=4, kv=2, vocab=32, context=512, dtype="F32",
-               tied=1, seed=0, shards=1, tokenizer="")
+               tied=1, seed=0, shards=1, tokenizer="", linear=0.0)
     out = sys.argv[1]
     for a in sys.argv[2:]:
         key, value = a.split("=", 1)
@@ -88,6 +89,7 @@ def main():
         with open(os.path.join(out, "model.safetensors.index.json"), "w") as f:
             json.dump({"metadata": {}, "weight_map": where}, f)
     dtypes = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    rope = {"rope_type": "linear", "factor": opt["linear"]} if opt["linear"] else None
     with open(os.path.join(out, "config.json"), "w") as f:
         json.dump({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": d,
@@ -95,7 +97,7 @@ def main():
             "num_attention_heads": opt["heads"], "num_key_value_heads": opt["kv"],
             "vocab_size": opt["vocab"], "max_position_embeddings": opt["context"],
             "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-            "rope_scaling": None, "attention_bias": False, "mlp_bias": False,
+            "rope_scaling": rope, "attention_bias": False, "mlp_bias": False,
             "tie_word_embeddings": bool(opt["tied"]), "bos_token_id": 1, "eos_token_id": 2,
             "torch_dtype": dtypes[opt["dtype"]]}, f, indent=1)
     if opt["tokenizer"]:

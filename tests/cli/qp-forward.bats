@@ -76,6 +76,21 @@ agrees_with_transformers() {	# agrees_with_transformers MODEL
 	done
 }
 
+@test "qp-forward: rotary positions scaled linearly, as a float64 pass has them" {
+	need_python msgpack numpy
+	seq -s ' ' 0 31 > ids
+	for factor in 4 2.5; do
+		rm -rf m
+		"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=32 linear=$factor
+		grep -q '"rope_type": "linear"' m/config.json
+		agrees m
+	done
+	# The pass does tell one factor from another.
+	sed -i 's/"factor": 2.5/"factor": 2.25/' m/config.json
+	run -1 "$PYTHON" "$ROOT/tests/llama.py" forward m ids out.qp
+	[[ $output == hidden* ]]
+}
+
 @test "qp-forward: a model with biases and heads of their own width agrees with transformers" {
 	need_python msgpack numpy
 	agrees_with_transformers "$DATA/llama-headdim-bias"
