@@ -105,6 +105,14 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 	[ "$(tr ' ' '\n' < got | grep -cx 0)" -eq 1 ]
 }
 
+@test "qp-tok: a file with most stages gives what tokenizers gives" {
+	printf 'The  ab<s> 12-\xc3\xa9</s>\nth ' > text
+	qp-tok -m "$DATA/tokenizer-stages.json" text > got
+	echo "1 18 9 19 1 9 11 12 13 15 0 0 0 0 20 16" | diff - got
+	qp-tok -d -m "$DATA/tokenizer-stages.json" got > back
+	printf '<s> the ab<s> 12-\xc3\xa9<unk><unk><unk><unk>\nth\n' | diff - back
+}
+
 @test "qp-tok: text that is not UTF-8 is refused with the offset of the byte" {
 	printf 'abc\xff' > bad
 	refuses 65 'text: not UTF-8: byte 0xff at offset 3' qp-tok -m "$MODEL" bad

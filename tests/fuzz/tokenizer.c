@@ -2,14 +2,8 @@
 /*
  * tokenizer.c - fuzz target: tokenizer.json files, and text through those that are accepted
  *
- *     clang -g -O1 -std=c11 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined \
- *         -o /tmp/fuzz tests/fuzz/tokenizer.c formats/tokenizer_json*.c formats/{json,file}.c \
- *         lib/data/tokenizer*.c lib/base/{err,hash}.c \
- *         -ljansson -lpcre2-8 -lutf8proc -lxxhash && /tmp/fuzz -max_total_time=60 CORPUS
- *
- * The input is a file, then, behind a NUL, a text.  A corpus to start from: any small
- * tokenizer.json.  What is refused must say why; ids that come out must have tokens, so that
- * they can be decoded, to UTF-8.
+ * The input is a file, then, perhaps, a NUL and a text.  What is refused must say why; ids that
+ * come out must have tokens, so that they can be decoded, and to UTF-8.
  */
 #include <stdint.h>
 #include <stdlib.h>
