@@ -3,7 +3,7 @@
  * qp-check - is this stream whole and sound?
  *
  * Says nothing when it is.  Reading to END verifies counts and checksums; lib/model/check.c looks
- * at the headers.  No payload is kept.
+ * at the headers, and at the numbers of one tensor after the other.
  */
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
@@ -14,7 +14,8 @@
 static const char usage[] =
 	"usage: qp-check [options] [IN]\n\n"
 	"Check that a stream is complete and sound; silent when it is.\n\n"
-	"END, the count of records, all checksums; blocks in order; tensors as planned.\n\n";
+	"END, the count of records, all checksums; blocks in order; tensors as planned;\n"
+	"weights and statistics finite.\n\n";
 
 int main(int argc, char **argv)
 {
@@ -35,7 +36,7 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	progress_start("check", stream_size_hint(in), "bytes", cli_quiet());
 	while ((got = stream_next(in, &r, &e)) > 0) {
-		if (check_record(check, &r, &e) < 0)
+		if (check_record(check, in, &r, &e) < 0)
 			cli_die(&e);
 		progress_step(stream_offset(in));
 	}

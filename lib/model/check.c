@@ -4,6 +4,7 @@
  */
 #include "lib/model/check.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,8 @@ struct check {
 	struct seen *seen;
 	size_t n_seen, cap_seen;
 	struct record codes, scale, zero; /* of the quantized weight at hand; name empty: none */
+	void *data; /* a payload */
+	size_t cap;
 };
 
 struct check *check_new(struct err *e)
@@ -61,6 +64,7 @@ void check_free(struct check *c)
 	record_clear(&c->zero);
 	free(c->plan);
 	free(c->seen);
+	free(c->data);
 	free(c);
 }
 
@@ -219,6 +223,9 @@ static int check_stat(const struct record *r, struct err *e)
 		return err_set(e, ERR_DATA, r->name, "a statistic without its key stat");
 	if (!record_get_int(r, "tokens", &tokens) || tokens < 0)
 		return err_set(e, ERR_DATA, r->name, "%s without its key tokens", kind);
+	if (r->dtype != DT_F32)
+		return err_set(e, ERR_DATA, r->name, "%s is F32, not %s", kind,
+			       dtype_name(r->dtype));
 	if (strcmp(kind, stat_name(STAT_HESSIAN)) == 0) {
 		if (!record_get_int(r, "width", &width) || width < 1 || width > 1 << 24 ||
 		    r->rank != 1 || r->shape[0] != width * (width + 1) / 2)
@@ -243,6 +250,99 @@ static int check_tensor(struct check *c, const struct record *r, struct err *e)
 		return 0;
 	}
 }
+
+/* ---- values ---------------------------------------------------------------------- */
+
+/* Roles that programs compute with. */
+static bool has_values(const struct record *r)
+{
+	switch (r->role) {
+	case ROLE_WEIGHT: case ROLE_BIAS: case ROLE_REF: case ROLE_SCALE: case ROLE_STAT:
+		return r->nbytes > 0 && (r->dtype == DT_F64 || r->dtype == DT_F32 ||
+					 r->dtype == DT_F16 || r->dtype == DT_BF16);
+	default:
+		return false;
+	}
+}
+
+static int64_t first_nonfinite(const void *x, enum dtype t, size_t n)
+{
+	const double *d = x;
+
+	if (t != DT_F64)
+		return dtype_first_nonfinite(x, t, n);
+	for (size_t i = 0; i < n; i++)
+		if (!isfinite(d[i]))
+			return (int64_t)i;
+	return -1;
+}
+
+static int check_finite(const struct check *c, const struct record *r, const char *kind,
+			struct err *e)
+{
+	const size_t n = (size_t)(r->nbytes * 8) / (size_t)dtype_bits(r->dtype);
+	const long long at = first_nonfinite(c->data, r->dtype, n);
+	long long cols;
+
+	if (at < 0)
+		return 0;
+	if (r->rank != 2)
+		return err_set(e, ERR_DATA, r->name, "%s: value %lld is not finite", kind, at);
+	cols = r->shape[1];
+	return err_set(e, ERR_DATA, r->name, "%s: value at row %lld column %lld is not finite",
+		       kind, at / cols, at % cols);
+}
+
+/* Magnitudes, and sums of squares: those of each channel. */
+static int check_sign(const struct check *c, const struct record *r, const char *kind,
+		      struct err *e)
+{
+	bool hessian = strcmp(kind, stat_name(STAT_HESSIAN)) == 0;
+	const float *x = c->data;
+	int64_t width = r->rank == 1 ? r->shape[0] : 0;
+
+	if (!hessian && strcmp(kind, stat_name(STAT_ABSMAX)) != 0 &&
+	    strcmp(kind, stat_name(STAT_ABSMEAN)) != 0)
+		return 0;
+	if (hessian && !record_get_int(r, "width", &width))
+		return 0;
+	for (size_t i = 0; i < (size_t)width; i++) {
+		float v = x[hessian ? tri_index(i, i, (size_t)width) : i];
+
+		if (v < 0)
+			return err_set(e, ERR_DATA, r->name, "%s: channel %zu has %s%g, which "
+				       "cannot be negative", kind, i,
+				       hessian ? "the diagonal " : "", (double)v);
+	}
+	return 0;
+}
+
+static int check_values(struct check *c, struct stream_in *in, const struct record *r,
+			struct err *e)
+{
+	char kind[32];
+
+	if (!has_values(r))
+		return 0;
+	if (r->nbytes > c->cap) {
+		free(c->data);
+		c->cap = 0;
+		c->data = r->nbytes > SIZE_MAX / 8 ? NULL : malloc((size_t)r->nbytes);
+		if (!c->data)
+			return err_nomem(e, r->name, r->nbytes);
+		c->cap = (size_t)r->nbytes;
+	}
+	if (stream_payload(in, c->data, e) < 0)
+		return -1;
+	memcpy(kind, r->role_name, sizeof(kind));
+	if (r->role == ROLE_STAT)
+		record_get_str(r, "stat", kind, sizeof(kind));
+	if (check_finite(c, r, kind, e) < 0)
+		return -1;
+	return r->role == ROLE_STAT ? check_sign(c, r, kind, e) : 0;
+}
+
+/* ---- records --------------------------------------------------------------------- */
 
 /* block and block-end: also the end of what may not come twice. */
 static int check_block(struct check *c, const struct record *r, struct err *e)
@@ -270,7 +370,7 @@ static int check_block(struct check *c, const struct record *r, struct err *e)
 	return 0;
 }
 
-int check_record(struct check *c, const struct record *r, struct err *e)
+int check_record(struct check *c, struct stream_in *in, const struct record *r, struct err *e)
 {
 	if (c->head == (r->type == REC_STREAM))
 		return err_set(e, ERR_DATA, c->head ? "header" : r->type_name, c->head ?
@@ -283,7 +383,7 @@ int check_record(struct check *c, const struct record *r, struct err *e)
 	case REC_BLOCK: case REC_BLOCK_END:
 		return check_block(c, r, e);
 	case REC_TENSOR:
-		return check_tensor(c, r, e);
+		return check_tensor(c, r, e) < 0 ? -1 : check_values(c, in, r, e);
 	case REC_ALIAS:
 		if (check_once(c, r, e) < 0)
 			return -1;

@@ -166,6 +166,68 @@ unsound() {	# unsound REGEX
 	unsound 'e: samples has rank 1' <<< "$e shape=[2] stat=\"samples\" tokens=1"$'\n 1*2'
 }
 
+# A tensor of values that must be finite, one of them BAD.
+with_value() {	# with_value ROLE DTYPE KEYS BAD
+	[ "$1" != scale ] || printf 'tensor e role=codes dtype=U8 shape=[1,3] %s\n 0*3\n' \
+		'bits=4 group=1 sym=true'
+	printf 'tensor e role=%s dtype=%s %s\n 1 1 %s\n' "$1" "$2" "$3" "$4"
+}
+
+@test "qp-check: weights, biases, references and scales are finite" {
+	local bad role type
+	for bad in nan inf -inf; do
+		for role in weight bias ref; do
+			for type in F64 F32 F16 BF16; do
+				unsound "e: $role: value 2 is not finite" \
+					<<< "$(with_value $role $type 'shape=[3]' $bad)"
+			done
+		done
+		for type in F32 F16 BF16; do
+			unsound 'e: scale: value at row 0 column 2 is not finite' \
+				<<< "$(with_value scale $type 'shape=[1,3]' $bad)"
+		done
+	done
+	unsound 'e: weight: value at row 1 column 0 is not finite' <<- 'EOF'
+	tensor e role=weight dtype=F32 shape=[2,2]
+	 1 2 inf nan
+	EOF
+}
+
+@test "qp-check: statistics are finite, and F32" {
+	local stat
+	for stat in absmax absmean min max odd; do
+		unsound "e: $stat: value 2 is not finite" \
+			<<< "$(with_value stat F32 "shape=[3] stat=\"$stat\" tokens=1" nan)"
+	done
+	unsound 'e: hessian: value 2 is not finite' \
+		<<< "$(with_value stat F32 'shape=[3] stat="hessian" width=2 tokens=1' inf)"
+	unsound 'e: samples: value at row 2 column 0 is not finite' \
+		<<< "$(with_value stat F32 'shape=[3,1] stat="samples" tokens=1' -inf)"
+	unsound 'e: absmax is F32, not F16' \
+		<<< "$(with_value stat F16 'shape=[3] stat="absmax" tokens=1' 1)"
+}
+
+@test "qp-check: absmax, absmean and the diagonal of a Hessian are not negative" {
+	local stat
+	for stat in absmax absmean; do
+		unsound "e: $stat: channel 2 has -0\.5, which cannot be negative" \
+			<<< "$(with_value stat F32 "shape=[3] stat=\"$stat\" tokens=1" -0.5)"
+	done
+	unsound 'e: hessian: channel 1 has the diagonal -2, which cannot be negative' \
+		<<< "$(with_value stat F32 'shape=[3] stat="hessian" width=2 tokens=1' -2)"
+	# What lies beside the diagonal may be, and so may min, max, samples and -0.
+	{
+		echo 'stream v=[1,0]'
+		printf 'tensor e role=stat dtype=F32 shape=[6] stat="hessian" width=3 tokens=1\n'
+		printf ' 1 -1 -1 1 -1 1\n'
+		printf 'tensor e role=stat dtype=F32 shape=[1] stat="%s" tokens=1\n -1\n' min max
+		printf 'tensor e role=stat dtype=F32 shape=[1,1] stat="samples" tokens=1\n -1\n'
+		printf 'tensor e role=stat dtype=F32 shape=[1] stat="absmax" tokens=1\n -0.0\n'
+		echo end
+	} | qp-make > fine.qp
+	qp-check fine.qp
+}
+
 @test "qp-check: what is no stream is refused" {
 	refuses 66 '/no/such: No such file' qp-check /no/such
 	mkdir d
@@ -177,7 +239,7 @@ unsound() {	# unsound REGEX
 	refuses 65 '' qp-check "$EVAL"
 }
 
-@test "qp-check: memory does not grow with the payload" {
+@test "qp-check: memory does not grow with the payload but for the largest weight" {
 	not_with_sanitizers 'its memory is counted'
 	[ -r /proc/self/status ] || skip 'no /proc'
 	qp-make > big.qp <<- 'EOF'
@@ -192,4 +254,15 @@ unsound() {	# unsound REGEX
 	)
 	qp-check -v big.qp 2> err
 	awk '{ for (i = 1; i < NF; i++) if ($i == "peak") exit !($(i + 1) < 32); exit 1 }' err
+	# Two of 38.1 MiB are never there together.
+	qp-make > big.qp <<- 'EOF'
+	stream v=[1,0]
+	tensor a role=weight dtype=BF16 shape=[20000000]
+	 7*20000000
+	tensor b role=weight dtype=F32 shape=[10000000]
+	 7*10000000
+	end
+	EOF
+	qp-check -v big.qp 2> err
+	awk '{ for (i = 1; i < NF; i++) if ($i == "peak") exit !($(i + 1) < 66); exit 1 }' err
 }
