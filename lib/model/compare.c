@@ -23,6 +23,7 @@ void tensor_error_add(struct tensor_error *s, const double *a, const double *b, 
 			if (a[i] != b[i] && !(isnan(a[i]) && isnan(b[i]))) {
 				s->unequal++;
 				s->infinite = true;
+				s->max_abs = HUGE_VAL;
 			}
 			continue;
 		}
@@ -286,6 +287,7 @@ int tensor_value_compare(struct tensor_error *s, const struct tensor_value *a,
 	if (s->n > 0 && memcmp(a->data, b->data, (size_t)a->rec.nbytes) != 0) {
 		s->unequal = 1;
 		s->infinite = true;
+		s->max_abs = HUGE_VAL;
 	}
 	return 1;
 }

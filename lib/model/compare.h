@@ -10,8 +10,8 @@
  *     max_abs = max |a - b|                    rel = |a - b|_F / |a|_F   (0/0 = 0, x/0 = inf)
  *     snr_db  = 20 log10(1 / rel)              cosine = a.b / (|a| |b|)  (equal: 1)
  * Two NaN, or two infinities of one sign, are equal; a value that is not finite beside another
- * makes all errors infinite.  Integers are compared exactly.  Bytes of unknown type are equal or
- * infinitely far apart.
+ * makes all errors infinite, max_abs too, and the cosine 0.  Integers are compared exactly.
+ * Bytes of unknown type are equal or infinitely far apart.
  */
 #ifndef QP_COMPARE_H
 #define QP_COMPARE_H

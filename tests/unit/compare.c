@@ -59,6 +59,7 @@ static void test_errors(void)
 	ok(s.unequal == 0 && !s.infinite, "NaN and infinity have equal partners");
 	tensor_error_add(&s, (double[]){ NAN }, (double[]){ 1 }, 1);
 	ok(s.unequal == 1 && s.infinite && isinf(tensor_error_rel(&s)), "NaN beside a number");
+	ok(isinf(s.max_abs), "and the largest difference is infinite");
 }
 
 /* A record of codes, scale or zero. */
