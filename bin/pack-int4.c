@@ -13,11 +13,19 @@ static const char usage[] =
 	"usage: pack-int4 [options] [IN [OUT]]\n\n"
 	"Pack codes of 2, 3 or 4 bits and drop what they replace.\n\n";
 
-/* The calibration set and statistics end here. */
+/* Statistics end here, and of the calibration set all but what tells it from others. */
 static int other(void *out, struct stream_in *in, struct record *rec, struct err *e)
 {
-	if (rec->type == REC_CALIB || (rec->type == REC_TENSOR && rec->role == ROLE_STAT))
+	struct record note = { .rank = -1 };
+	int r;
+
+	if (rec->type == REC_TENSOR && rec->role == ROLE_STAT)
 		return 0;
+	if (rec->type == REC_CALIB) {
+		r = pack_calib(&note, rec, e) < 0 ? -1 : stream_write(out, &note, NULL, e);
+		record_clear(&note);
+		return r;
+	}
 	return stream_copy(out, in, rec, e);
 }
 

@@ -20,6 +20,28 @@ int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int
 	return 0;
 }
 
+int pack_calib(struct record *note, const struct record *calib, struct err *e)
+{
+	static const char *const keys[] = { "fingerprint", "sampling", "tokenizer" };
+	char text[64];
+	int64_t seed;
+	int bad;
+
+	if (calib->rank != 2)
+		return err_set(e, ERR_DATA, "calib", "its shape is not [windows, tokens of each]");
+	record_init(note, REC_NOTE, "calib");
+	bad = record_set_str(note, "kind", "calibration") ||
+	      record_set_str(note, "by", "pack-int4") ||
+	      record_set_int(note, "nsamples", calib->shape[0]) ||
+	      record_set_int(note, "seqlen", calib->shape[1]);
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && !bad; i++)
+		if (record_get_str(calib, keys[i], text, sizeof(text)))
+			bad = record_set_str(note, keys[i], text);
+	if (!bad && record_get_int(calib, "seed", &seed))
+		bad = record_set_int(note, "seed", seed);
+	return bad ? err_nomem(e, "calib", 256) : 0;
+}
+
 int pack_block(struct block *b, long *packed, struct err *e)
 {
 	for (size_t i = 0; i < b->n; i++) {
@@ -47,8 +69,8 @@ int pack_block(struct block *b, long *packed, struct err *e)
 				       "codes whose type, shape or key bits is "
 				       "not that of a quantized linear");
 		if (bits < 2 || bits > 4)
-			return err_set(e, ERR_DATA, r->name, "codes of %d bits do not fit 4 "
-				       "(2, 3 and 4 do)", (int)bits);
+			return err_set(e, ERR_DATA, r->name, "codes of %d bits; "
+				       "pack-int4 packs those of 2, 3 and 4", (int)bits);
 		cols = (size_t)r->shape[1];
 		if (pack_codes(b->items[i].data, b->items[i].data, (size_t)r->shape[0], cols,
 			       (int)bits, &bad) < 0)

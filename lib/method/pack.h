@@ -21,4 +21,12 @@ int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int
  */
 int pack_block(struct block *b, long *packed, struct err *e) MUST_USE;
 
+/*
+ * The note that stands for the calibration set whose header is calib: name "calib", kind
+ * "calibration", by "pack-int4", nsamples and seqlen (the shape of the ids), and fingerprint,
+ * sampling, seed and tokenizer as far as the header has them.  *note is zero-initialised or
+ * filled; the caller clears it.  ERR_DATA when the shape is not that of windows.
+ */
+int pack_calib(struct record *note, const struct record *calib, struct err *e) MUST_USE;
+
 #endif

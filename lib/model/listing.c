@@ -118,6 +118,23 @@ static int add_tensor(struct listing *l, const struct record *r, struct err *e)
 	}
 }
 
+/* The note that pack-int4 leaves in the place of a calibration set, as that set's header. */
+static int add_note(struct listing *l, const struct record *r, struct err *e)
+{
+	struct record *c = &l->calib;
+	char kind[32];
+
+	if (c->name[0] || c->rank >= 0 || !record_get_str(r, "kind", kind, sizeof(kind)) ||
+	    strcmp(kind, "calibration") != 0)
+		return 0;
+	if (record_dup(c, r, e) < 0)
+		return -1;
+	if (record_get_int(r, "nsamples", &c->shape[0]) &&
+	    record_get_int(r, "seqlen", &c->shape[1]))
+		c->rank = 2;
+	return 0;
+}
+
 static int add_sums(struct listing *l, const struct record *r, struct err *e)
 {
 	l->records++;
@@ -127,6 +144,9 @@ static int add_sums(struct listing *l, const struct record *r, struct err *e)
 		return record_dup(&l->head, r, e);
 	case REC_CALIB:
 		return record_dup(&l->calib, r, e);
+	case REC_NOTE:
+		close_codes(l);
+		return add_note(l, r, e);
 	case REC_BLOCK:
 		l->blocks++;
 		return 0;
@@ -322,7 +342,7 @@ static void put_count(struct buf *out, uint64_t v)
 	}
 }
 
-/* xxh128:... of the calibration set, if the stream still has it. */
+/* xxh128:... of the calibration set, if the stream has it or a note of it. */
 static bool fingerprint(const struct listing *l, char *out, size_t cap)
 {
 	return get_text(&l->calib, "fingerprint", out, cap);

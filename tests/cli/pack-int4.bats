@@ -63,8 +63,27 @@ with_flux() {
 	grep -qE '^note .*layer-error' "$out/p.txt"
 }
 
+@test "pack-int4: a note in its place tells which calibration set it was" {
+	local set
+	set=$(qp-dump --head calib.qp | grep -o 'fingerprint="xxh128:[0-9a-f]*"')
+	qp-dump --head rtn.qp | cut -d ' ' -f 1 | sed 's/^calib$/note/' | head -n 8 > "$out/want"
+	qp-dump --head packed.qp | cut -d ' ' -f 1 | head -n 8 | diff "$out/want" -
+	qp-dump --head packed.qp | grep '^note calib' > "$out/note"
+	[ "$(cat "$out/note")" = "note calib kind=\"calibration\" by=\"pack-int4\" nsamples=4 \
+seqlen=16 $set sampling=\"ids\"" ]
+}
+
+@test "pack-int4: the note has the seed and tokenizer of a set that was drawn" {
+	calib-pack -q -m "$MODEL" -n 2 -s 32 --seed=5 "$CALIB" > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" "$MODEL" | rtn -q | pack-int4 | qp-dump --head |
+		grep '^note calib' > "$out/note"
+	grep -q ' sampling="random" ' "$out/note"
+	grep -q ' seed=5$' "$out/note"
+	grep -qF " $(qp-dump --head "$out/c.qp" | grep -o 'tokenizer="[^"]*"') " "$out/note"
+}
+
 @test "pack-int4: everything else passes, configuration and tokenizer among it" {
-	local changed='^( |stream|calib|tensor.*(_proj|stat))'
+	local changed='^( |stream|calib|note calib|tensor.*(_proj|stat))'
 	qp-dump rtn.qp | grep -vE "$changed" | grep '^[a-z]' > "$out/want"
 	qp-dump packed.qp | grep -vE "$changed" | grep '^[a-z]' > "$out/got"
 	diff "$out/want" "$out/got"
@@ -102,7 +121,7 @@ with_flux() {
 	local b
 	for b in 5 8; do
 		rtn -q -b "$b" -g -1 acts.qp > "$out/r.qp"
-		refuses 65 ".*layers\.0\.self_attn\.q_proj\.weight: codes of $b bits do not fit 4" \
+		refuses 65 ".*layers\.0\.self_attn\.q_proj\.weight: codes of $b bits; pack-int4 packs" \
 			pack-int4 "$out/r.qp"
 	done
 }

@@ -77,6 +77,31 @@ named("future")["must"] is True
 EOF
 }
 
+@test "qp-ls: a packed stream still tells its calibration set, a set there comes first" {
+	calib-pack -q -m "$MODEL" -n 3 -s 32 "$CALIB" > c.qp
+	record-acts -q -c c.qp "$MODEL" | rtn -q | pack-int4 > p.qp
+	qp-ls c.qp | grep '^calibration  xxh128:.*, tokens 3x32$' > want
+	qp-ls p.qp | grep '^calibration' | diff want -
+	set=$(grep -o 'xxh128:[0-9a-f]*' want)
+	json_has p.qp <<- EOF
+	j["calibration"] == {"fingerprint": "$set", "nsamples": 3, "seqlen": 32}
+	EOF
+	echo 1 2 3 4 | calib-pack -q --ids > new.qp
+	record-acts -q -c new.qp p.qp | qp-ls | grep -q '^calibration .* tokens 1x4$'
+	printf 'stream v=[1,0]\nnote calib kind="remark" fingerprint="f"\nend\n' | qp-make > odd.qp
+	[ -z "$(qp-ls odd.qp | grep '^calibration')" ]
+}
+
+@test "qp-ls: --provenance names the model of each program that takes one" {
+	printf '1 2 3\n' > ids
+	for command in "qp-forward -q -i ids" "record-acts -q --stats=none"; do
+		$command "$MODEL" | qp-ls --provenance > out
+		[[ $(cat out) == "${command%% *}"' "$MODEL"'* ]]
+	done
+	calib-pack -q --ids ids | qp-ls --provenance > out
+	[[ $(cat out) == 'calib-pack "$TEXT"'* ]]
+}
+
 @test "qp-ls: --json escapes strings, and says what JSON cannot" {
 	json_has kinds.qp << 'EOF'
 named('we ird="n\u00e4me"')["odd key"] == 1
