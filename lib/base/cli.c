@@ -12,6 +12,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +47,11 @@ static struct {
 } cli;
 
 /* The temporary file, to be removed by a signal handler as well; "": none.  Once it has been
- * renamed, nothing of this name is there. */
+ * renamed, nothing of this name is there.  While it is being opened its name is not known here:
+ * a signal then waits in `caught`, whichever thread it came to. */
 static char temp_file[4096];
+static atomic_bool opening;
+static atomic_int caught;
 
 /* ---- endings */
 
@@ -65,29 +69,64 @@ static void die_of(int sig)
 	_exit(128 + sig);
 }
 
+/* Returning to the instruction that raised one of these would only raise it again. */
+static bool is_fault(int sig)
+{
+	return sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL ||
+	       sig == SIGTRAP || sig == SIGSYS || sig == SIGABRT;
+}
+
 static void on_signal(int sig)
 {
+	atomic_store(&caught, sig); /* before the look at `opening` */
+	if (atomic_load(&opening) && !is_fault(sig))
+		return;
 	if (temp_file[0])
 		unlink(temp_file);
 	die_of(sig);
 }
 
+/* The signals that end a process, as far as they can be caught. */
+static bool is_fatal(int sig)
+{
+	static const int others[] = {
+		SIGKILL, SIGSTOP, SIGCHLD, SIGURG, SIGWINCH, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU
+	};
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+		if (sig == others[i])
+			return false;
+	return true;
+}
+
+/* A signal that is ignored (nohup) or has a handler (a sanitizer's) keeps it. */
+static void catch_signals(void)
+{
+	struct sigaction now, ours = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		if (is_fatal(sig) && sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+			sigaction(sig, &ours, NULL);
+}
+
 void cli_die(const struct err *e)
 {
 	int failed = fflush(stdout), sys = errno;
-	char line[sizeof(e->where) + sizeof(e->what) + 4];
+	char line[sizeof(e->where) + sizeof(e->what) + 4], text[sizeof(line) + 256];
 
-	progress_clear();
 	if (temp_file[0])
 		unlink(temp_file);
-	if (e->sys == EPIPE || (failed && sys == EPIPE))
+	if (e->sys == EPIPE || (failed && sys == EPIPE)) {
+		progress_clear();
 		die_of(SIGPIPE);
+	}
 	/* One line, even where a name that came with the input has line ends in it. */
 	snprintf(line, sizeof(line), "%s%s%s", e->where, e->where[0] ? ": " : "", e->what);
 	for (char *p = line; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = '?';
-	fprintf(stderr, "%s: %s\n", cli.prog, line);
+	snprintf(text, sizeof(text), "%.250s: %s\n", cli.prog, line);
+	progress_say(text);
 	exit(e->cls);
 }
 
@@ -106,16 +145,16 @@ void cli_fail(enum err_class cls, const char *where, const char *fmt, ...)
 
 void cli_warn(const char *fmt, ...)
 {
+	char line[1024], text[sizeof(line) + 256];
 	va_list ap;
 
 	if (cli.quiet)
 		return;
-	progress_clear();
-	fprintf(stderr, "%s: ", cli.prog);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	snprintf(text, sizeof(text), "%.250s: %s\n", cli.prog, line);
+	progress_say(text);
 }
 
 int cli_finish_stdout(int status)
@@ -383,12 +422,11 @@ void cli_note_path(void)
 
 double cli_double(const char *opt, const char *arg, double min, double max)
 {
+	bool plain = *arg != '+' && !arg[strspn(arg, "0123456789.eE+-")];
 	char *end;
-	double v;
+	double v = strtod(arg, &end);
 
-	errno = 0;
-	v = strtod(arg, &end);
-	if (end == arg || *end || isspace((unsigned char)*arg) || !(v >= min && v <= max))
+	if (!plain || end == arg || *end || !(v >= min && v <= max))
 		cli_fail(ERR_USAGE, opt, "expected a number from %g to %g, got '%s'", min, max,
 			 arg);
 	return v;
@@ -396,12 +434,13 @@ double cli_double(const char *opt, const char *arg, double min, double max)
 
 long cli_long(const char *opt, const char *arg, long min, long max)
 {
+	bool plain = !arg[strspn(arg, "0123456789-")];
 	char *end;
 	long v;
 
 	errno = 0;
 	v = strtol(arg, &end, 10);
-	if (end == arg || *end || errno || isspace((unsigned char)*arg) || v < min || v > max)
+	if (!plain || end == arg || *end || errno || v < min || v > max)
 		cli_fail(ERR_USAGE, opt, "expected a whole number from %ld to %ld, got '%s'", min,
 			 max, arg);
 	return v;
@@ -435,6 +474,10 @@ void cli_operands(int min, int max)
 			 cli.argv[optind + max], cli.prog);
 	if (n < min)
 		cli_fail(ERR_USAGE, "", "missing operand; try '%s --help'", cli.prog);
+	for (int i = 0; i < n; i++)
+		if (!*cli.argv[optind + i])
+			cli_fail(ERR_USAGE, "", "operand %d: expected the name of a file, got ''",
+				 i + 1);
 }
 
 const char *cli_output(void)
@@ -482,8 +525,11 @@ const struct provenance *cli_provenance(const char *backend)
 struct stream_in *cli_open_in(const char *path)
 {
 	struct stream_in *in;
+	struct stat st;
 	struct err e;
 
+	if (path && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		cli_fail(ERR_NOINPUT, path, "is a directory, not a stream");
 	if (stream_open_in(&in, path, &e) != 0)
 		cli_die(&e);
 	return in;
@@ -491,9 +537,7 @@ struct stream_in *cli_open_in(const char *path)
 
 struct stream_out *cli_open_out(const char *operand)
 {
-	static const int signals[] = { SIGHUP, SIGINT, SIGTERM };
 	struct stream_out_options opt = { .zstd_level = cli.zstd };
-	sigset_t set, old;
 	struct stat st;
 	struct err e;
 
@@ -501,23 +545,18 @@ struct stream_out *cli_open_out(const char *operand)
 		cli_fail(ERR_USAGE, "--output", "the output is given twice: '%s' and '%s'",
 			 cli.output, operand);
 	opt.path = cli.output ? cli.output : operand;
-	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
-		sigaddset(&set, signals[i]);
-	/* No temporary file may be left behind; but a FIFO, which has none, waits for its reader and
-	 * must stay interruptible. */
-	if (opt.path && stat(opt.path, &st) == 0 && !S_ISREG(st.st_mode))
-		sigemptyset(&set);
-	sigprocmask(SIG_BLOCK, &set, &old);
-	if (stream_open_out(&cli.out, &opt, &e) != 0) {
-		sigprocmask(SIG_SETMASK, &old, NULL);
-		cli_die(&e);
+	/* No temporary file may be left behind; but a FIFO, which has none, waits for its reader
+	 * and must stay interruptible. */
+	if (opt.path && (stat(opt.path, &st) != 0 || S_ISREG(st.st_mode))) {
+		atomic_store(&opening, true);
+		catch_signals();
 	}
+	if (stream_open_out(&cli.out, &opt, &e) != 0)
+		cli_die(&e);
 	if (stream_out_temp(cli.out))
 		snprintf(temp_file, sizeof(temp_file), "%s", stream_out_temp(cli.out));
-	for (size_t i = 0; temp_file[0] && i < sizeof(signals) / sizeof(*signals); i++)
-		if (signal(signals[i], on_signal) == SIG_IGN)
-			signal(signals[i], SIG_IGN); /* as nohup wants it */
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	atomic_store(&opening, false);
+	if (atomic_load(&caught))
+		on_signal(atomic_load(&caught));
 	return cli.out;
 }

@@ -41,13 +41,14 @@ void cli_note_path(void);
 /* The option just returned does not change the output: do not note it. */
 void cli_note_none(void);
 
-/* Parse or die with 64: "smooth: --alpha: expected a number from 0 to 1, got '1.5'". */
+/* Parse or die with 64: "smooth: --alpha: expected a number from 0 to 1, got '1.5'".  Decimal, and
+ * nothing before it but a minus sign: no blank, no plus. */
 double cli_double(const char *opt, const char *arg, double min, double max);
 long cli_long(const char *opt, const char *arg, long min, long max);
 /* Index of arg in the NULL-terminated list. */
 int cli_choice(const char *opt, const char *arg, const char *const *list);
 
-/* Operand i (0-based), or NULL; more than max operands is 64. */
+/* Operand i (0-based), or NULL; fewer than min, more than max or an empty one is 64. */
 const char *cli_operand(int i);
 void cli_operands(int min, int max);
 
@@ -62,8 +63,8 @@ bool cli_verbose(void);
 const struct provenance *cli_provenance(const char *backend);
 
 /* Print "program: where: what" and exit with the class.  Flushes stdout first; the temporary file
- * of cli_open_out is removed (as it is on SIGHUP, SIGINT and SIGTERM).  A closed pipe is no
- * message but death by SIGPIPE. */
+ * of cli_open_out is removed (as it is by every signal that ends the process and can be caught).
+ * A closed pipe is no message but death by SIGPIPE; a closed stderr is nothing at all. */
 void cli_die(const struct err *e) __attribute__((noreturn));
 /* Shorthand: class, then a message. */
 void cli_fail(enum err_class cls, const char *where, const char *fmt, ...)

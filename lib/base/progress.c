@@ -4,7 +4,9 @@
  */
 #include "lib/base/progress.h"
 
+#include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,26 @@ static struct {
 	uint64_t total;
 	double start, last;
 } bar;
+
+/* Messages are a courtesy: that nobody reads them must change nothing else. */
+static void put(const char *s)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN }, old;
+	size_t n = strlen(s);
+
+	sigaction(SIGPIPE, &ignore, &old);
+	while (n > 0) {
+		ssize_t w = write(STDERR_FILENO, s, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w <= 0)
+			break;
+		s += w;
+		n -= (size_t)w;
+	}
+	sigaction(SIGPIPE, &old, NULL);
+}
 
 static double now(void)
 {
@@ -58,7 +80,7 @@ void progress_step(uint64_t done)
 		return;
 	bar.last = t;
 	double rate = (double)done / spent;
-	char line[160], left[24] = "";
+	char line[160], left[24] = "", text[96];
 	int n = snprintf(line, sizeof(line), "%s: %s %llu", bar.what, bar.unit,
 			 (unsigned long long)done);
 	if (bar.total > 0)
@@ -69,15 +91,22 @@ void progress_step(uint64_t done)
 		clock_text(left, sizeof(left), (double)(bar.total - done) / rate);
 		snprintf(line + n, sizeof(line) - (size_t)n, ", %s left", left);
 	}
-	fprintf(stderr, "\r%.78s\033[K", line);
+	snprintf(text, sizeof(text), "\r%.78s\033[K", line);
+	put(text);
 	bar.drawn = true;
 }
 
 void progress_clear(void)
 {
 	if (bar.drawn)
-		fputs("\r\033[K", stderr);
+		put("\r\033[K");
 	bar.drawn = false;
+}
+
+void progress_say(const char *s)
+{
+	progress_clear();
+	put(s);
 }
 
 void progress_finish(void)

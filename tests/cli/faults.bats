@@ -16,6 +16,8 @@ setup_file() {
 	done > ids.txt
 	calib-pack --ids ids.txt > calib.qp
 	record-acts -c calib.qp --stats=all tiny > acts.qp
+	tac ids.txt | calib-pack -q --ids > calib2.qp
+	record-acts -c calib2.qp --stats=all tiny > more.qp
 	rtn -b 4 -g 16 acts.qp > rtn.qp
 	qp-dump acts.qp > acts.txt
 }
@@ -130,8 +132,8 @@ sweep_text() {	# sweep_text COMMAND...
 }
 
 @test "faults: qp-sum: each failing write is exit 74 and leaves no file" {
-	sweep qp-sum acts.qp acts.qp
-	sweep_output qp-sum acts.qp acts.qp
+	sweep qp-sum acts.qp more.qp
+	sweep_output qp-sum acts.qp more.qp
 }
 
 @test "faults: qp-forward: each failing write is exit 74 and leaves no file" {
@@ -148,7 +150,7 @@ sweep_text() {	# sweep_text COMMAND...
 @test "faults: /dev/full is exit 74 at every writer" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
 		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
-		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
+		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
 		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
 		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp'; do
 		refuses 74 '.*No space left' sh -c "$c > /dev/full"
@@ -158,7 +160,7 @@ sweep_text() {	# sweep_text COMMAND...
 @test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
 		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
-		'qp-dump acts.qp' 'qp-sum acts.qp acts.qp' 'qp-ls acts.qp'; do
+		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp'; do
 		dies_quietly_in_a_closed_pipe $c || { echo "$c"; return 1; }
 	done
 	dies_quietly_in_a_closed_pipe sh -c 'exec qp-forward tiny < ids.txt'
@@ -198,16 +200,89 @@ sweep_text() {	# sweep_text COMMAND...
 	[ "$(ls "$dir" | wc -l)" -eq 3 ] # err, fifo, q.qp
 }
 
-@test "faults: killed by SIGTERM, a program leaves no temporary file" {
-	mkdir "$dir/o"
-	mkfifo "$dir/fifo"
-	rtn -b 4 -g 16 -o "$dir/o/out.qp" < "$dir/fifo" 3>&- &
+# rtn in the background, with the reader of its input fifo waiting and its temporary file there.
+# Signals are at their defaults: bash starts what runs in the background with some ignored.
+start_waiting() {	# start_waiting DIR: sets pid; descriptor 9 is the fifo
+	local i
+	mkdir "$1"
+	[ -p "$dir/fifo" ] || mkfifo "$dir/fifo"
+	(
+		ulimit -c 0
+		exec env --default-signal rtn -b 4 -g 16 -o "$1/out.qp" < "$dir/fifo"
+	) 3>&- &
 	pid=$!
 	exec 9> "$dir/fifo"
 	head -c 3000 acts.qp >&9
-	sleep 0.3
-	kill -TERM $pid
-	wait $pid || true
+	for ((i = 0; i < 200; i++)); do
+		[ -z "$(ls -A "$1")" ] || return 0
+		sleep 0.02
+	done
+	return 1
+}
+
+@test "faults: killed by any signal that can be caught, a program leaves no temporary file" {
+	local signals='HUP INT QUIT USR1 USR2 PIPE ALRM TERM STKFLT XCPU VTALRM IO PWR RTMIN RTMAX'
+	# The rest belong to a sanitizer, where there is one.
+	[ -n "${QP_SAN:-}" ] || signals="$signals ILL TRAP ABRT BUS FPE SEGV SYS PROF"
+	for sig in $signals; do
+		start_waiting "$dir/o"
+		kill -s $sig $pid
+		st=0
+		wait $pid || st=$?
+		exec 9>&-
+		[ "$st" -eq $((128 + $(kill -l $sig))) ] || { echo "$sig: exit $st"; return 1; }
+		[ -z "$(ls -A "$dir/o")" ] || { echo "$sig: left $(ls -A "$dir/o")"; return 1; }
+		rmdir "$dir/o"
+	done
+}
+
+# Descriptor 2 is a pipe that nobody reads any more; stdout is as it was.
+without_a_reader() {	# without_a_reader COMMAND...: sets st
+	local fifo=$BATS_TEST_TMPDIR/fifo.$RANDOM
+	mkfifo "$fifo"
+	exec 8<> "$fifo"
+	exec 9> "$fifo"
+	exec 8>&-
+	st=0
+	"$@" 2>&9 9>&- || st=$?
 	exec 9>&-
-	[ -z "$(ls -A "$dir/o")" ]
+	rm "$fifo"
+}
+
+@test "faults: a notice that nobody reads on stderr ends nothing" {
+	mkdir "$dir/o"
+	without_a_reader record-acts -n 16 -s 512 -o "$dir/o/x.qp" "$MODEL"
+	[ "$st" -eq 0 ]
+	[ "$(ls -A "$dir/o")" = x.qp ]
+	qp-check "$dir/o/x.qp"
+	record-acts -n 16 -s 512 "$MODEL" 2> "$dir/err" | cmp - "$dir/o/x.qp"
+	[ -s "$dir/err" ] # there was a notice
+}
+
+@test "faults: -v with nobody at stderr exits 0" {
+	without_a_reader rtn -v -b 4 -g 16 -o "$dir/y.qp" acts.qp
+	[ "$st" -eq 0 ]
+	cmp "$dir/y.qp" rtn.qp
+}
+
+@test "faults: an error with nobody at stderr keeps its exit status" {
+	head -c 3000 acts.qp > "$dir/cut.qp"
+	without_a_reader rtn -b 4 "$dir/cut.qp" > "$dir/out"
+	[ "$st" -eq 65 ]
+	without_a_reader rtn -b 99 acts.qp
+	[ "$st" -eq 64 ]
+	without_a_reader rtn /no/such/file
+	[ "$st" -eq 66 ]
+}
+
+@test "faults: progress with nobody at stderr ends nothing" {
+	mkfifo "$dir/fifo"
+	(
+		head -c 3000 acts.qp
+		sleep 1.2
+		tail -c +3001 acts.qp
+	) > "$dir/fifo" 3>&- &
+	QP_PROGRESS=1 without_a_reader rtn -b 4 -g 16 -o "$dir/y.qp" "$dir/fifo"
+	[ "$st" -eq 0 ]
+	cmp "$dir/y.qp" rtn.qp
 }
