@@ -186,7 +186,7 @@ static int open_fd(struct input *in, const char *path, struct err *e)
 			return err_set(e, ERR_USAGE, in->name,
 				       "is a terminal; give a file or a pipe");
 	} else {
-		snprintf(in->name, sizeof(in->name), "%s", path);
+		snprintf(in->name, sizeof(in->name), "%s", *path ? path : "''");
 		in->fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (in->fd < 0)
 			return err_errno(e, ERR_NOINPUT, in->name, "%s", "");
@@ -195,7 +195,7 @@ static int open_fd(struct input *in, const char *path, struct err *e)
 	if (fstat(in->fd, &st) != 0)
 		return err_errno(e, ERR_NOINPUT, in->name, "%s", "");
 	if (S_ISDIR(st.st_mode))
-		return err_set(e, ERR_NOINPUT, in->name, "is a directory, not a stream");
+		return err_set(e, ERR_NOINPUT, in->name, "is a directory");
 	if (S_ISREG(st.st_mode) && (at = lseek(in->fd, 0, SEEK_CUR)) >= 0) {
 		in->regular = true;
 		in->start = (uint64_t)at;

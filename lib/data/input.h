@@ -17,7 +17,7 @@
 struct input_zstd;
 
 struct input {
-	char name[256];       /* for messages: the path or "standard input" */
+	char name[256];       /* for messages: the path, '' or "standard input" */
 	int fd;
 	bool own, regular, eof;
 	unsigned char *buf;   /* bytes [pos, len) are unread */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,36 +16,90 @@
 
 #define PIPE_SIZE (1 << 20)
 
-/* Where the file will be: what path is a link to, so that the link stays one. */
+enum { MAX_LINKS = 40, MAX_NAME_PART = 32 };
+
+/* Where the file will be: what path is a link to, there or not yet, so that the link stays one.
+ * NULL and errno: too many links, no memory. */
 static char *target(const char *path)
 {
-	char *real = realpath(path, NULL);
+	char *at = strdup(path), text[PATH_MAX];
 
-	return real ? real : strdup(path);
+	for (int hops = 0; at && hops < MAX_LINKS; hops++) {
+		const ssize_t n = readlink(at, text, sizeof(text) - 1);
+		const char *slash = strrchr(at, '/');
+		size_t dir = slash ? (size_t)(slash + 1 - at) : 0, cap;
+		char *next;
+
+		if (n < 0)
+			return at;
+		text[n] = '\0';
+		dir = text[0] == '/' ? 0 : dir;
+		cap = dir + (size_t)n + 1;
+		next = malloc(cap);
+		if (next)
+			snprintf(next, cap, "%.*s%s", (int)dir, at, text);
+		free(at);
+		at = next;
+	}
+	if (!at)
+		return NULL;
+	free(at);
+	errno = ELOOP;
+	return NULL;
 }
 
-static int open_temp(struct output *o, const char *path, struct err *e)
+/* Bytes of the file's name that the temporary one begins with: whole characters of UTF-8. */
+static size_t name_part(const char *name)
 {
-	size_t cap;
+	size_t n = strlen(name);
+
+	if (n > MAX_NAME_PART)
+		for (n = MAX_NAME_PART; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
+			n--;
+	return n;
+}
+
+/* Whoever could not read or write the old file cannot the new one: without its group (the
+ * caller is not in it) no group's rights either. */
+static int keep_mode(int fd, const struct stat *old)
+{
+	mode_t mode = old->st_mode & 0777;
+
+	if (fchown(fd, old->st_uid, old->st_gid) != 0 && fchown(fd, (uid_t)-1, old->st_gid) != 0)
+		mode &= ~(mode_t)S_IRWXG;
+	return fchmod(fd, mode);
+}
+
+/* A new file beside path; old NULL: there is no file yet. */
+static int open_temp(struct output *o, const char *path, const struct stat *old, struct err *e)
+{
+	size_t cap, n;
 
 	o->path = target(path);
-	cap = o->path ? strlen(o->path) + 48 : 0;
-	o->temp = o->path ? malloc(cap) : NULL;
+	if (!o->path)
+		return err_errno(e, ERR_CANTCREAT, o->name, "%s", "");
+	const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+	n = (size_t)(name - o->path) + name_part(name);
+	cap = n + 48;
+	o->temp = malloc(cap);
 	if (!o->temp)
 		return err_nomem(e, o->name, cap);
-	for (unsigned i = 0; i < 1000; i++) {
-		snprintf(o->temp, cap, i ? "%s.%ld.%u.tmp" : "%s.%ld.tmp", o->path, (long)getpid(),
-			 i);
-		o->fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-		if (o->fd >= 0)
-			return 0;
-		if (errno != EEXIST)
+	for (unsigned i = 0; i < 1000 && o->fd < 0; i++) {
+		snprintf(o->temp, cap, i ? "%.*s.%ld.%u.tmp" : "%.*s.%ld.tmp", (int)n, o->path,
+			 (long)getpid(), i);
+		o->fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, old ? 0600 : 0666);
+		if (o->fd < 0 && errno != EEXIST)
 			break;
 	}
-	err_errno(e, ERR_CANTCREAT, o->name, "%s", "");
-	free(o->temp);
-	o->temp = NULL; /* not ours */
-	return -1;
+	if (o->fd < 0) {
+		err_errno(e, ERR_CANTCREAT, o->name, "%s", "");
+		free(o->temp);
+		o->temp = NULL; /* not ours */
+		return -1;
+	}
+	if (old && keep_mode(o->fd, old) != 0)
+		return err_errno(e, ERR_CANTCREAT, o->name, "cannot keep its mode");
+	return 0;
 }
 
 int output_open(struct output *o, const char *path, struct err *e)
@@ -60,9 +115,11 @@ int output_open(struct output *o, const char *path, struct err *e)
 				       "is a terminal; give -o FILE or a pipe");
 		o->fd = STDOUT_FILENO;
 	} else {
-		snprintf(o->name, sizeof(o->name), "%s", path);
-		if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
-			return open_temp(o, path, e);
+		snprintf(o->name, sizeof(o->name), "%s", *path ? path : "''");
+		const bool there = stat(path, &st) == 0;
+
+		if (there ? S_ISREG(st.st_mode) : *path && errno == ENOENT)
+			return open_temp(o, path, there ? &st : NULL, e);
 		o->fd = open(path, O_WRONLY | O_CLOEXEC);
 		if (o->fd < 0)
 			return err_errno(e, ERR_CANTCREAT, o->name, "%s", "");

@@ -12,15 +12,17 @@
 #include "lib/base/err.h"
 
 struct output {
-	char name[256];   /* for messages: the path or "standard output" */
+	char name[256];   /* for messages: the path, '' or "standard output" */
 	int fd;           /* -1: closed */
 	char *path, *temp; /* temp is renamed to path; NULL: nothing to rename */
 };
 
 /*
  * path NULL or "-": standard output, ERR_USAGE if it is a terminal.  A regular or new file is
- * written as PATH.PID.tmp beside it (symbolic links followed); anything else that exists (a
- * device, a FIFO) is written directly.  ERR_CANTCREAT.
+ * written as NAME.PID.tmp beside it (symbolic links followed, NAME cut to 32 bytes so that no
+ * legal name makes an illegal one); anything else that exists (a device, a FIFO) is written
+ * directly.  What replaces a file has its mode and, where that is allowed, its owner and group.
+ * ERR_CANTCREAT.
  */
 int output_open(struct output *o, const char *path, struct err *e) MUST_USE;
 /* All bytes of v[n], whatever the length of a write; v is consumed.  ERR_IO. */

@@ -277,3 +277,111 @@ common_values() {
 	run --separate-stderr -65 rtn cut.qp
 	[ "${#stderr_lines[@]}" -eq 1 ]
 }
+
+empty_operand() {
+	local st=0 words
+	read -ra words <<< "$(operands_for "$1" @)"
+	[ "$1" != qp-tok ] || words=(-m "$MODEL" @)
+	"$1" "${words[@]/#@/}" > out 2> err < /dev/null || st=$?
+	[ "$st" -eq 64 ] || { echo "exit $st"; cat err; return 1; }
+	grep -q "^$1: operand 1: .* got ''" err || { cat err; return 1; }
+	[ ! -s out ]
+}
+
+@test "contract: an empty operand exits 64 and is named" {
+	each empty_operand
+	tiny_stream
+	for p in $programs; do
+		[ "$(kind "$p")" = filter ] || continue
+		refuses 64 "operand 2: .* got ''" "$p" "$tiny" ""
+	done
+}
+
+@test "contract: an empty file name in an option is named" {
+	refuses 66 "'': .*No such file" eval-ppl -t '' "$MODEL"
+	refuses 66 "'': .*No such file" qp-forward -i '' "$MODEL"
+	refuses 66 "'': .*No such file" record-acts -c '' "$MODEL"
+	refuses 66 "'': .*No such file" qp-tok -m ''
+	refuses 66 "'': .*No such file" calib-pack -m ''
+	refuses 66 "'': .*No such file" calib-pack -m "$MODEL" -n 2 -s 64 --disjoint-from= "$CALIB"
+	refuses 64 '--output: ' calib-pack --ids -o '' ids
+}
+
+@test "contract: a directory where a text is wanted is one, and no word of streams" {
+	mkdir folder
+	refuses 66 'folder: is a directory$' eval-ppl -t folder "$MODEL"
+	refuses 66 'folder: is a directory$' qp-forward -i folder "$MODEL"
+	refuses 66 'folder: is a directory$' qp-tok -m "$MODEL" folder
+	refuses 66 'folder: is a directory$' calib-pack -m "$MODEL" folder
+	refuses 66 'folder: is a directory$' calib-pack --ids folder
+	refuses 66 'folder: is a directory$' \
+		calib-pack -m "$MODEL" -n 2 -s 64 --disjoint-from=folder "$CALIB"
+}
+
+@test "contract: -o onto a symbolic link writes what it points to" {
+	mkdir a b
+	calib-pack --ids ids > want
+	echo old > b/there
+	ln -s ../b/there a/one
+	ln -s one a/two # a chain
+	ln -s "$PWD/b/new" a/dangling
+	for name in one two dangling; do
+		calib-pack --ids -o a/$name ids
+		[ -L a/$name ]
+		cmp a/$name want
+		echo old > b/there
+	done
+	[ "$(ls -A b)" = $'new\nthere' ]
+	ln -s loop a/loop
+	refuses 73 'a/loop: ' calib-pack --ids -o a/loop ids
+	[ -L a/loop ]
+}
+
+@test "contract: -o over a file keeps the file's permissions" {
+	umask 022
+	for mode in 600 640 444 666; do
+		rm -f out.qp
+		echo old > out.qp
+		chmod $mode out.qp
+		calib-pack --ids -o out.qp ids
+		qp-ls out.qp > list
+		[ "$(stat -c %a out.qp)" = $mode ]
+	done
+	calib-pack --ids -o new.qp ids
+	[ "$(stat -c %a new.qp)" = 644 ]
+}
+
+@test "contract: -o takes every legal file name, and refuses a longer one before any work" {
+	mkdir o
+	for n in 33 250 255; do
+		name=$(printf "%${n}s" '' | tr ' ' n)
+		calib-pack --ids -o "o/$name" ids
+		[ "$(ls -A o)" = "$name" ]
+		rm "o/$name"
+	done
+	name=$(printf '\303\244%.0s' {1..127}) # two bytes each
+	calib-pack --ids -o "o/$name" ids
+	rm "o/$name"
+	name=$(printf '%256s' '' | tr ' ' n)
+	refuses 73 '.*name too long' calib-pack --ids -o "o/$name" /no/such/file
+	[ -z "$(ls -A o)" ]
+}
+
+@test "contract: numbers are plain decimals: no blank, no plus, no hexadecimal" {
+	tiny_stream
+	for v in +4 ' 4' '4 ' 0x4 4. ''; do
+		refuses 64 "--bits: .*got '" rtn -b "$v" "$tiny"
+		refuses 64 "--threads: .*got '" rtn --threads="$v" "$tiny"
+	done
+	for v in +0.5 ' 0.5' '0.5 ' 0x1p-1 nan ''; do
+		refuses 64 "--alpha: .*got '" smooth --alpha="$v" "$tiny"
+	done
+	smooth --alpha=5e-1 "$tiny" > out 2> err || true
+	! grep -q alpha err
+}
+
+@test "contract: ids between blanks or commas are taken, and the message says so" {
+	qp-tok -d -m "$MODEL" <<< '1, 2,3' > commas
+	qp-tok -d -m "$MODEL" <<< '1 2 3' | cmp - commas
+	refuses 65 'line 1: .*blanks or commas' qp-tok -d -m "$MODEL" - <<< '1;2'
+}
