@@ -53,7 +53,8 @@ int id_line_parse(struct ids *out, const char *s, const char *end, size_t line, 
 			continue;
 		}
 		if (*s < '0' || *s > '9')
-			return bad(line, e, "token ids are decimal numbers between blanks");
+			return bad(line, e,
+				   "token ids are decimal numbers between blanks or commas");
 		for (; s < end && *s >= '0' && *s <= '9' && v <= INT32_MAX; s++)
 			v = v * 10 + (*s - '0');
 		if (v > INT32_MAX)
