@@ -19,6 +19,7 @@ struct sum {
 	struct record *rec;  /* [n], the records at hand */
 	void *data, *other;  /* payloads */
 	size_t data_cap, other_cap;
+	bool added;          /* there was a statistic */
 };
 
 struct sum *sum_new(struct stream_in *const *in, const char *const *names, int n, struct err *e)
@@ -102,6 +103,7 @@ static bool same_size(const struct record *a, const struct record *b)
 int sum_head(struct sum *s, struct record *head, struct err *e)
 {
 	struct record rest = { .rank = -1 };
+	char family[64];
 	int r = 0;
 
 	for (int i = 0; i < s->n; i++) {
@@ -111,6 +113,9 @@ int sum_head(struct sum *s, struct record *head, struct err *e)
 			return -1;
 		if (got == 0 || s->rec[i].type != REC_STREAM)
 			return err_set(e, ERR_DATA, s->names[i], "does not begin with a header");
+		if (!record_get_str(&s->rec[i], "family", family, sizeof(family)))
+			return err_set(e, ERR_DATA, s->names[i],
+				       "carries no model (no key 'family')");
 	}
 	if (record_dup(head, &s->rec[0], e) < 0)
 		return -1;
@@ -338,6 +343,21 @@ static void drop_different(struct record *a, const struct record *b)
 	}
 }
 
+/* Are the tokens of stream i those of another before it? */
+static int check_distinct(const struct sum *s, int i, struct err *e)
+{
+	char a[40], b[40];
+
+	if (!record_get_str(&s->rec[i], "fingerprint", a, sizeof(a)))
+		return 0;
+	for (int k = 0; k < i; k++)
+		if (record_get_str(&s->rec[k], "fingerprint", b, sizeof(b)) && strcmp(a, b) == 0)
+			return err_set(e, ERR_DATA, label(&s->rec[i]), "the set in %s is that of "
+				       "%s: its tokens would count twice", s->names[i],
+				       s->names[k]);
+	return 0;
+}
+
 static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 {
 	struct calib all = { 0 }, one = { 0 };
@@ -351,7 +371,9 @@ static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 	if (!all.ids)
 		return err_nomem(e, label(a), total * sizeof(*all.ids));
 	for (int i = 0; i < s->n && r == 0; i++) {
-		r = calib_read(&one, s->in[i], &s->rec[i], e);
+		r = check_distinct(s, i, e);
+		if (r == 0)
+			r = calib_read(&one, s->in[i], &s->rec[i], e);
 		if (r == 0 && i > 0 && one.seqlen != all.seqlen)
 			r = err_set(e, ERR_DATA, label(a),
 				    "windows of %zu tokens in %s, of %zu in %s", one.seqlen,
@@ -401,9 +423,10 @@ int sum_next(struct sum *s, struct stream_out *out, struct err *e)
 				       label(&s->rec[i]));
 	}
 	if (got[0] == 0)
-		return 0;
+		return s->added ? 0 : err_set(e, ERR_DATA, s->names[0], "has no statistics to add");
 	if (a->type == REC_CALIB)
 		return sum_calib(s, out, e) < 0 ? -1 : 1;
+	s->added = s->added || (a->type == REC_TENSOR && a->role == ROLE_STAT);
 	if (a->type == REC_TENSOR && a->role == ROLE_STAT)
 		return sum_stat(s, out, e) < 0 ? -1 : 1;
 	return same_record(s, out, e) < 0 ? -1 : 1;

@@ -11,6 +11,13 @@ setup() {
 	done
 }
 
+# What was measured on two.qp, as of other tokens.
+third() {	# third FILE
+	printf '1 2\n9 10\n11 12\n' | calib-pack -q --ids > ids.qp
+	sed "s/fingerprint=\"[^\"]*\"/$(qp-dump --head ids.qp | grep -o 'fingerprint="[^"]*"')/
+		s/^ 7 8$/ 1 2/" "$DATA/streams/shard-two.txt" | qp-make > "$1"
+}
+
 # two.qp changed by a sed script does not fit one.qp: 65, and why.
 misfit() {	# misfit REGEX SED...
 	local regex=$1
@@ -50,7 +57,8 @@ misfit() {	# misfit REGEX SED...
 @test "qp-sum: one stream is passed on, three are the same in any grouping" {
 	qp-sum one.qp > alone.qp
 	qp-cmp one.qp alone.qp
-	qp-sum one.qp two.qp two.qp > flat.qp
+	third three.qp
+	qp-sum one.qp two.qp three.qp > flat.qp
 	# 10+20+20, -2-2-2, 4+6+6
 	qp-dump flat.qp | grep -A 1 'stat="hessian"' | grep -qx ' 0x1.9p+5 -0x1.8p+2 0x1p+4'
 	qp-dump flat.qp | grep -q 'stat="hessian" width=2 tokens=14'
@@ -61,7 +69,8 @@ misfit() {	# misfit REGEX SED...
 	qp-sum one.qp two.qp > want.qp
 	qp-sum - two.qp < one.qp | cmp - want.qp
 	qp-sum one.qp - < two.qp | cmp - want.qp
-	{ sed '/^block index/,$d' "$DATA/streams/shard-one.txt"; echo 'block index=0'
+	{ sed '/^calib/,$d' "$DATA/streams/shard-one.txt"; echo 'block index=0'
+	  printf 'tensor e role=stat dtype=F32 shape=[1] stat="absmax" tokens=1\n 1\n'
 	  printf 'tensor big role=weight dtype=F16 shape=[512]\n 1*512\n'
 	  printf 'block-end index=0\nend\n'; } > big.txt
 	qp-make big.txt > big.qp
@@ -119,12 +128,42 @@ misfit() {	# misfit REGEX SED...
 	qp-sum one.qp two.qp | qp-dump -n calib > out
 	[ -z "$(grep seed= out)" ]
 	grep -q 'tokenizer="xxh128:1"' out
-	qp-sum two.qp two.qp | qp-dump -n calib | grep -q 'seed=2'
+	third three.qp
+	qp-sum two.qp three.qp | qp-dump -n calib | grep -q 'seed=2'
+}
+
+@test "qp-sum: a calibration set that two streams share is refused" {
+	third three.qp
+	refuses 65 'calib: the set in one.qp is that of one.qp: its tokens would count twice' \
+		sh -c 'qp-sum one.qp one.qp > out'
+	refuses 65 'calib: the set in standard input is that of two.qp' \
+		sh -c 'qp-sum three.qp two.qp one.qp - < two.qp > out'
+	cat one.qp > copy.qp
+	refuses 65 'calib: the set in copy.qp is that of one.qp' qp-sum -o o.qp one.qp copy.qp
+	[ ! -e o.qp ]
+}
+
+@test "qp-sum: what is no model is said to be none, whichever of the streams it is" {
+	echo 1 2 3 | calib-pack -q --ids > a.cal
+	echo 4 5 6 | calib-pack -q --ids > b.cal
+	refuses 65 'a.cal: carries no model' sh -c 'qp-sum a.cal b.cal > out'
+	refuses 65 'a.cal: carries no model' sh -c 'qp-sum a.cal > out'
+	refuses 65 'a.cal: carries no model' sh -c 'qp-sum one.qp a.cal > out'
+	refuses 65 'a.cal: carries no model' sh -c 'qp-sum a.cal one.qp > out'
+}
+
+@test "qp-sum: streams without statistics are refused" {
+	for f in one two; do
+		sed '/role=stat/,/^note/{/^note/!d}' "$DATA/streams/shard-$f.txt" |
+			qp-make > $f.none
+	done
+	refuses 65 'one.none: has no statistics to add' sh -c 'qp-sum one.none two.none > out'
+	refuses 65 'one.none: has no statistics to add' sh -c 'qp-sum one.none > out'
 }
 
 @test "qp-sum: the sum is made in f64 and rounded once" {
 	for f in one two; do
-		{ echo 'stream v=[1,0] prov=[]'
+		{ echo 'stream v=[1,0] family="llama" prov=[]'
 		  echo 'tensor e role=stat dtype=F32 shape=[1] stat="hessian" width=1 tokens=1'
 		  [ $f = one ] && echo ' 0x1p+24' || echo ' 0x1p+0'
 		  echo end; } | qp-make > $f.r
@@ -143,7 +182,7 @@ misfit() {	# misfit REGEX SED...
 @test "qp-sum: memory is 12 bytes an element of the largest statistic, for any number of streams" {
 	not_with_sanitizers 'its memory is counted'
 	qp-make > big.qp << 'EOF'
-stream v=[1,0] prov=[]
+stream v=[1,0] family="llama" prov=[]
 tensor w role=weight dtype=U8 shape=[40000000]
  7*40000000
 tensor e role=stat dtype=F32 shape=[3001725] stat="hessian" width=2450 tokens=7
