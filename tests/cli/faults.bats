@@ -18,8 +18,6 @@ setup_file() {
 	record-acts -c calib.qp --stats=all tiny > acts.qp
 	tac ids.txt | calib-pack -q --ids > calib2.qp
 	record-acts -c calib2.qp --stats=all tiny > more.qp
-	tac ids.txt | calib-pack -q --ids > calib2.qp
-	record-acts -c calib2.qp --stats=all tiny > more.qp
 	rtn -b 4 -g 16 acts.qp > rtn.qp
 	qp-dump acts.qp > acts.txt
 }
