@@ -416,6 +416,16 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 	return 0;
 }
 
+int forward_check_ids(const struct model *m, const int32_t *ids, size_t t, struct err *e)
+{
+	for (size_t i = 0; i < t; i++)
+		if (ids[i] < 0 || ids[i] >= m->cfg.vocab)
+			return err_set(e, ERR_DATA, "token ids",
+				       "id %ld at position %zu is outside the vocabulary of %ld",
+				       (long)ids[i], i, m->cfg.vocab);
+	return 0;
+}
+
 int forward_embed(const struct model *m, const struct item *embed, const int32_t *ids, size_t t,
 		  float *x, struct err *e)
 {
@@ -425,16 +435,13 @@ int forward_embed(const struct model *m, const struct item *embed, const int32_t
 	if (embed->rec.role != ROLE_WEIGHT)
 		return err_set(e, ERR_DATA, embed->rec.name, "%s where a weight was expected",
 			       role_name(embed->rec.role));
-	for (size_t i = 0; i < t; i++) {
-		if (ids[i] < 0 || ids[i] >= m->cfg.vocab)
-			return err_set(e, ERR_DATA, "token ids",
-				       "id %ld at position %zu is outside the vocabulary of %ld",
-				       (long)ids[i], i, m->cfg.vocab);
+	if (forward_check_ids(m, ids, t, e) < 0)
+		return -1;
+	for (size_t i = 0; i < t; i++)
 		if (dtype_to_f32(x + i * d, (const char *)embed->data + (size_t)ids[i] * row,
 				 embed->rec.dtype, d) < 0)
 			return err_set(e, ERR_DATA, embed->rec.name,
 				       "%s is not a floating-point type of weights",
 				       dtype_name(embed->rec.dtype));
-	}
 	return 0;
 }

@@ -3,8 +3,8 @@
  * forward.h - one block forward over many tokens, with a hook at every edge
  *
  * Serves record-acts (statistics), gptq --sequential, eval-ppl and qp-forward.  Works on
- * hidden states x [T, hidden] f32 in place, sequence after sequence, in slices of whole
- * sequences of at least 512 tokens where there are that many.
+ * hidden states x [T, hidden] f32 in place, sequence after sequence, in slices of as many whole
+ * sequences as fit 1024 tokens, at least one.
  *
  *     a = norm1(x)                        hook EDGE_ATTN_IN
  *     c = attention(rope(q a), rope(k a), v a)   hook EDGE_ATTN_MID
@@ -54,6 +54,9 @@ int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size
 int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook hook, void *ctx,
 		struct err *e) MUST_USE;
 
+/* ERR_DATA for an id outside [0, vocab), with its position in ids [t]. */
+int forward_check_ids(const struct model *m, const int32_t *ids, size_t t,
+		      struct err *e) MUST_USE;
 /* Embedding rows of ids [T] into x [T, hidden]; ERR_DATA for an id outside [0, vocab). */
 int forward_embed(const struct model *m, const struct item *embed, const int32_t *ids,
 		  size_t t, float *x, struct err *e) MUST_USE;

@@ -11,16 +11,6 @@
 #define EMBED_TOKENS 1024
 #define HEAD_TOKENS 4096
 
-static int check_ids(const struct model *m, const int32_t *ids, size_t tokens, struct err *e)
-{
-	for (size_t i = 0; i < tokens; i++)
-		if (ids[i] < 0 || ids[i] >= m->cfg.vocab)
-			return err_set(e, ERR_DATA, "token ids",
-				       "id %ld at position %zu is outside the vocabulary of %ld",
-				       (long)ids[i], i, m->cfg.vocab);
-	return 0;
-}
-
 int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
 		 const int32_t *ids, size_t tokens, size_t seqlen, struct err *e)
 {
@@ -31,7 +21,7 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 	if ((long)seqlen > r->model.cfg.max_positions)
 		return err_set(e, ERR_DATA, "model", "%ld positions, but a sequence has %zu tokens",
 			       r->model.cfg.max_positions, seqlen);
-	if (check_ids(&r->model, ids, tokens, e) < 0 ||
+	if (forward_check_ids(&r->model, ids, tokens, e) < 0 ||
 	    ends_take(&r->ends, &r->model, in, rec, e) < 0 ||
 	    hidden_open(&r->hidden, tokens, (size_t)r->model.cfg.hidden, r->spill, e) < 0)
 		return -1;

@@ -163,6 +163,9 @@ agrees_with_transformers() {	# agrees_with_transformers MODEL
 @test "qp-forward: ids outside the vocabulary, too long a line, no number, no line" {
 	refuses 65 'token ids: id 2048 at position 1 is outside the vocabulary of 2048' \
 		qp-forward "$MODEL" -i <(echo 1 2048)
+	# The position counts from the first line, however many lines are embedded at a time.
+	{ seq -s ' ' 500; seq -s ' ' 500; seq -s ' ' 99; echo 1 -s; } | sed 's/-s/4000/' > far
+	refuses 65 'token ids: id 4000 at position 1100 is' qp-forward "$MODEL" -i far
 	seq -s ' ' 1 513 > long
 	refuses 65 'model: 512 positions, but a sequence has 513 tokens' qp-forward "$MODEL" -i long
 	refuses 65 'line 2: .*decimal' qp-forward "$MODEL" -i <(printf '1 2\n3 x\n')
