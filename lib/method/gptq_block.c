@@ -108,6 +108,8 @@ int gptq_block(struct gptq *g, struct block *b, struct err *e)
 		char where[256];
 
 		model_edge_name(b->model, (enum edge)i, b->layer, where);
+		if (wants && !tri && layer_refuse_quantized(g->layers, b, (enum edge)i, e) < 0)
+			return -1;
 		if (wants && !tri)
 			return err_set(e, ERR_DATA, where, "no hessian; put \"record-acts - "
 				       "--stats=hessian\" before gptq, or use --sequential");

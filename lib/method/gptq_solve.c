@@ -477,11 +477,12 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
 	s->loss = calloc(2 * tiles, sizeof(*s->loss));
-	s->dist = s->loss + tiles;
 	s->buf = aligned_alloc(64, threads * s->block * ROWS * sizeof(*s->buf));
 	s->code = malloc(threads * s->block * ROWS);
 	if (!s->loss || !s->buf || !s->code)
-		return err_nomem(e, where, threads * s->block * ROWS * sizeof(*s->buf));
+		return err_nomem(e, where, 2 * tiles * sizeof(*s->loss) +
+				 threads * s->block * ROWS * (sizeof(*s->buf) + 1));
+	s->dist = s->loss + tiles;
 	for (size_t j = 0; h->n_dead && j < k; j++)
 		for (size_t r = 0; h->dead[j] && r < rows; r++)
 			w[r * k + j] = 0;

@@ -29,6 +29,8 @@ int layer_add_skip(struct layer_options *o, const char *text, struct err *e)
 	char what[200];
 	int r;
 
+	if (text[0] == '\0')
+		return err_set(e, ERR_USAGE, "--skip", "an empty expression would skip everything");
 	if (o->n_skip == LAYER_MAX_SKIP)
 		return err_set(e, ERR_USAGE, "--skip", "given more than %d times", LAYER_MAX_SKIP);
 	r = regcomp(&s->regex, text, REG_EXTENDED | REG_NOSUB);
@@ -64,24 +66,38 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 	return matches(o, name);
 }
 
+static size_t common_divisor(size_t a, size_t b)
+{
+	return b == 0 ? a : common_divisor(b, a % b);
+}
+
 int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
 {
+	size_t common = 0, wrong_cols = 0;
+	char wrong[sizeof(((struct layer *)0)->where)], sizes[320];
+
 	for (long i = 0; i < m->cfg.layers; i++)
 		for (const struct linear_row *row = m->family->linears; row->weight != SLOT_NONE;
 		     row++) {
 			struct layer l;
 			int64_t shape[2];
-			size_t groups, group;
 
 			name_layer(&l, m, row, i);
 			if (!model_has(m, row->weight) || matches(o, l.name))
 				continue;
 			model_shape(m, row->weight, shape);
-			if (quantizer_groups(&o->q, (size_t)shape[1], l.where, &groups, &group,
-					     e) < 0)
-				return -1;
+			common = common_divisor((size_t)shape[1], common);
+			if (wrong_cols == 0 && o->q.group > 0 && shape[1] % o->q.group != 0) {
+				snprintf(wrong, sizeof(wrong), "%s", l.where);
+				wrong_cols = (size_t)shape[1];
+			}
 		}
-	return 0;
+	if (wrong_cols == 0)
+		return 0;
+	quantizer_sizes(common, sizes, sizeof(sizes));
+	return err_set(e, ERR_DATA, wrong, "groups of %ld do not divide %zu columns; sizes that do "
+		       "in every linear: %s, -1 (a row), 0 (the tensor)", o->q.group, wrong_cols,
+		       sizes);
 }
 
 const char *layer_idle_skip(const struct layer_options *o, const struct model *m)
@@ -126,6 +142,28 @@ static int keep_reference(struct block *b, enum slot slot, struct err *e)
 	return 0;
 }
 
+static int refuse_quantized(const struct layer *l, struct block *b, struct err *e)
+{
+	if (!block_find(b, l->row->weight, ROLE_CODES))
+		return 0;
+	return err_set(e, ERR_DATA, l->where, "is quantized already; --skip passes it on");
+}
+
+int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum edge edge,
+			   struct err *e)
+{
+	const struct linear_row *row = b->model->family->linears;
+
+	for (; row->weight != SLOT_NONE; row++) {
+		struct layer l;
+
+		name_layer(&l, b->model, row, b->layer);
+		if (row->in == edge && !matches(o, l.name) && refuse_quantized(&l, b, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 	       const struct layer_options *o, struct err *e)
 {
@@ -139,8 +177,8 @@ int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 			return -1;
 		return record_set_str(&note->rec, "by", o->by) < 0 ? nomem(l->where, e) : 0;
 	}
-	if (block_find(b, row->weight, ROLE_CODES))
-		return err_set(e, ERR_DATA, l->where, "is quantized already; --skip passes it on");
+	if (refuse_quantized(l, b, e) < 0)
+		return -1;
 	if (!block_find(b, row->weight, ROLE_WEIGHT))
 		return err_set(e, ERR_DATA, l->where, "no weight");
 	if (o->keep_ref && !block_find(b, row->weight, ROLE_REF) &&

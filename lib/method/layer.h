@@ -57,9 +57,13 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 const char *layer_idle_skip(const struct layer_options *o, const struct model *m);
 
 /* Every linear that is not passed over can be cut into groups: before anything is read.
- * ERR_DATA as quantizer_groups. */
+ * ERR_DATA naming the first that cannot, with the sizes that do for all of them. */
 int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
 	MUST_USE;
+
+/* ERR_DATA if a linear that reads the edge, and is not passed over, is quantized already. */
+int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum edge edge,
+			   struct err *e) MUST_USE;
 
 /* 1: *l is the linear, its weight converted to F32 and copied as ref if that is asked for.
  * 0: passed over, with a note of kind "skipped".  ERR_DATA if it is quantized already. */

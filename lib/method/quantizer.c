@@ -14,8 +14,7 @@
 #define MSE_CHUNK 512     /* weights in cache at a time */
 #define LANES 16          /* sums side by side */
 
-/* "1, 2, 4, 8" into buf; what does not fit is cut with dots. */
-static void list_divisors(size_t n, char *buf, size_t cap)
+void quantizer_sizes(size_t n, char *buf, size_t cap)
 {
 	size_t len = 0;
 
@@ -41,9 +40,9 @@ int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, 
 	char sizes[320];
 
 	if (!cols || cols % g) {
-		list_divisors(cols, sizes, sizeof(sizes));
+		quantizer_sizes(cols, sizes, sizeof(sizes));
 		return err_set(e, ERR_DATA, where, "groups of %zu do not divide %zu columns; "
-			       "sizes that do: %s, or -1 (a row)", g, cols, sizes);
+			       "sizes that do: %s, -1 (a row), 0 (the tensor)", g, cols, sizes);
 	}
 	*group = g;
 	*groups = cols / g;

@@ -52,6 +52,9 @@ struct quantized {
 /* ERR_DATA when group does not divide cols: says which sizes work ("1, 2, 4, ... 64, 128"). */
 int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, size_t *groups,
 		     size_t *group, struct err *e) MUST_USE;
+/* The group sizes that divide n columns, "1, 2, 4, 8", into buf; cut with dots where it is full. */
+void quantizer_sizes(size_t n, char *buf, size_t cap);
+
 /* Allocate (or reuse) the arrays for [rows, cols]; zero-initialise z before the first. */
 int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
 		   const char *where, struct err *e) MUST_USE;

@@ -225,6 +225,9 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 @test "gptq: what is quantized already is refused by name, unless it is skipped" {
 	gptq -q -g 16 --skip=down --keep-stats acts.qp > "$out/a.qp"
 	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' gptq -g 16 "$out/a.qp"
+	gptq -q -g 16 acts.qp > "$out/n.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' gptq -g 16 "$out/n.qp"
+	refuses 64 '--skip: an empty expression' gptq --skip= acts.qp
 	gptq -q -b 8 -g -1 --skip='attn|gate|up' "$out/a.qp" > "$out/b.qp"
 	[ "$(qp-dump "$out/b.qp" | grep -c 'role=codes.* bits=8')" -eq 2 ]
 }
@@ -232,7 +235,8 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 @test "gptq: a group size that does not divide is refused with those that do, before any output" {
 	calib-pack -q -m "$MODEL" -n 1 -s 64 "$CALIB" > "$out/c.qp"
 	record-acts -q -c "$out/c.qp" "$MODEL" > "$out/m.qp"
-	what='groups of 100 do not divide 128 columns; sizes that do: 1, 2, 4, 8, 16, 32, 64, 128'
+	what='groups of 100 do not divide 128 columns; sizes that do in every linear: 1, 2, 4, 8, 16, '
+	what+='32, 64, 128, -1 \(a row\), 0 \(the tensor\)'
 	refuses 65 "layers\.0\.self_attn\.q_proj: $what" \
 		gptq -g 100 "$out/m.qp" -o "$out/g.qp"
 	[ ! -e "$out/g.qp" ]

@@ -90,7 +90,7 @@ with_flux() {
 }
 
 @test "rtn: a group size that does not divide is refused with those that do, before any output" {
-	what='groups of 100 do not divide 16 columns; sizes that do: 1, 2, 4, 8, 16'
+	what='groups of 100 do not divide 16 columns; sizes that do in every linear: 1, 2, 4, 8'
 	refuses 65 "layers\.0\.self_attn\.q_proj: $what" rtn -g 100 plain.qp -o "$out/r.qp"
 	[ ! -e "$out/r.qp" ]
 	refuses 65 'layers\.0\.self_attn\.q_proj: groups of 32' rtn -g 32 plain.qp

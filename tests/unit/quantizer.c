@@ -203,7 +203,7 @@ static void groups(void)
 	   "100 does not divide 128");
 	ok_str(e.what,
 	       "groups of 100 do not divide 128 columns; sizes that do: 1, 2, 4, 8, 16, 32, "
-	       "64, 128, or -1 (a row)", "and the message says what does");
+	       "64, 128, -1 (a row), 0 (the tensor)", "and the message says what does");
 	ok(quantizer_groups(&q, 55440 * 12, "x", &n, &g, &e) < 0 && strstr(e.what, ", ...") &&
 	   strlen(e.what) < sizeof(e.what) - 1, "a long list is cut");
 	q.group = 32;
