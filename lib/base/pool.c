@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "lib/base/err.h"
 
@@ -70,6 +71,28 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/* Why a thread could not be started: pthread_create says EAGAIN also when there is no memory for
+ * its stack. */
+static void set_reason(struct err *e, int thread, int nthreads)
+{
+	pthread_attr_t attr;
+	size_t stack = 0;
+	void *p;
+
+	if (pthread_attr_init(&attr) == 0) {
+		pthread_attr_getstacksize(&attr, &stack);
+		pthread_attr_destroy(&attr);
+	}
+	p = mmap(NULL, stack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED) {
+		err_set(e, ERR_NOMEM, "threads", "out of memory for thread %d of %d", thread,
+			nthreads);
+		return;
+	}
+	munmap(p, stack);
+	err_set(e, ERR_UNAVAIL, "threads", "cannot start thread %d of %d", thread, nthreads);
+}
+
 struct pool *pool_new(int nthreads, struct err *e)
 {
 	struct pool *p = calloc(1, sizeof(*p));
@@ -92,9 +115,8 @@ struct pool *pool_new(int nthreads, struct err *e)
 		pthread_cond_init(&w->wake, NULL);
 		if (pthread_create(&w->id, NULL, work, w) != 0) {
 			pthread_cond_destroy(&w->wake);
+			set_reason(e, i + 1, nthreads);
 			pool_free(p);
-			err_set(e, ERR_UNAVAIL, "threads", "cannot start thread %d of %d", i + 1,
-				nthreads);
 			return NULL;
 		}
 		p->nthreads++;

@@ -15,7 +15,8 @@ struct err;
 struct pool;
 
 /* A pool of nthreads >= 1, the calling thread included.  Idle threads sleep on a
- * condition variable; they never spin.  NULL and *e (ERR_NOMEM, ERR_UNAVAIL) on failure. */
+ * condition variable; they never spin.  NULL and *e on failure: ERR_NOMEM, or
+ * ERR_UNAVAIL when there is memory for a thread and it may not be started. */
 struct pool *pool_new(int nthreads, struct err *e);
 void pool_free(struct pool *p);
 int pool_threads(const struct pool *p);

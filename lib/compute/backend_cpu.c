@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backend_cpu.c - the CPU column: its table, its memory, and how OpenBLAS is kept quiet
+ * backend_cpu.c - the CPU column: its table and its memory
  */
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +9,6 @@
 
 #include "lib/compute/columns.h"
 #include "lib/compute/cpu.h"
-
-/* Of OpenBLAS; other providers of cblas.h have none of them, hence weak. */
-extern void openblas_set_num_threads(int) __attribute__((weak));
-extern char *openblas_get_config(void) __attribute__((weak));
-extern char *openblas_get_corename(void) __attribute__((weak));
-int blas_thread_shutdown_(void) __attribute__((weak));
 
 void *cpu_malloc(size_t nbytes)
 {
@@ -124,35 +117,20 @@ static const struct backend_ops cpu_ops = {
 	.gemm = cpu_gemm,
 };
 
-/*
- * OpenBLAS starts a thread per further core when it is loaded, and each spins for some 100 ms
- * before it sleeps.  The pool does all the threading here, so end them at once.
- */
-static void quiet_blas(void)
-{
-	if (openblas_set_num_threads)
-		openblas_set_num_threads(1);
-	if (blas_thread_shutdown_)
-		blas_thread_shutdown_();
-}
-
 static void name_backend(struct backend *b)
 {
-	char lib[32] = "blas";
-	const char *core = openblas_get_corename ? openblas_get_corename() : "";
+	const struct cpu *c = cpu_of(b);
+	char version[32] = "";
 
-	if (openblas_get_config && sscanf(openblas_get_config(), "OpenBLAS %31s", lib) == 1)
-		snprintf(b->name, sizeof(b->name), "cpu openblas %s %s %s f32", lib, core,
-			 cpu_of(b)->vec->name);
-	else
-		snprintf(b->name, sizeof(b->name), "cpu blas %s f32", cpu_of(b)->vec->name);
+	sscanf(c->blas.config(), "OpenBLAS %31s", version);
+	snprintf(b->name, sizeof(b->name), "cpu openblas %s %s %s f32", version,
+		 c->blas.corename(), c->vec->name);
 }
 
 int backend_cpu_open(struct backend *b, int threads, struct err *e)
 {
 	struct cpu *c;
 
-	quiet_blas();
 	if (threads < 1)
 		threads = pool_cores();
 	c = calloc(1, sizeof(*c));
@@ -168,7 +146,7 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		return err_nomem(e, "", (size_t)threads * sizeof(*c->scratch));
 	}
 	b->pool = pool_new(threads, e);
-	if (!b->pool) {
+	if (!b->pool || blas_open(&c->blas, threads, e) < 0) {
 		backend_cpu_close(b);
 		return -1;
 	}

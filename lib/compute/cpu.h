@@ -9,6 +9,8 @@
 #ifndef QP_CPU_H
 #define QP_CPU_H
 
+#include <cblas.h>
+
 #include "lib/base/pool.h"
 #include "lib/compute/backend.h"
 #include "lib/compute/vec.h"
@@ -16,8 +18,30 @@
 #define CPU_ALIGN 64
 #define CPU_HUGE  ((size_t)2 << 20) /* from here on memory is asked for in huge pages */
 
+/* The functions of OpenBLAS that are used. */
+struct blas {
+	__typeof__(cblas_sgemm) *sgemm;
+	__typeof__(cblas_ssyrk) *ssyrk;
+	__typeof__(cblas_dgemm) *dgemm;
+	__typeof__(cblas_dsyrk) *dsyrk;
+	__typeof__(cblas_dtrmm) *dtrmm;
+	/* LAPACK, with 32-bit integers; the lengths of the strings come last */
+	void (*dpotrf)(const char *uplo, const int *n, double *a, const int *lda, int *info,
+		       size_t);
+	void (*dtrtri)(const char *uplo, const char *diag, const int *n, double *a, const int *lda,
+		       int *info, size_t, size_t);
+	char *(*config)(void);
+	char *(*corename)(void);
+	int (*parallel)(void);
+	void (*set_num_threads)(int n);
+	/* a buffer that a call works in: the first free one, or a new one */
+	void *(*memory_alloc)(int unused);
+	void (*memory_free)(void *buffer);
+};
+
 struct cpu {
 	const struct vec_ops *vec;
+	struct blas blas;
 	int threads;
 	void **scratch; /* [threads], each of scratch_bytes, kept from call to call */
 	size_t scratch_bytes;
@@ -40,6 +64,10 @@ int cpu_shared(struct backend *b, size_t nbytes, struct err *e) MUST_USE;
 /* Parts of at most max that n is cut into, all of nearly the same size and a multiple of unit
  * but for the last.  *part is the size of a part; returns their number. */
 size_t cpu_parts(size_t n, size_t max, size_t unit, size_t *part);
+
+/* cpu_blas.c: load OpenBLAS, with memory for calls from so many threads at the same time.
+ * ERR_NOMEM; ERR_UNAVAIL when it is not there or not usable. */
+int blas_open(struct blas *b, int threads, struct err *e) MUST_USE;
 
 /* cpu_linear.c */
 int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n, size_t k,

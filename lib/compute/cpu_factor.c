@@ -15,7 +15,6 @@
  * before.  (Multiplying by the inverse of a diagonal tile, where LAPACK solves with the tile,
  * is 2-3 times as fast and costs accuracy only if the condition of one tile is near 1 / eps.)
  */
-#include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <pthread.h>
@@ -23,15 +22,11 @@
 
 #include "lib/compute/cpu.h"
 
-/* Of LAPACK, with 32-bit integers; the lengths of the strings come last. */
-void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t);
-void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info,
-	     size_t, size_t);
-
 #define BASE_TILE 64 /* at most: a diagonal tile for LAPACK */
 
 /* A matrix cut in tiles: h itself, or a diagonal tile of it. */
 struct tiling {
+	const struct blas *blas;
 	double *h;
 	size_t k, ld, nb, nt;
 	size_t first; /* row of h that row 0 is */
@@ -69,18 +64,18 @@ static void tile_sum(const struct tiling *m, size_t r, size_t c)
 	size_t from = (c + 1) * m->nb, to = r < c ? m->k : r * m->nb + tile_size(m, r);
 
 	if (from < to)
-		cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile_size(m, r),
-			    (int)tile_size(m, c), (int)(to - from), -1.0, tile(m, r, c + 1),
-			    (int)m->ld, tile(m, c, c + 1), (int)m->ld, r < c ? 1.0 : 0.0,
-			    tile(m, r, c), (int)m->ld);
+		m->blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile_size(m, r),
+			       (int)tile_size(m, c), (int)(to - from), -1.0, tile(m, r, c + 1),
+			       (int)m->ld, tile(m, c, c + 1), (int)m->ld, r < c ? 1.0 : 0.0,
+			       tile(m, r, c), (int)m->ld);
 }
 
 /* and the products */
 static void tile_product(const struct tiling *m, size_t r, size_t c)
 {
-	cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit,
-		    (int)tile_size(m, r), (int)tile_size(m, c), 1.0, tile(m, c, c), (int)m->ld,
-		    tile(m, r, c), (int)m->ld);
+	m->blas->dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit,
+		       (int)tile_size(m, r), (int)tile_size(m, c), 1.0, tile(m, c, c),
+		       (int)m->ld, tile(m, r, c), (int)m->ld);
 }
 
 /* Cholesky of the upper triangle from the end, one value at a time, to find the pivot at which
@@ -119,7 +114,7 @@ static int factor_base(const struct tiling *m, const double *was, struct breakdo
 	for (size_t i = 0; i < n; i++)
 		for (size_t l = 0; l < n; l++)
 			a[(n - 1 - i) * n + n - 1 - l] = l < i ? 0.0 : m->h[i * m->ld + l];
-	dpotrf_("U", &in, a, &in, &info, 1);
+	m->blas->dpotrf("U", &in, a, &in, &info, 1);
 	for (size_t i = 0; !info && i < n; i++) {
 		double p = a[(n - 1 - i) * n + n - 1 - i];
 
@@ -129,7 +124,7 @@ static int factor_base(const struct tiling *m, const double *was, struct breakdo
 		find_pivot(m, was, why);
 		return -1;
 	}
-	dtrtri_("U", "N", &in, a, &in, &info, 1, 1);
+	m->blas->dtrtri("U", "N", &in, a, &in, &info, 1, 1);
 	for (size_t i = 0; i < n; i++)
 		for (size_t l = 0; l < n; l++)
 			m->h[i * m->ld + l] = l <= i ? a[(n - 1 - l) * n + n - 1 - i] : 0.0;
@@ -141,12 +136,12 @@ static int factor_diagonal(const struct tiling *m, size_t c, const double *was,
 			   struct breakdown *why)
 {
 	size_t n = tile_size(m, c), right = m->k - c * m->nb - n;
-	struct tiling t = { .h = tile(m, c, c), .k = n, .ld = m->ld,
+	struct tiling t = { .blas = m->blas, .h = tile(m, c, c), .k = n, .ld = m->ld,
 			    .first = m->first + c * m->nb };
 
 	if (right)
-		cblas_dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)n, (int)right, -1.0,
-			    t.h + n, (int)m->ld, 1.0, t.h, (int)m->ld);
+		m->blas->dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)n, (int)right, -1.0,
+			       t.h + n, (int)m->ld, 1.0, t.h, (int)m->ld);
 	was += c * m->nb;
 	if (n <= BASE_TILE)
 		return factor_base(&t, was, why);
@@ -260,7 +255,7 @@ static size_t tile_edge(size_t k)
 int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
 		       struct err *e)
 {
-	struct factor_job j = { .m = { .h = h, .k = k, .ld = k } };
+	struct factor_job j = { .m = { .blas = &cpu_of(b)->blas, .h = h, .k = k, .ld = k } };
 
 	if (k == 0)
 		return 0;

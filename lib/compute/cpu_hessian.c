@@ -6,7 +6,6 @@
  * added to the tile in f64.  The tiles lie one after another, rows of tiles first; with tiles
  * of edge T in n = ceil(k / T) rows they take 4 n (n + 1) T^2 bytes, T <= 384.
  */
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +99,7 @@ static void tile_of(size_t task, size_t nt, size_t *i, size_t *j)
 static void add_task(void *ctx, size_t task, int thread)
 {
 	const struct hessian_job *job = ctx;
+	const struct blas *blas = &job->cpu->blas;
 	struct hessian *h = job->h;
 	float *s = job->cpu->scratch[thread];
 	size_t i, j, ni, nj;
@@ -116,10 +116,10 @@ static void add_task(void *ctx, size_t task, int thread)
 		const float *x = job->x + from * h->k;
 
 		if (i == j)
-			cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (blasint)ni, (blasint)n,
+			blas->ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (blasint)ni, (blasint)n,
 				    1.0f, x + i, (blasint)h->k, 0.0f, s, (blasint)nj);
 		else
-			cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)ni,
+			blas->sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)ni,
 				    (blasint)nj, (blasint)n, 1.0f, x + i, (blasint)h->k, x + j,
 				    (blasint)h->k, 0.0f, s, (blasint)nj);
 		for (size_t r = 0; r < ni; r++) {

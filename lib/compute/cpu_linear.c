@@ -5,7 +5,6 @@
  * Linears use our own kernel (vec_product.h) on weights packed once; the solvers' products,
  * whose factors change all the time, are OpenBLAS's with one thread a tile.
  */
-#include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,6 +143,7 @@ int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t l
 
 /* One product, c [m, n] = alpha a b(') + beta c, cut into tiles. */
 struct gemm_job {
+	const struct blas *blas;
 	int tb;
 	size_t m, n, k, lda, ldb, ldc, tile_m, tile_n, across;
 	float alpha, beta;
@@ -160,10 +160,10 @@ static void gemm_task(void *ctx, size_t task, int thread)
 	float *c = j->c + i * j->ldc + l;
 
 	(void)thread;
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, j->tb ? CblasTrans : CblasNoTrans, (blasint)m,
-		    (blasint)n, (blasint)j->k, j->alpha, j->a + i * j->lda, (blasint)j->lda,
-		    j->tb ? j->b + l * j->ldb : j->b + l, (blasint)j->ldb,
-		    j->beta, c, (blasint)j->ldc);
+	j->blas->sgemm(CblasRowMajor, CblasNoTrans, j->tb ? CblasTrans : CblasNoTrans, (blasint)m,
+		       (blasint)n, (blasint)j->k, j->alpha, j->a + i * j->lda,
+		       (blasint)j->lda, j->tb ? j->b + l * j->ldb : j->b + l,
+		       (blasint)j->ldb, j->beta, c, (blasint)j->ldc);
 }
 
 /*
@@ -185,8 +185,8 @@ int cpu_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k, float alph
 	     struct err *e)
 {
 	struct gemm_job j = {
-		.tb = tb, .m = m, .n = n, .k = k, .alpha = alpha, .a = a, .lda = lda,
-		.b = bm, .ldb = ldb, .beta = beta, .c = c, .ldc = ldc,
+		.blas = &cpu_of(b)->blas, .tb = tb, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb,
+		.ldc = ldc, .alpha = alpha, .beta = beta, .a = a, .b = bm, .c = c,
 	};
 
 	if (m > INT32_MAX || n > INT32_MAX || k > INT32_MAX || lda > INT32_MAX ||

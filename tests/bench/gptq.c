@@ -213,6 +213,8 @@ int main(int argc, char **argv)
 		return 64;
 	want = optind == argc;
 	check(backend_open(&be, "cpu", threads, &e), &e);
+	if (blas_thread_shutdown_)
+		blas_thread_shutdown_(); /* started when it was loaded */
 	for (; optind < argc; optind++)
 		if (sscanf(argv[optind], "%zux%zu", &n, &k) == 2)
 			measure(n, k, "");

@@ -549,6 +549,8 @@ int main(int argc, char **argv)
 		*(c == 'j' ? &threads : &pairs) = n;
 	}
 	wanted = argv + optind;
+	if (blas_thread_shutdown_)
+		blas_thread_shutdown_(); /* started when it was loaded */
 	check(backend_open(&one, "cpu", 1, &e), &e);
 	check(backend_open(&all, "cpu", threads, &e), &e);
 	fprintf(stderr, "# %s, %d threads\n", all.name, threads);

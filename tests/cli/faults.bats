@@ -157,6 +157,49 @@ sweep_text() {	# sweep_text COMMAND...
 	done
 }
 
+# Not below 20 MB, where the dynamic linker fails before us.
+in_little_memory() {	# in_little_memory KB COMMAND...: sets st
+	st=0
+	(
+		ulimit -v "$1"
+		exec timeout 20 "${@:2}"
+	) < ids.txt > "$dir/out" 2> "$dir/err" || st=$?
+}
+
+@test "faults: little memory: a computing program exits 0 or 71 with one line, and never hangs" {
+	local seen kb j c
+	not_with_sanitizers "its shadow memory is no part of the product"
+	for c in 'gptq -q -b 4 -g 16 acts.qp' 'rtn -q -b 4 -g 16 acts.qp' 'qp-forward -q tiny' \
+		'record-acts -q -c calib.qp --stats=all tiny' \
+		"eval-ppl -q --ctx=64 --windows=1 -t $EVAL $MODEL"; do
+		$c < ids.txt > "$dir/want"
+		for j in 1 2 8; do
+			seen=
+			for kb in 20000 60000 70000 80000 100000 130000 190000 220000 250000 300000 \
+				400000 600000 2500000; do
+				in_little_memory $kb $c -j $j
+				seen="$seen $st"
+				case $st in
+				0) cmp "$dir/want" "$dir/out" ;;
+				71)
+					[ "$(wc -l < "$dir/err")" -eq 1 ]
+					grep -q "^${c%% *}: .*out of memory" "$dir/err" ;;
+				*) echo "$c -j $j in $kb kB: exit $st"; cat "$dir/err"; return 1 ;;
+				esac
+			done
+			[[ $seen =~ ^\ 71.*\ 0$ ]] || { echo "$c -j $j:$seen"; return 1; }
+		done
+	done
+}
+
+@test "faults: little memory does not keep a program from printing its version" {
+	not_with_sanitizers "its shadow memory is no part of the product"
+	for p in gptq rtn record-acts eval-ppl qp-forward; do
+		in_little_memory 40000 $p --version
+		[ "$st" -eq 0 ]
+	done
+}
+
 @test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
 		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
