@@ -28,8 +28,8 @@ for story in open(sys.argv[1]).read().split("\n\nOnce upon")[:40]:
 		print "" } }' tokens > windows.txt
 	cp windows.txt ids
 	calib-pack --ids windows.txt > calib.qp
-	cp calib.qp part1.qp
-	cp calib.qp part2.qp
+	head -n 2 windows.txt | calib-pack --ids > part1.qp
+	tail -n 2 windows.txt | calib-pack --ids > part2.qp
 	record-acts -q -c calib.qp model > acts.qp
 	gptq -q acts.qp > q.qp
 	pack-int4 q.qp > q.bin
@@ -38,16 +38,24 @@ for story in open(sys.argv[1]).read().split("\n\nOnce upon")[:40]:
 	mkdir bin
 	printf '#!/bin/sh\nexec %s "$@"\n' "$PYTHON" > bin/python3
 	printf '#!/bin/sh\nexec cat\n' > bin/jq
+	cat > bin/calib-pack <<-END
+		#!/bin/sh
+		case " \$* " in *--ids*) ;; *) set -- -s 512 "\$@" ;; esac
+		exec $(command -v calib-pack) "\$@"
+	END
 	chmod +x bin/*
 	PATH=$PWD/bin:$PATH
 }
 
-# The n-th example of a page as shell, without what roff needs.  The model in tests/data has
-# seen no more than 512 tokens at a time.
+# The n-th example of a page as shell, without what roff needs.  What "$ cat FILE" shows is made
+# into that file.  The model in tests/data reads 512 tokens at most.
 example() {	# example PAGE N
 	awk -v want="$2" '/^\.SH/ { on = /EXAMPLES/ } on && /^\.EX/ { n++; inside = 1; next }
 		/^\.EE/ { inside = 0 } inside && n == want' "$1" |
-		sed 's/\\-/-/g; s/\\(aq/'\''/g; s/\\(dq/"/g; s/\\e/\\/g; s/2048/512/g'
+		sed 's/\\-/-/g; s/\\(aq/'\''/g; s/\\(dq/"/g; s/\\e/\\/g; s/2048/512/g' |
+		awk '/^\$ / && shown { print "X"; shown = 0 }
+			/^\$ cat / { print "cat > " $3 " << \"X\""; shown = 1; next }
+			{ sub(/^\$ /, ""); print } END { if (shown) print "X" }'
 }
 
 runs() {	# runs PAGE...: every example of these pages
