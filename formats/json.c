@@ -67,7 +67,8 @@ int json_parse(struct json_doc **d, const char *text, size_t n, const char *wher
 	json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY |
 				  JSON_ALLOW_NUL, &je);
 
-	if (!root && json_error_code(&je) == json_error_out_of_memory)
+	/* where jansson lacks memory it often says nothing at all */
+	if (!root && (json_error_code(&je) == json_error_out_of_memory || !je.text[0]))
 		return err_nomem(e, where, n);
 	if (!root) {
 		/* jansson quotes the input in its message: make it one printable line. */
