@@ -131,7 +131,7 @@ install: all
 	install -d $(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man7 $(DATADIR)
 	install -m 755 $(BINS) $(BINDIR)
 	for m in $(MANS:$(BUILD)/man/%=%); do install -m 644 $(BUILD)/man/$$m $(MANDIR)/$$m || exit 1; done
-	install -m 644 $(DATA) man/calibration.README $(DATADIR)
+	install -m 644 $(DATA) man/calibration.README LICENSE $(DATADIR)
 
 uninstall:
 	$(RM) $(PROGS:%=$(BINDIR)/%) $(MANS:$(BUILD)/man/%=$(MANDIR)/%)
