@@ -75,7 +75,7 @@ with_flux() {
 
 @test "smooth: alpha 1 makes the activation maxima 1, alpha 0 the weights' column maxima" {
 	smooth -a 1 acts.qp > "$out/one.qp"
-	smooth -a 0 acts.qp > "$out/zero.qp"
+	smooth -a 0 --edges=attn.in,mlp.in acts.qp > "$out/zero.qp"	# mlp.mid scales up again
 	"$PYTHON" - "$out/one.qp" "$out/zero.qp" <<-'END'
 	import sys, numpy as np
 	from qpstream import Stream
