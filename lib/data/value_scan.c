@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/data/value_pack.h"
+
 void scan_init(struct scan *s, FILE *f)
 {
 	s->f = f;
@@ -55,94 +57,6 @@ static const char *seen(const struct scan *s, char buf[24])
 		snprintf(buf, 24, "byte 0x%02x", (unsigned)s->c);
 	return buf;
 }
-
-/* ---- msgpack, shortest encodings ------------------------------------------------- */
-
-static void put_be(struct buf *out, int tag, uint64_t v, int bytes)
-{
-	int i;
-
-	buf_byte(out, tag);
-	for (i = bytes - 1; i >= 0; i--)
-		buf_byte(out, (int)(v >> (8 * i) & 0xff));
-}
-
-static void pack_uint(struct buf *out, uint64_t v)
-{
-	if (v < 0x80)
-		buf_byte(out, (int)v);
-	else if (v <= UINT8_MAX)
-		put_be(out, 0xcc, v, 1);
-	else if (v <= UINT16_MAX)
-		put_be(out, 0xcd, v, 2);
-	else if (v <= UINT32_MAX)
-		put_be(out, 0xce, v, 4);
-	else
-		put_be(out, 0xcf, v, 8);
-}
-
-static void pack_negative(struct buf *out, int64_t v)
-{
-	if (v >= -32)
-		buf_byte(out, (int)(v & 0xff));
-	else if (v >= INT8_MIN)
-		put_be(out, 0xd0, (uint64_t)v, 1);
-	else if (v >= INT16_MIN)
-		put_be(out, 0xd1, (uint64_t)v, 2);
-	else if (v >= INT32_MIN)
-		put_be(out, 0xd2, (uint64_t)v, 4);
-	else
-		put_be(out, 0xd3, (uint64_t)v, 8);
-}
-
-static void pack_str(struct buf *out, const struct buf *s)
-{
-	if (s->n < 32)
-		buf_byte(out, (int)(0xa0 | s->n));
-	else if (s->n <= UINT8_MAX)
-		put_be(out, 0xd9, s->n, 1);
-	else if (s->n <= UINT16_MAX)
-		put_be(out, 0xda, s->n, 2);
-	else
-		put_be(out, 0xdb, s->n, 4);
-	buf_add(out, s->p, s->n);
-}
-
-static void pack_bin(struct buf *out, const struct buf *s)
-{
-	int tag = s->n <= UINT8_MAX ? 0xc4 : s->n <= UINT16_MAX ? 0xc5 : 0xc6;
-
-	put_be(out, tag, s->n, 1 << (tag - 0xc4));
-	buf_add(out, s->p, s->n);
-}
-
-static void pack_ext(struct buf *out, int type, const struct buf *s)
-{
-	int tag = s->n == 1 ? 0xd4 : s->n == 2 ? 0xd5 : s->n == 4 ? 0xd6 : s->n == 8 ? 0xd7 :
-		  s->n == 16 ? 0xd8 : 0;
-
-	if (tag) {
-		buf_byte(out, tag);
-	} else {
-		tag = s->n <= UINT8_MAX ? 0xc7 : s->n <= UINT16_MAX ? 0xc8 : 0xc9;
-		put_be(out, tag, s->n, 1 << (tag - 0xc7));
-	}
-	buf_byte(out, type & 0xff);
-	buf_add(out, s->p, s->n);
-}
-
-/* The header of an array (base 0x90, 0xdc) or a map (0x80, 0xde) of n. */
-static void pack_count(struct buf *out, int fix, int tag16, size_t n)
-{
-	if (n < 16)
-		buf_byte(out, (int)((size_t)fix | n));
-	else if (n <= UINT16_MAX)
-		put_be(out, tag16, n, 2);
-	else
-		put_be(out, tag16 + 1, n, 4);
-}
-
-/* ---- scanning -------------------------------------------------------------------- */
 
 static int hex_digit(int c)
 {
@@ -325,7 +239,7 @@ static int scan_container(struct scan *s, struct buf *out, int depth, struct err
 		count++;
 	}
 	scan_next(s);
-	pack_count(out, map ? 0x80 : 0x90, map ? 0xde : 0xdc, count);
+	value_pack_count(out, map ? 0x80 : 0x90, map ? 0xde : 0xdc, count);
 	buf_add(out, body.p, body.n);
 	out->failed |= body.failed;
 	buf_release(&body);
@@ -358,7 +272,7 @@ static int scan_bin(struct scan *s, struct buf *out, struct err *e)
 	int r = value_scan_hex(s, &raw, e);
 
 	if (r == 0)
-		pack_bin(out, &raw);
+		value_pack_bin(out, &raw);
 	out->failed |= raw.failed;
 	buf_release(&raw);
 	return r;
@@ -389,7 +303,7 @@ static int scan_ext(struct scan *s, struct buf *out, struct err *e)
 	}
 	if (r == 0) {
 		scan_next(s);
-		pack_ext(out, (int)type, &raw);
+		value_pack_ext(out, (int)type, &raw);
 	}
 	out->failed |= raw.failed;
 	buf_release(&raw);
@@ -412,15 +326,7 @@ static int scan_raw(struct scan *s, struct buf *out, struct err *e)
 	return r;
 }
 
-static void pack_f64(struct buf *out, double v)
-{
-	uint64_t bits;
-
-	memcpy(&bits, &v, sizeof(bits));
-	put_be(out, 0xcb, bits, 8);
-}
-
-static int pack_float(struct scan *s, struct buf *out, const char *word, size_t n, struct err *e)
+static int scan_float(struct scan *s, struct buf *out, const char *word, size_t n, struct err *e)
 {
 	bool single = word[n - 1] == 'f' && !strpbrk(word, "xX");
 	uint32_t bits;
@@ -433,34 +339,34 @@ static int pack_float(struct scan *s, struct buf *out, const char *word, size_t 
 		if (end != word + n - 1 || !isfinite(f))
 			return scan_error(s, e, "not a number: %s", word);
 		memcpy(&bits, &f, sizeof(bits));
-		put_be(out, 0xca, bits, 4);
+		value_pack_be(out, 0xca, bits, 4);
 		return 0;
 	}
 	d = strtod(word, &end);
 	if (*end || !isfinite(d))
 		return scan_error(s, e, "not a number: %s", word);
-	pack_f64(out, d);
+	value_pack_f64(out, d);
 	return 0;
 }
 
-static int pack_number(struct scan *s, struct buf *out, const char *word, size_t n, struct err *e)
+static int scan_number(struct scan *s, struct buf *out, const char *word, size_t n, struct err *e)
 {
 	unsigned long long u;
 	long long i;
 	char *end;
 
 	if (strspn(word + (word[0] == '-'), "0123456789") != n - (word[0] == '-'))
-		return pack_float(s, out, word, n, e);
+		return scan_float(s, out, word, n, e);
 	errno = 0;
 	if (word[0] == '-') {
 		i = strtoll(word, &end, 10);
 		if (i < 0)
-			pack_negative(out, i);
+			value_pack_negative(out, i);
 		else
-			pack_uint(out, 0);
+			value_pack_uint(out, 0);
 	} else {
 		u = strtoull(word, &end, 10);
-		pack_uint(out, u);
+		value_pack_uint(out, u);
 	}
 	if (*end || end == word || errno == ERANGE)
 		return scan_error(s, e, "an integer has 64 bits at most: %s", word);
@@ -499,15 +405,15 @@ static int scan_word(struct scan *s, struct buf *out, struct err *e)
 	else if (strcmp(word, "true") == 0)
 		buf_byte(out, 0xc3);
 	else if (strcmp(word, "inf") == 0)
-		pack_f64(out, HUGE_VAL);
+		value_pack_f64(out, HUGE_VAL);
 	else if (strcmp(word, "-inf") == 0)
-		pack_f64(out, -HUGE_VAL);
+		value_pack_f64(out, -HUGE_VAL);
 	else if (strcmp(word, "nan") == 0)
-		put_be(out, 0xcb, UINT64_C(0x7ff8000000000000), 8);
+		value_pack_be(out, 0xcb, UINT64_C(0x7ff8000000000000), 8);
 	else if (strcmp(word, "raw") == 0 && s->c == '\'')
 		return scan_raw(s, out, e);
 	else if (word[0] == '-' || isdigit((unsigned char)word[0]))
-		return pack_number(s, out, word, n, e);
+		return scan_number(s, out, word, n, e);
 	else
 		return scan_error(s, e, "not a value: %s", word);
 	return 0;
@@ -524,7 +430,7 @@ static int scan_value(struct scan *s, struct buf *out, int depth, struct err *e)
 		return scan_word(s, out, e);
 	r = value_scan_string(s, &text, e);
 	if (r == 0)
-		pack_str(out, &text);
+		value_pack_str(out, &text);
 	out->failed |= text.failed;
 	buf_release(&text);
 	return r;
