@@ -76,6 +76,9 @@ static int find(struct blas *b, void *lib, struct err *e)
 	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
 		void *f = dlsym(lib, want[i].name);
 
+		/* not of its interface, and needed only where memory is short */
+		if (!f && strncmp(want[i].name, "blas_memory_", 12) == 0)
+			continue;
 		if (!f)
 			return err_set(e, ERR_UNAVAIL, LIBRARY, "it has no %s", want[i].name);
 		memcpy(want[i].to, &f, sizeof(f));
@@ -98,9 +101,12 @@ static int most_threads(const struct blas *b)
 /* All at the same time, so that OpenBLAS has as many as there are threads. */
 static int reserve(const struct blas *b, int threads, struct err *e)
 {
-	void **buffer = calloc((size_t)threads, sizeof(*buffer));
+	void **buffer;
 	int n = 0;
 
+	if (!b->memory_alloc || !b->memory_free)
+		return 0;
+	buffer = calloc((size_t)threads, sizeof(*buffer));
 	while (buffer && n < threads && room_for(BUFFER_MIB))
 		buffer[n++] = b->memory_alloc(0);
 	for (int i = 0; i < n; i++)
