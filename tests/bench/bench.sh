@@ -271,7 +271,7 @@ echo "$(uname -m), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 sort -t "$(printf '\t')" -s -k 1.2,1n "$tsv" | awk -F '\t' '
 	function ok(r, t,   n, a) {	# 2: met, 1: within a fifth, 0: missed
 		n = t
-		if (t ~ /^>=/) { sub(/>= */, "", n); return r >= n ? 2 : r >= 0.8 * n }
+		if (t ~ /^>=/) { sub(/>= */, "", n); n += 0; return r >= n ? 2 : r >= 0.8 * n }
 		if (t ~ /^<=/) { sub(/<= */, "", n); return r <= n + 0 ? 2 : r <= n / 0.8 }
 		split(t, a, "-")
 		return r >= a[1] && r <= a[2] ? 2 : r >= 0.8 * a[1] && r <= a[2] / 0.8

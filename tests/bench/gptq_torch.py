@@ -26,8 +26,8 @@ def grid(w):
     return (w.abs().amax(1, keepdim=True) / (LEVELS / 2)).clamp(min=1e-9)
 
 
-def nearest(w, s):
-    return torch.clamp(torch.round(w / s), -8, 7) * s
+def nearest(w, s, z):
+    return s * (torch.clamp(torch.round(w / s) + z, 0, LEVELS) - z)
 
 
 def published_loop(w, h):
@@ -35,7 +35,8 @@ def published_loop(w, h):
     h = h + 0.01 * h.diagonal().mean() * torch.eye(k)
     u = torch.linalg.cholesky(
         torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    w, q = w.clone(), torch.empty_like(w)
+    w, q, losses = w.clone(), torch.empty_like(w), torch.zeros_like(w)
+    z = torch.full((n, 1), (LEVELS + 1) / 2)
     for a in range(0, k, BLOCK):
         b = min(a + BLOCK, k)
         part, err, ub = w[:, a:b].clone(), torch.empty(n, b - a), u[a:b, a:b]
@@ -43,12 +44,13 @@ def published_loop(w, h):
             if (a + j) % GROUP == 0:
                 s = grid(part[:, j:j + GROUP])
             col = part[:, j:j + 1]
-            d = nearest(col, s)
+            d = nearest(col, s, z)
+            losses[:, a + j] = ((col - d) ** 2 / ub[j, j] ** 2)[:, 0]
             e = (col - d) / ub[j, j]
             part[:, j:] -= e @ ub[j:j + 1, j:]
             q[:, a + j], err[:, j] = d[:, 0], e[:, 0]
         w[:, b:] -= err @ u[a:b, b:]
-    return q
+    return q, losses.sum() / 2
 
 
 def ours(bench, n, k, threads):
