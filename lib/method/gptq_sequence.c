@@ -9,7 +9,7 @@
 #include "lib/method/gptq.h"
 #include "lib/model/runner.h"
 
-#define SLICE 2048 /* tokens a call of the forward, whole sequences */
+#define SLICE 2048 /* tokens a call of the forward: one of its slices, whole sequences */
 
 struct gptq_sequence {
 	struct gptq *g;

@@ -4,7 +4,7 @@
  *
  * Serves record-acts (statistics), gptq --sequential, eval-ppl and qp-forward.  Works on
  * hidden states x [T, hidden] f32 in place, sequence after sequence, in slices of as many whole
- * sequences as fit 1024 tokens, at least one.
+ * sequences as fit 2048 tokens, at least one.
  *
  *     a = norm1(x)                        hook EDGE_ATTN_IN
  *     c = attention(rope(q a), rope(k a), v a)   hook EDGE_ATTN_MID

@@ -144,7 +144,7 @@ stream_share() {
 resident() {
 	weights="(2 * $hidden * $hidden + 2 * $kv * $hidden + 3 * $ffn * $hidden)"
 	hessians="(3 * $hidden * $hidden + $ffn * $ffn)"
-	slice="1024 * 4 * (3 * $hidden + 2 * $kv + 2 * $ffn)"
+	slice="2048 * 4 * (3 * $hidden + 2 * $kv + 2 * $ffn)"
 	set -- "16384 * $hidden * 4 + $weights * 4 + $hessians * 4 + $slice" \
 		"($weights + $hessians) * 4" \
 		"($weights + $hessians + 2 * $ffn * $ffn + $ffn * $hidden) * 4" \
