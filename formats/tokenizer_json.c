@@ -4,6 +4,7 @@
  */
 #include "formats/tokenizer_json.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,10 +85,76 @@ static int bpe_options(struct tokenizer *t, const struct part *p)
 	       part_bool(p, "ignore_merges", false, &b->ignore_merges) ? -1 : 0;
 }
 
+static int bpe(struct tokenizer *t, const struct part *p)
+{
+	const struct json *merges = json_get(p->v, "merges");
+
+	if (json_type_of(merges) != JSON_ARRAY)
+		return part_bad(p, "merges is missing or not an array");
+	if (bpe_options(t, p) || vocabulary(t, p) || tok_bpe_reserve(t, json_len(merges), p->e))
+		return -1;
+	for (size_t i = 0; i < json_len(merges); i++)
+		if (merge(t, p, json_at(merges, i), i))
+			return -1;
+	return tok_bpe_finish(t, p->e);
+}
+
+/* [["<unk>", 0.0], ["a", -1.5], ...]: the ids are the places. */
+static int scored(struct tokenizer *t, const struct part *p, double *score)
+{
+	const struct json *vocab = json_get(p->v, "vocab");
+
+	if (tok_vocab_reserve(&t->vocab, json_len(vocab), 8 * json_len(vocab), p->e))
+		return -1;
+	for (size_t i = 0; i < json_len(vocab); i++) {
+		const struct json *one = json_at(vocab, i), *v = json_at(one, 1);
+		size_t n;
+		const char *s = json_str(json_at(one, 0), &n);
+
+		if (json_len(one) != 2 || !s || (json_type_of(v) != JSON_REAL &&
+						 json_type_of(v) != JSON_INT))
+			return part_bad(p, "vocab: %zu is not a token with its score", i);
+		score[i] = json_num(v, 0);
+		if (tok_vocab_add(&t->vocab, s, n, (int64_t)i, p->where, p->e))
+			return -1;
+	}
+	return 0;
+}
+
+static int unigram(struct tokenizer *t, const struct part *p)
+{
+	const struct json *vocab = json_get(p->v, "vocab"), *unk = json_get(p->v, "unk_id");
+	const size_t n = json_len(vocab);
+	double *score, least = INFINITY;
+	int64_t id = -1;
+
+	if (part_keys(p, "type unk_id vocab byte_fallback") ||
+	    part_bool(p, "byte_fallback", false, &t->uni.byte_fallback))
+		return -1;
+	if (json_type_of(vocab) != JSON_ARRAY || !n)
+		return part_bad(p, "vocab is missing, empty or not an array");
+	if (!part_absent(unk)) {
+		id = json_int(unk, -1);
+		if (id < 0 || (uint64_t)id >= n || id >= TOK_MAX_ID)
+			return part_bad(p, "unk_id is not the place of a token");
+	}
+	score = malloc(n * sizeof(*score));
+	if (!score)
+		return err_nomem(p->e, p->where, n * sizeof(*score));
+	if (scored(t, p, score)) {
+		free(score);
+		return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		least = score[i] < least ? score[i] : least;
+	t->uni.unk = (int32_t)id;
+	t->uni.unk_score = least - 10; /* tokenizers' K_UNK_PENALTY */
+	return tok_unigram_finish(t, score, NULL, p->where, p->e);
+}
+
 static int model(struct tokenizer *t, const struct part *in)
 {
 	struct part p = *in;
-	const struct json *merges;
 	const char *type;
 
 	if (json_type_of(p.v) != JSON_OBJECT)
@@ -96,19 +163,12 @@ static int model(struct tokenizer *t, const struct part *in)
 	if (json_get(p.v, "type") || !json_get(p.v, "merges")) {
 		if (part_type(&p, &type))
 			return -1;
+		if (strcmp(type, "Unigram") == 0)
+			return unigram(t, &p);
 		if (strcmp(type, "BPE") != 0)
 			return part_unsupported(&p, "model");
 	}
-	merges = json_get(p.v, "merges");
-	if (json_type_of(merges) != JSON_ARRAY)
-		return part_bad(&p, "merges is missing or not an array");
-	if (bpe_options(t, &p) || vocabulary(t, &p) ||
-	    tok_bpe_reserve(t, json_len(merges), p.e))
-		return -1;
-	for (size_t i = 0; i < json_len(merges); i++)
-		if (merge(t, &p, json_at(merges, i), i))
-			return -1;
-	return tok_bpe_finish(t, p.e);
+	return bpe(t, &p);
 }
 
 static int added_token(struct tokenizer *t, const struct part *list, const struct json *v,

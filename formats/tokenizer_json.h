@@ -13,8 +13,8 @@ struct tokenizer;
 
 /*
  * Every part is understood or refused by name (ERR_DATA: "tokenizer.json: normalizer: type 'Foo'
- * is not supported"); a key that is not known is refused as well.  Models: BPE.  Normalizers:
- * NFC NFD NFKC NFKD Lowercase StripAccents Strip Prepend Replace ByteLevel Sequence.
+ * is not supported"); a key that is not known is refused as well.  Models: BPE and Unigram.
+ * Normalizers: NFC NFD NFKC NFKD Lowercase StripAccents Strip Prepend Replace ByteLevel Sequence.
  * Pre-tokenizers: ByteLevel Metaspace Split Digits Punctuation Whitespace WhitespaceSplit
  * Sequence.  Post-processors: TemplateProcessing (for one text) ByteLevel RobertaProcessing
  * BertProcessing Sequence.  Decoders: Replace ByteFallback Fuse Strip ByteLevel Metaspace

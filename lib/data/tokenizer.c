@@ -36,7 +36,7 @@ struct tokenizer *tokenizer_new(struct err *e)
 	if (!t)
 		err_nomem(e, "tokenizer", sizeof(*t));
 	else
-		t->bpe.unk = -1;
+		t->bpe.unk = t->uni.unk = -1;
 	return t;
 }
 
@@ -60,9 +60,11 @@ void tokenizer_free(struct tokenizer *t)
 	free(t->added);
 	free(t->raw.v);
 	free(t->normalized.v);
+	free(t->user.v);
 	ids_release(&t->before);
 	ids_release(&t->after);
 	tok_bpe_release(&t->bpe);
+	tok_unigram_release(&t->uni);
 	free(t->vocab.bytes.p);
 	free(t->vocab.entry);
 	free(t->vocab.slot);
@@ -199,16 +201,20 @@ static int put_ids(struct ids *out, const struct ids *v, struct err *e)
 static int model(const struct tokenizer *t, const struct tok_work *w, struct ids *out,
 		 struct err *e)
 {
-	struct bpe_run *r = bpe_run_new(t, w->text.n, e);
-	int ret = r ? 0 : -1;
+	struct bpe_run *bpe = t->model == MODEL_BPE ? bpe_run_new(t, w->text.n, e) : NULL;
+	struct uni_run uni = { .t = t };
+	int ret = t->model == MODEL_BPE && !bpe ? -1 : 0;
 
 	for (size_t i = 0; i < w->pieces.n && !ret; i++) {
 		const struct tok_piece *p = &w->pieces.v[i];
+		const char *s = w->text.p + p->off;
 
 		ret = p->id >= 0 ? ids_push(out, p->id, e) :
-		      bpe_run_piece(r, w->text.p + p->off, p->len, out, e);
+		      bpe ? bpe_run_piece(bpe, s, p->len, out, e) :
+			    uni_run_piece(&uni, s, p->len, out, e);
 	}
-	bpe_run_free(r);
+	bpe_run_free(bpe);
+	uni_run_release(&uni);
 	return ret;
 }
 

@@ -56,6 +56,10 @@ int tok_bpe_add(struct tokenizer *t, const char *a, size_t an, const char *b, si
 		free(joined);
 	if (id < 0)
 		return -1;
+	if (id == ia || id == ib) /* a part is nothing but the prefix that the merge drops */
+		return err_set(e, ERR_DATA, where, "merge %zu makes '%.*s' and '%.*s' one of the "
+			       "two", bpe->n_merges, (int)(an < 80 ? an : 80), a,
+			       (int)(bn < 80 ? bn : 80), b);
 	m = merge_slot(bpe, ia, ib);
 	*m = (struct tok_merge){ .key = pair_key(ia, ib), .rank = (uint32_t)bpe->n_merges++,
 				 .id = id };
@@ -166,18 +170,13 @@ int tok_bpe_finish(struct tokenizer *t, struct err *e)
 		size_t len = 0;
 		uint32_t c;
 
-		if (!x->used || !x->len || x->len > 3)
+		if (!x->used || x->extra || !x->len || x->len > 3)
 			continue;
 		c = tok_char(v->bytes.p + x->off, &len);
 		if (len == x->len)
 			b->char_id[c] = (int32_t)id;
 	}
-	for (int i = 0; i < 256; i++) {
-		static const char hex[] = "0123456789ABCDEF";
-		char name[6] = { '<', '0', 'x', hex[i >> 4], hex[i & 15], '>' };
-
-		b->byte_id[i] = tok_vocab_find(v, name, sizeof(name));
-	}
+	tok_byte_ids(v, b->byte_id);
 	b->unk = b->unk_token ? tok_vocab_find(v, b->unk_token, strlen(b->unk_token)) : -1;
 	if (b->prefix_n || b->suffix_n) /* symbols then depend on their place */
 		return 0;

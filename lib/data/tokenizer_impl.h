@@ -107,7 +107,10 @@ int tok_set_property(struct tok_buf *out, const char *name, size_t n, struct err
 /* ---- stages ---------------------------------------------------------------------- */
 
 enum norm_kind { NORM_NFC, NORM_NFD, NORM_NFKC, NORM_NFKD, NORM_LOWERCASE, NORM_STRIP_ACCENTS,
-		 NORM_PREPEND, NORM_REPLACE, NORM_STRIP, NORM_BYTELEVEL };
+		 NORM_PREPEND, NORM_REPLACE, NORM_STRIP, NORM_BYTELEVEL, NORM_SENTENCEPIECE };
+
+struct tok_trie;
+struct tok_charsmap;
 
 struct norm_step {
 	enum norm_kind kind;
@@ -115,6 +118,12 @@ struct norm_step {
 	size_t n;
 	struct tok_pattern *pat;
 	bool left, right; /* STRIP */
+	/* SENTENCEPIECE (its Normalizer): a mark U+2581 for each space and, with prefix, one before
+	 * the text (first_only: only if it is the beginning of the input); trim: no spaces at the
+	 * ends, one in place of several */
+	bool prefix, first_only, trim;
+	struct tok_charsmap *map;    /* rules for characters, or NULL: none */
+	const struct tok_trie *keep; /* symbols that no rule changes */
 };
 
 enum split_behavior { SPLIT_REMOVED, SPLIT_ISOLATED, SPLIT_MERGED_PREVIOUS, SPLIT_MERGED_NEXT,
@@ -170,13 +179,19 @@ struct tok_trie {
 	uint32_t first[256]; /* children of the root */
 };
 
-/* ---- the vocabulary and BPE ------------------------------------------------------ */
+/* One more text; ERR_DATA if it is there. */
+int tok_trie_add(struct tok_trie *t, const char *s, size_t n, int32_t token, const char *where,
+		 struct err *e) MUST_USE;
+/* The token of the longest text that s begins with and its length, or -1. */
+int32_t tok_trie_prefix(const struct tok_trie *t, const char *s, size_t n, size_t *len);
+
+/* ---- the vocabulary and its models -------------------------------------------------- */
 
 struct tok_entry {
 	size_t off;
 	uint32_t len;
 	bool used;
-	bool extra;    /* an added token that the model does not know */
+	bool extra;    /* the model does not know it: an added token, a control symbol */
 	int32_t added; /* index into added, or -1 */
 };
 
@@ -216,9 +231,29 @@ struct tok_bpe {
 	size_t near_mask;
 };
 
+/* A trie over all tokens' bytes.  A slot: node << 36 | byte << 28 | child; 0: free. */
+struct tok_unigram {
+	double *score;       /* [vocab.n], logarithms */
+	double unk_score;    /* of a character without a token */
+	int32_t unk;         /* or -1 */
+	bool byte_fallback;
+	bool single;         /* sums are floats, as SentencePiece's; else doubles, as tokenizers' */
+	uint32_t first[256]; /* children of the root, 0: none */
+	uint64_t *edge;      /* open addressing */
+	size_t edge_mask;
+	int32_t *token;      /* by node: id, or -1 */
+	size_t nodes;
+	int32_t byte_id[256];
+};
+
+enum tok_model { MODEL_BPE, MODEL_UNIGRAM };
+
 struct tokenizer {
 	struct tok_vocab vocab;
+	enum tok_model model;
 	struct tok_bpe bpe;
+	struct tok_unigram uni;
+	struct tok_trie user; /* BPE: symbols that are cut out first and never merged, by id */
 	struct tok_added *added;
 	size_t n_added;
 	struct tok_trie raw, normalized;
@@ -249,6 +284,26 @@ int tok_bpe_add(struct tokenizer *t, const char *a, size_t an, const char *b, si
 		const char *where, struct err *e) MUST_USE;
 int tok_bpe_finish(struct tokenizer *t, struct err *e) MUST_USE;
 void tok_bpe_release(struct tok_bpe *b);
+/*
+ * SentencePiece's BPE in place of reserve and add: two symbols whose texts together are a token
+ * of the model merge, those of the highest score first; equal scores are equal ranks.  score
+ * [vocab.n]; what is in t->user is not merged to, unused [vocab.n] must not be (ERR_DATA).
+ */
+int tok_bpe_by_scores(struct tokenizer *t, const float *score, const bool *unused,
+		      const char *where, struct err *e) MUST_USE;
+
+/* The trie of the tokens that the model knows, but for those in unused (or NULL); takes over
+ * score.  The other fields of uni are set by the caller. */
+int tok_unigram_finish(struct tokenizer *t, double *score, const bool *unused, const char *where,
+		       struct err *e) MUST_USE;
+void tok_unigram_release(struct tok_unigram *u);
+/* "<0x00>" to "<0xFF>" in the vocabulary, -1 for those that are not. */
+void tok_byte_ids(const struct tok_vocab *v, int32_t id[256]);
+
+/* SentencePiece's precompiled_charsmap; a copy is kept.  ERR_DATA if it is damaged. */
+int tok_charsmap_new(struct tok_charsmap **m, const char *blob, size_t n, const char *where,
+		     struct err *e) MUST_USE;
+void tok_charsmap_free(struct tok_charsmap *m);
 
 /* Takes over a's strings.  The normalizer must be complete. */
 int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where,
@@ -261,6 +316,9 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where,
 int tok_normalize(const struct tokenizer *t, const char *s, size_t n, struct tok_buf *out,
 		  size_t *zero, struct err *e) MUST_USE;
 void norm_step_release(struct norm_step *s);
+/* The step SENTENCEPIECE (tokenizer_spm.c). */
+int tok_normalize_spm(const struct norm_step *step, const char *s, size_t n, struct tok_buf *out,
+		      size_t *zero, struct err *e) MUST_USE;
 
 int tok_pre_run(const struct pre_step *s, struct tok_work *w, struct err *e) MUST_USE;
 void pre_step_release(struct pre_step *s);
@@ -273,6 +331,22 @@ struct bpe_run;
 struct bpe_run *bpe_run_new(const struct tokenizer *t, size_t expect, struct err *e);
 void bpe_run_free(struct bpe_run *r);
 int bpe_run_piece(struct bpe_run *r, const char *s, size_t n, struct ids *out,
+		  struct err *e) MUST_USE;
+
+/* The same for Unigram; zero-initialised. */
+struct uni_best;
+struct uni_run {
+	const struct tokenizer *t;
+	struct uni_best *best; /* by end, from base on */
+	size_t cap;
+	struct uni_step {
+		size_t begin, end;
+		int32_t id;
+	} *step; /* of the best path, from its end */
+	size_t step_cap;
+};
+void uni_run_release(struct uni_run *r);
+int uni_run_piece(struct uni_run *r, const char *s, size_t n, struct ids *out,
 		  struct err *e) MUST_USE;
 
 #endif

@@ -143,13 +143,13 @@ static int symbols(struct bpe_run *r, const char *s, size_t n, struct tok_buf *b
 
 	r->n = 0;
 	for (size_t i = 0, len; i < n; i += len) {
-		uint32_t c = tok_char(s + i, &len);
-		int32_t id;
+		int32_t id = r->t->user.n ? tok_trie_prefix(&r->t->user, s + i, n - i, &len) : -1;
+		uint32_t c = id < 0 ? tok_char(s + i, &len) : 0;
 		int got;
 
-		if (plain && c < 65536)
+		if (id < 0 && plain && c < 65536)
 			id = b->char_id[c];
-		else
+		else if (id < 0)
 			id = char_token(r->t, s + i, len, i == 0, i + len == n, buf, e);
 		if (id == -2)
 			return -1;

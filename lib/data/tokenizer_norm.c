@@ -13,6 +13,7 @@ void norm_step_release(struct norm_step *s)
 {
 	free(s->s);
 	tok_pattern_free(s->pat);
+	tok_charsmap_free(s->map);
 }
 
 /* Unicode normalization of a whole text would need four bytes for each of its characters three
@@ -228,6 +229,8 @@ static int run(const struct norm_step *step, const char *s, size_t n, struct tok
 		return replace(step, s, n, out, zero, e);
 	case NORM_STRIP:
 		return strip(step, s, n, out, zero, e);
+	case NORM_SENTENCEPIECE:
+		return tok_normalize_spm(step, s, n, out, zero, e);
 	default:
 		return transform(step, s, n, out, e) ||
 		       transformed_zero(step, s, out->p + off, out->n - off, zero, e) ? -1 : 0;

@@ -159,8 +159,8 @@ static int trie_node(struct tok_trie *t, unsigned char byte, uint32_t sibling, u
 	return 0;
 }
 
-static int trie_add(struct tok_trie *t, const char *s, size_t n, int32_t token,
-		    const char *where, struct err *e)
+int tok_trie_add(struct tok_trie *t, const char *s, size_t n, int32_t token, const char *where,
+		 struct err *e)
 {
 	uint32_t at, next;
 
@@ -189,6 +189,25 @@ static int trie_add(struct tok_trie *t, const char *s, size_t n, int32_t token,
 			       "'%.*s'", (int)(n < 80 ? n : 80), s);
 	t->v[at].token = token;
 	return 0;
+}
+
+int32_t tok_trie_prefix(const struct tok_trie *t, const char *s, size_t n, size_t *len)
+{
+	uint32_t at = n ? t->first[(unsigned char)s[0]] : 0;
+	int32_t token = -1;
+
+	for (size_t i = 1; at; i++) {
+		if (t->v[at].token >= 0) {
+			token = t->v[at].token;
+			*len = i;
+		}
+		if (i == n)
+			break;
+		for (at = t->v[at].child; at; at = t->v[at].sibling)
+			if (t->v[at].byte == (unsigned char)s[i])
+				break;
+	}
+	return token;
 }
 
 /* The id an added token gets: the vocabulary's if it is in there, else its own. */
@@ -228,7 +247,8 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where, s
 	v[t->n_added++] = *a; /* from here on the tokenizer's */
 	a = &v[t->n_added - 1];
 	if (!a->normalized)
-		return trie_add(&t->raw, a->content, a->n, (int32_t)t->n_added - 1, where, e);
+		return tok_trie_add(&t->raw, a->content, a->n, (int32_t)t->n_added - 1, where,
+				    e);
 	if (tok_normalize(t, a->content, a->n, &norm, &zero, e)) {
 		free(norm.p);
 		return -1;
@@ -238,5 +258,5 @@ int tok_added_add(struct tokenizer *t, struct tok_added *a, const char *where, s
 	if (!norm.n)
 		return err_set(e, ERR_DATA, where, "added token '%.*s' is nothing after the "
 			       "normalizer", (int)(a->n < 80 ? a->n : 80), a->content);
-	return trie_add(&t->normalized, norm.p, norm.n, (int32_t)t->n_added - 1, where, e);
+	return tok_trie_add(&t->normalized, norm.p, norm.n, (int32_t)t->n_added - 1, where, e);
 }

@@ -134,8 +134,8 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 }
 
 @test "qp-tok: a tokenizer that is not supported is refused by name" {
-	echo '{"version":"1.0","model":{"type":"Unigram","vocab":[]}}' > t.json
-	refuses 65 "t.json: model: model type 'Unigram' is not supported" qp-tok -m t.json < /dev/null
+	echo '{"version":"1.0","model":{"type":"WordPiece","vocab":{}}}' > t.json
+	refuses 65 "t.json: model: model type 'WordPiece' is not supported" qp-tok -m t.json < /dev/null
 	sed 's/"type": *"ByteFallback"/"type": "CTC"/' "$MODEL/tokenizer.json" > t.json
 	refuses 65 "t.json: decoder: decoder type 'CTC' is not supported" qp-tok -m t.json < /dev/null
 	printf '{"two\\nlines":1}' > t.json

@@ -793,8 +793,8 @@ static void test_refused_parts(void)
 
 static void test_refused_models(void)
 {
-	refused("{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "t.json: model",
-		"model type 'Unigram' is not supported");
+	refused("{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "t.json: model",
+		"model type 'WordPiece' is not supported");
 	refused("{\"model\":{\"vocab\":{}}}", "t.json: model", "type is missing");
 	refused("{"
 		"\"model\":" BPE("\"dropout\":0.1,", ABC, "") "}", "t.json: model: BPE", "dropout");
