@@ -101,6 +101,26 @@ st = subprocess.run(sys.argv[2:], **{which: slave}).returncode
 sys.exit(st if st >= 0 else 128 - st)' "$@"
 }
 
+# The peak that a program's -v wrote into FILE is within 20 % of BYTES, both ways: the formula on
+# the man page bounds, and does not merely bound.
+peak_is() {	# peak_is FILE BYTES
+	awk -v want="$2" '
+		{ for (i = 1; i < NF; i++) if ($i == "peak") got = 1048576 * $(i + 1) }
+		END { printf "%s: peak %.1f MiB, formula %.1f\n", FILENAME, got / 1048576,
+			     want / 1048576
+		      exit !(0.8 * want < got && got < 1.2 * want) }' "$1"
+}
+
+# What peak_is wants, in the working folder: a model m whose blocks outweigh the programs, and its
+# statistics acts.qp.  Sets widths D and F, parameters P of a block, bytes H of its Hessians, MiB.
+heavy_model() {
+	D=768 F=2112 MiB=1048576
+	P=$((3 * D * D + 3 * D * F + 2 * D)) H=$((6 * D * (D + 1) + 2 * F * (F + 1)))
+	need_python numpy
+	"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=$D ffn=$F heads=12 kv=6 vocab=9000 dtype=BF16
+	seq -s ' ' 3 17 6000 | calib-pack -q --ids | record-acts -q -c /dev/stdin m > acts.qp
+}
+
 # Skip, visibly, a test that wants what is not in the tree.
 need_shared() {	# need_shared PATH...  (below $SHARED)
 	local p

@@ -307,3 +307,24 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	run --separate-stderr -0 gptq -v -g 16 -o "$out/g.qp" acts.qp
 	[[ $stderr =~ ^gptq:\ read\ .*factor\ .*solve ]]
 }
+
+@test "gptq: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	cd "$out"
+	heavy_model
+	local solve=$((5 * P + 5 * D * F + 8 * F * F + 2048 * (2 * F + 256) + 6 * MiB))
+	gptq -v -j 2 -g 64 acts.qp 2> plain > /dev/null
+	peak_is plain $((solve + H))
+	gptq -v -j 2 -g 64 --keep-ref acts.qp 2> ref > /dev/null
+	peak_is ref $((solve + H + 2 * P))
+	# Behind what is quantized: a slice of 2048 of the 6144 tokens at a time.
+	local T=$((12 * 512))
+	for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+		awk -v m="$i" 'BEGIN { for (t = 0; t < 512; t++) printf "%d ", (t * t * m + t) % 9000
+			print "" }'
+	done | calib-pack -q --ids > many.qp
+	record-acts -q --stats=none -c many.qp m > source.qp
+	gptq -v -j 2 -g 64 --sequential source.qp 2> sequence > /dev/null
+	peak_is sequence $((solve + 2 * F * (F + 1) + 8 * T * D + 4 * P + 8 * (D * D + F * F) +
+		4 * 2048 * (2 * D + 2 * F)))
+}

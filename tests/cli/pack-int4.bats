@@ -158,3 +158,12 @@ seqlen=16 $set sampling=\"ids\"" ]
 	refuses_every_prefix rtn.qp pack-int4
 	refuses_a_cut_pipe rtn.qp 3000 pack-int4
 }
+
+@test "pack-int4: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	cd "$out"
+	heavy_model
+	rtn -q -g 64 m > r.qp
+	pack-int4 -v r.qp 2> err > /dev/null
+	peak_is err $((5 * P + 3 * MiB))
+}

@@ -186,3 +186,11 @@ with_flux() {
 	run --separate-stderr -0 smooth -v -o "$out/s.qp" acts.qp
 	[[ $stderr =~ ^smooth:\ read\ .*\ s,\ compute ]]
 }
+
+@test "smooth: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	cd "$out"
+	heavy_model
+	smooth -v acts.qp 2> err > /dev/null
+	peak_is err $((4 * P + H + 3 * MiB))
+}
