@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * checkpoint.h - what a reader of a foreign format offers, and that as a stream
+ *
+ * A reader has compared the file with the family's table before it hands it out: every tensor of
+ * the model is there, in the family's shape and order of rows, as F32, F16 or BF16.
+ */
+#ifndef QP_CHECKPOINT_H
+#define QP_CHECKPOINT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "lib/data/dtype.h"
+
+struct model;
+struct stream_in;
+
+struct checkpoint_tensor {
+	enum dtype dtype;
+	int rank;
+	int64_t shape[8];
+	uint64_t nbytes;
+};
+
+struct checkpoint_ops {
+	const struct model *(*model)(const void *self);
+	/* By the family's name.  0, or -1: the model has none such. */
+	int (*tensor)(const void *self, const char *name, struct checkpoint_tensor *t);
+	/* The bytes, dst[nbytes], all values finite. */
+	int (*read)(void *self, const char *name, void *dst, struct err *e);
+	/* Ask the kernel to read a block's tensors ahead; may be NULL. */
+	void (*readahead)(const void *self, long layer);
+	/* The i-th file that travels with the model: its name, or NULL; its bytes, malloc'ed. */
+	const char *(*file)(const void *self, int i);
+	int (*file_read)(const void *self, int i, char **text, size_t *n, struct err *e);
+	void (*close)(void *self);
+};
+
+/* Present it as a stream: stream, file ..., embedding, blocks, final norm, head (an alias when
+ * tied).  Takes over self, also when it fails. */
+int checkpoint_stream(struct stream_in **in, const struct checkpoint_ops *ops, void *self,
+		      struct err *e) MUST_USE;
+
+#endif
