@@ -16,7 +16,7 @@ comma   := ,
 BUILD   ?= build$(if $(SAN),/$(subst $(comma),-,$(SAN)))
 
 # Our own flags are kept apart from CFLAGS, which belongs to the user.
-DEPS    := msgpack libzstd openblas libxxhash jansson libpcre2-8 libutf8proc
+DEPS    := msgpack libzstd openblas libxxhash jansson libpcre2-8 libutf8proc libpng libjpeg
 # msgpack-c's package file has another name from version 5 on.
 DEPS    := $(if $(shell pkg-config --exists msgpack && echo y),$(DEPS),$(subst msgpack,msgpack-c,$(DEPS)))
 VERSION := $(shell cat VERSION)

@@ -38,7 +38,7 @@ struct job {
 	struct runner run;
 	struct stream_out *out;
 	struct tokenizer *tok;
-	struct calib calib; /* ids NULL: not known yet */
+	struct calib calib;
 	struct stats *stats;
 	uint64_t done;      /* tokens, for the progress line */
 };
@@ -83,31 +83,31 @@ static int take_calib(struct job *j, struct stream_in *in, struct record *rec, s
 {
 	if (j->choice.file != NULL)
 		return 0; /* replaced */
-	if (j->calib.ids != NULL)
+	if (calib_there(&j->calib))
 		return err_set(e, ERR_DATA, "calib", "twice, or behind the first tensor");
-	if (calib_read(&j->calib, in, rec, e) < 0)
-		return -1;
-	return stream_write(j->out, rec, j->calib.ids, e);
+	return calib_read(&j->calib, in, rec, e) < 0 ? -1 :
+	       stream_write(j->out, rec, calib_payload(&j->calib), e);
 }
 
 /* The embedding sets up the hidden states; whatever else is not a block is passed on. */
 static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
 {
 	const struct item *embed = &j->run.ends.embed;
+	const struct calib *c = &j->calib;
 	int got = 0;
 
-	if (j->calib.ids == NULL)
+	if (!calib_there(&j->calib))
 		got = calib_choose(&j->calib, &j->choice, j->tok, j->run.model.cfg.max_positions,
 				   j->out, e);
 	if (got < 0)
 		return -1;
 	if (got > 0)
 		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed "
-			 "text", j->calib.nsamples, j->calib.seqlen);
+			 "text", c->nsamples, c->seqlen);
 	if (j->which == 0) /* a set that was given goes along, for gptq --sequential */
 		return stream_copy(j->out, in, rec, e);
-	got = runner_embed(&j->run, in, rec, j->calib.ids, j->calib.nsamples * j->calib.seqlen,
-			   j->calib.seqlen, e);
+	got = calib_suits(c, 0, 0, 0, e) < 0 ? -1 :
+	      runner_embed(&j->run, in, rec, c->ids, c->nsamples * c->seqlen, c->seqlen, e);
 	if (got <= 0)
 		return got < 0 ? -1 : stream_copy(j->out, in, rec, e);
 	if (stream_write(j->out, &embed->rec, embed->data, e) < 0)

@@ -80,7 +80,7 @@ int calib_choose(struct calib *c, const struct calib_choice *o, const struct tok
 	ret = o->file ? calib_open_record(c, &rec, o->file, e) :
 			from_text(c, o, t, max_positions, &rec, e);
 	if (ret == 0)
-		ret = stream_write(out, &rec, c->ids, e);
+		ret = stream_write(out, &rec, calib_payload(c), e);
 	record_clear(&rec);
 	return ret < 0 ? -1 : o->file == NULL;
 }

@@ -75,8 +75,11 @@ third_party() {
 			only("^zstd", "^lib/data/")
 			only("^xxh", "^lib/(base/hash|data/)")
 			only("^(cblas|lapack|openblas)", "^lib/compute/")
-			only("^(pcre2|utf8proc)", "^lib/data/tokenizer")
+			only("^pcre2", "^lib/data/tokenizer")
+			only("^utf8proc", "^lib/data/(tokenizer|pystr)")
 			only("^jansson", "^formats/json[.]c$")
+			only("^png", "^formats/image_png[.]c$")
+			only("^j(peg|error|config|morecfg)", "^formats/image_jpeg[.]c$")
 		}'
 }
 

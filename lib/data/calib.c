@@ -20,14 +20,21 @@
 void calib_release(struct calib *c)
 {
 	free(c->ids);
+	free(c->pixels);
 	memset(c, 0, sizeof(*c));
+}
+
+size_t calib_nbytes(const struct calib *c)
+{
+	return c->pixels ? c->nsamples * calib_image_floats(c) * sizeof(*c->pixels) :
+			   c->nsamples * c->seqlen * sizeof(*c->ids);
 }
 
 void calib_fingerprint(struct calib *c)
 {
 	uint64_t high, low;
 
-	hash128(c->ids, c->nsamples * c->seqlen * sizeof(*c->ids), &high, &low);
+	hash128(calib_payload(c), calib_nbytes(c), &high, &low);
 	snprintf(c->fingerprint, sizeof(c->fingerprint), "xxh128:%016llx%016llx",
 		 (unsigned long long)high, (unsigned long long)low);
 }
@@ -44,6 +51,27 @@ static int alloc(struct calib *c, size_t nsamples, size_t seqlen, struct err *e)
 		return err_nomem(e, WHERE, nsamples * seqlen * sizeof(*c->ids));
 	c->nsamples = nsamples;
 	c->seqlen = seqlen;
+	return 0;
+}
+
+int calib_alloc_pixels(struct calib *c, size_t nsamples, size_t channels, size_t height,
+		       size_t width, struct err *e)
+{
+	const int64_t shape[] = { (int64_t)nsamples, (int64_t)channels, (int64_t)height,
+				  (int64_t)width };
+	uint64_t n;
+
+	memset(c, 0, sizeof(*c));
+	if (dtype_nbytes(DT_F32, 4, shape, &n) || !n)
+		return err_set(e, ERR_DATA, WHERE, "%zu images of %zu x %zu x %zu", nsamples,
+			       channels, height, width);
+	c->pixels = malloc(n);
+	if (!c->pixels)
+		return err_nomem(e, WHERE, n);
+	c->nsamples = nsamples;
+	c->channels = channels;
+	c->height = height;
+	c->width = width;
 	return 0;
 }
 
@@ -253,16 +281,20 @@ int calib_record(const struct calib *c, struct record *r, struct err *e)
 	int bad;
 
 	record_init(r, REC_CALIB, WHERE);
-	r->dtype = DT_I32;
-	r->rank = 2;
+	r->dtype = calib_images(c) ? DT_F32 : DT_I32;
+	r->rank = calib_images(c) ? 4 : 2;
 	r->shape[0] = (int64_t)c->nsamples;
-	r->shape[1] = (int64_t)c->seqlen;
-	r->nbytes = (uint64_t)c->nsamples * c->seqlen * sizeof(*c->ids);
+	r->shape[1] = (int64_t)(calib_images(c) ? c->channels : c->seqlen);
+	r->shape[2] = (int64_t)c->height;
+	r->shape[3] = (int64_t)c->width;
+	r->nbytes = calib_nbytes(c);
 	bad = record_set_str(r, "fingerprint", c->fingerprint) ||
 	      (c->sampling[0] && record_set_str(r, "sampling", c->sampling)) ||
 	      (is_drawn(c) && record_set_int(r, "seed", c->seed)) ||
 	      (c->tokens && record_set_int(r, "tokens", c->tokens)) ||
-	      (c->tokenizer[0] && record_set_str(r, "tokenizer", c->tokenizer));
+	      (c->tokenizer[0] && record_set_str(r, "tokenizer", c->tokenizer)) ||
+	      (c->images && record_set_int(r, "images", c->images)) ||
+	      (c->processor[0] && record_set_str(r, "processor", c->processor));
 	return bad ? err_nomem(e, WHERE, 64) : 0;
 }
 
@@ -272,10 +304,32 @@ static void keys(struct calib *c, const struct record *r)
 		c->sampling[0] = '\0';
 	if (!record_get_str(r, "tokenizer", c->tokenizer, sizeof(c->tokenizer)))
 		c->tokenizer[0] = '\0';
+	if (!record_get_str(r, "processor", c->processor, sizeof(c->processor)))
+		c->processor[0] = '\0';
+	if (!record_get_int(r, "images", &c->images))
+		c->images = 0;
 	if (!record_get_int(r, "seed", &c->seed))
 		c->seed = 0;
 	if (!record_get_int(r, "tokens", &c->tokens))
 		c->tokens = 0;
+}
+
+static int check_values(const struct calib *c, struct err *e)
+{
+	const size_t floats = calib_image_floats(c);
+	int64_t bad;
+
+	for (size_t i = 0; c->ids && i < c->nsamples * c->seqlen; i++)
+		if (c->ids[i] < 0)
+			return err_set(e, ERR_DATA, WHERE, "window %zu has the token id %d",
+				       i / c->seqlen, (int)c->ids[i]);
+	for (size_t i = 0; c->pixels && i < c->nsamples; i++) {
+		bad = f32_first_nonfinite(calib_image(c, i), floats);
+		if (bad >= 0)
+			return err_set(e, ERR_DATA, WHERE, "image %zu: value %lld is not finite",
+				       i, (long long)bad);
+	}
+	return 0;
 }
 
 static int check(const struct calib *c, const struct record *r, struct err *e)
@@ -283,35 +337,63 @@ static int check(const struct calib *c, const struct record *r, struct err *e)
 	struct calib now = *c;
 	char want[sizeof(c->fingerprint)];
 
-	for (size_t i = 0; i < c->nsamples * c->seqlen; i++)
-		if (c->ids[i] < 0)
-			return err_set(e, ERR_DATA, WHERE, "window %zu has the token id %d",
-				       i / c->seqlen, (int)c->ids[i]);
+	if (check_values(c, e))
+		return -1;
 	calib_fingerprint(&now);
 	if (!record_get_str(r, "fingerprint", want, sizeof(want)))
 		return err_set(e, ERR_DATA, WHERE, "no fingerprint");
 	return strcmp(want, now.fingerprint) == 0 ? 0 :
-	       err_set(e, ERR_DATA, WHERE, "the fingerprint is %s, of these ids it is %s", want,
-		       now.fingerprint);
+	       err_set(e, ERR_DATA, WHERE, "the fingerprint is %s, of %s it is %s", want,
+		       c->pixels ? "these pixels" : "these ids", now.fingerprint);
+}
+
+/* Memory as the header wants it. */
+static int alloc_as(struct calib *c, const struct record *r, struct err *e)
+{
+	const bool tokens = r->dtype == DT_I32 && r->rank == 2;
+	const bool images = r->dtype == DT_F32 && r->rank == 4;
+	uint64_t n;
+
+	memset(c, 0, sizeof(*c));
+	for (int i = 0; i < r->rank; i++)
+		if (r->shape[i] < 1)
+			return err_set(e, ERR_DATA, WHERE, "dimension %d of its shape is %lld", i,
+				       (long long)r->shape[i]);
+	if (!tokens && !images)
+		return err_set(e, ERR_DATA, WHERE, "neither a matrix of I32 nor images of F32");
+	if (dtype_nbytes(r->dtype, r->rank, r->shape, &n) || n != r->nbytes)
+		return err_set(e, ERR_DATA, WHERE, "%llu bytes are not what its shape makes",
+			       (unsigned long long)r->nbytes);
+	return tokens ? alloc(c, (size_t)r->shape[0], (size_t)r->shape[1], e) :
+	       calib_alloc_pixels(c, (size_t)r->shape[0], (size_t)r->shape[1],
+				  (size_t)r->shape[2], (size_t)r->shape[3], e);
 }
 
 int calib_read(struct calib *c, struct stream_in *in, const struct record *r, struct err *e)
 {
-	if (r->dtype != DT_I32 || r->rank != 2 || r->shape[0] < 1 || r->shape[1] < 1)
-		return err_set(e, ERR_DATA, WHERE, "not a matrix of I32");
-	if (r->nbytes != (uint64_t)r->shape[0] * (uint64_t)r->shape[1] * sizeof(*c->ids))
-		return err_set(e, ERR_DATA, WHERE, "%llu bytes are not %lld times %lld I32",
-			       (unsigned long long)r->nbytes, (long long)r->shape[0],
-			       (long long)r->shape[1]);
-	if (alloc(c, (size_t)r->shape[0], (size_t)r->shape[1], e))
+	if (alloc_as(c, r, e))
 		return -1;
-	if (stream_payload(in, c->ids, e) || check(c, r, e)) {
+	if (stream_payload(in, c->pixels ? (void *)c->pixels : c->ids, e) || check(c, r, e)) {
 		calib_release(c);
 		return -1;
 	}
 	calib_fingerprint(c);
 	keys(c, r);
 	return 0;
+}
+
+int calib_suits(const struct calib *c, size_t channels, size_t height, size_t width,
+		struct err *e)
+{
+	if (!channels)
+		return calib_images(c) ? err_set(e, ERR_DATA, WHERE, "it is a set of images; the "
+						 "model takes tokens") : 0;
+	if (!calib_images(c))
+		return err_set(e, ERR_DATA, WHERE, "it is a set of tokens; the model takes images");
+	return c->channels == channels && c->height == height && c->width == width ? 0 :
+	       err_set(e, ERR_DATA, WHERE, "its images are %zu x %zu x %zu; the model takes "
+		       "%zu x %zu x %zu", c->channels, c->height, c->width, channels, height,
+		       width);
 }
 
 int calib_open(struct calib *c, const char *path, struct err *e)
@@ -336,14 +418,14 @@ int calib_open_record(struct calib *c, struct record *header, const char *path, 
 	while ((got = stream_next(in, &rec, e)) > 0) {
 		if (rec.type != REC_CALIB)
 			continue;
-		if (c->ids)
+		if (calib_there(c))
 			got = err_set(e, ERR_DATA, name, "has two calibration sets");
 		else if (calib_read(c, in, &rec, e) || record_dup(header, &rec, e))
 			got = -1;
 		if (got < 0)
 			break;
 	}
-	if (got == 0 && !c->ids)
+	if (got == 0 && !calib_there(c))
 		got = err_set(e, ERR_DATA, name, "has no calibration set");
 	record_clear(&rec);
 	stream_close_in(in);

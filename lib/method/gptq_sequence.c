@@ -65,10 +65,11 @@ static int take_embedding(struct gptq_sequence *s, struct stream_in *in, struct 
 {
 	const struct item *embed = &s->run.ends.embed;
 
-	if (!s->calib.ids)
+	if (!calib_there(&s->calib))
 		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; "
 			       "--sequential needs the one that record-acts writes");
-	if (runner_embed(&s->run, in, rec, s->calib.ids, s->calib.nsamples * s->calib.seqlen,
+	if (calib_suits(&s->calib, 0, 0, 0, e) < 0 ||
+	    runner_embed(&s->run, in, rec, s->calib.ids, s->calib.nsamples * s->calib.seqlen,
 			 s->calib.seqlen, e) < 0 ||
 	    stream_write(out, &embed->rec, embed->data, e) < 0)
 		return -1;
@@ -83,10 +84,10 @@ int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct re
 
 	if (runner_refuse(rec, e) < 0)
 		return -1;
-	if (rec->type == REC_CALIB && !s->calib.ids) {
+	if (rec->type == REC_CALIB && !calib_there(&s->calib)) {
 		if (calib_read(&s->calib, in, rec, e) < 0)
 			return -1;
-		return stream_write(out, rec, s->calib.ids, e);
+		return stream_write(out, rec, calib_payload(&s->calib), e);
 	}
 	if (rec->type == REC_TENSOR && model_slot(&s->run.model, rec->name, &layer) == SLOT_EMBED)
 		return take_embedding(s, in, rec, out, e);

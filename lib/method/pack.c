@@ -22,18 +22,23 @@ int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int
 
 int pack_calib(struct record *note, const struct record *calib, struct err *e)
 {
-	static const char *const keys[] = { "fingerprint", "sampling", "tokenizer" };
+	static const char *const keys[] = { "fingerprint", "sampling", "tokenizer", "processor" };
 	char text[64];
 	int64_t seed;
 	int bad;
 
-	if (calib->rank != 2)
-		return err_set(e, ERR_DATA, "calib", "its shape is not [windows, tokens of each]");
+	const bool images = calib->rank == 4;
+
+	if (calib->rank != 2 && !images)
+		return err_set(e, ERR_DATA, "calib", "its shape is not [windows, tokens of each] "
+			       "nor [images, channels, height, width]");
 	record_init(note, REC_NOTE, "calib");
 	bad = record_set_str(note, "kind", "calibration") ||
 	      record_set_str(note, "by", "pack-int4") ||
 	      record_set_int(note, "nsamples", calib->shape[0]) ||
-	      record_set_int(note, "seqlen", calib->shape[1]);
+	      record_set_int(note, images ? "channels" : "seqlen", calib->shape[1]) ||
+	      (images && (record_set_int(note, "height", calib->shape[2]) ||
+			  record_set_int(note, "width", calib->shape[3])));
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && !bad; i++)
 		if (record_get_str(calib, keys[i], text, sizeof(text)))
 			bad = record_set_str(note, keys[i], text);

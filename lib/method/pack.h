@@ -23,9 +23,10 @@ int pack_block(struct block *b, long *packed, struct err *e) MUST_USE;
 
 /*
  * The note that stands for the calibration set whose header is calib: name "calib", kind
- * "calibration", by "pack-int4", nsamples and seqlen (the shape of the ids), and fingerprint,
- * sampling, seed and tokenizer as far as the header has them.  *note is zero-initialised or
- * filled; the caller clears it.  ERR_DATA when the shape is not that of windows.
+ * "calibration", by "pack-int4", nsamples and seqlen (the shape of the ids; of images nsamples,
+ * channels, height and width), and fingerprint, sampling, seed, tokenizer and processor as far as
+ * the header has them.  *note is zero-initialised or filled; the caller clears it.  ERR_DATA when
+ * the shape is not that of windows or of images.
  */
 int pack_calib(struct record *note, const struct record *calib, struct err *e) MUST_USE;
 

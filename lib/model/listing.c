@@ -132,6 +132,10 @@ static int add_note(struct listing *l, const struct record *r, struct err *e)
 	if (record_get_int(r, "nsamples", &c->shape[0]) &&
 	    record_get_int(r, "seqlen", &c->shape[1]))
 		c->rank = 2;
+	else if (record_get_int(r, "channels", &c->shape[1]) &&
+		 record_get_int(r, "height", &c->shape[2]) &&
+		 record_get_int(r, "width", &c->shape[3]))
+		c->rank = 4;
 	return 0;
 }
 
@@ -369,7 +373,8 @@ static void put_sums(struct listing *l, struct buf *out)
 	if (fingerprint(l, text, sizeof(text))) {
 		buf_printf(out, "calibration  %s", text);
 		shape_text(text, &l->calib);
-		buf_printf(out, "%s%s\n", text[0] ? ", tokens " : "", text);
+		buf_printf(out, "%s%s\n", !text[0] ? "" : l->calib.rank == 4 ? ", images " :
+			   ", tokens ", text);
 	}
 	buf_puts(out, "payload      ");
 	put_count(out, l->payload);
@@ -425,6 +430,10 @@ static void put_calib_json(struct buf *out, const struct listing *l)
 	if (l->calib.rank == 2)
 		buf_printf(out, ",\"nsamples\":%" PRId64 ",\"seqlen\":%" PRId64, l->calib.shape[0],
 			   l->calib.shape[1]);
+	if (l->calib.rank == 4)
+		buf_printf(out, ",\"nsamples\":%" PRId64 ",\"image\":[%" PRId64 ",%" PRId64 ",%"
+			   PRId64 "]", l->calib.shape[0], l->calib.shape[1], l->calib.shape[2],
+			   l->calib.shape[3]);
 	buf_puts(out, "},\n");
 }
 

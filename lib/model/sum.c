@@ -358,47 +358,68 @@ static int check_distinct(const struct sum *s, int i, struct err *e)
 	return 0;
 }
 
+/* Sets that are to be one have samples of one kind and size. */
+static int check_alike(const struct sum *s, int i, const struct calib *all,
+		       const struct calib *one, struct err *e)
+{
+	const char *where = label(&s->rec[0]);
+
+	if (calib_images(one) != calib_images(all))
+		return err_set(e, ERR_DATA, where, "%s in %s, %s in %s",
+			       calib_images(one) ? "images" : "tokens", s->names[i],
+			       calib_images(all) ? "images" : "tokens", s->names[0]);
+	if (one->seqlen != all->seqlen)
+		return err_set(e, ERR_DATA, where, "windows of %zu tokens in %s, of %zu in %s",
+			       one->seqlen, s->names[i], all->seqlen, s->names[0]);
+	if (one->channels != all->channels || one->height != all->height ||
+	    one->width != all->width)
+		return err_set(e, ERR_DATA, where, "images of %zu x %zu x %zu in %s, of %zu x %zu "
+			       "x %zu in %s", one->channels, one->height, one->width, s->names[i],
+			       all->channels, all->height, all->width, s->names[0]);
+	return 0;
+}
+
 static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 {
 	struct calib all = { 0 }, one = { 0 };
 	struct record *a = &s->rec[0];
 	size_t total = 0, n = 0;
+	char *payload;
 	int r = 0;
 
 	for (int i = 0; i < s->n; i++)
-		total += (size_t)(s->rec[i].nbytes / sizeof(*all.ids));
-	all.ids = malloc(total * sizeof(*all.ids) + 1);
-	if (!all.ids)
-		return err_nomem(e, label(a), total * sizeof(*all.ids));
+		total += (size_t)s->rec[i].nbytes;
+	payload = malloc(total + 1);
+	if (!payload)
+		return err_nomem(e, label(a), total);
 	for (int i = 0; i < s->n && r == 0; i++) {
 		r = check_distinct(s, i, e);
 		if (r == 0)
 			r = calib_read(&one, s->in[i], &s->rec[i], e);
-		if (r == 0 && i > 0 && one.seqlen != all.seqlen)
-			r = err_set(e, ERR_DATA, label(a),
-				    "windows of %zu tokens in %s, of %zu in %s", one.seqlen,
-				    s->names[i], all.seqlen, s->names[0]);
+		if (r == 0 && i > 0)
+			r = check_alike(s, i, &all, &one, e);
 		if (r == 0) {
-			memcpy(all.ids + n, one.ids, one.nsamples * one.seqlen * sizeof(*one.ids));
-			n += one.nsamples * one.seqlen;
-			all.nsamples += one.nsamples;
-			all.seqlen = one.seqlen;
+			memcpy(payload + n, calib_payload(&one), calib_nbytes(&one));
+			n += calib_nbytes(&one);
+			one.nsamples += all.nsamples;
+			all = one;
+			all.ids = calib_images(&one) ? NULL : (int32_t *)(void *)payload;
+			all.pixels = calib_images(&one) ? (float *)(void *)payload : NULL;
 		}
 		calib_release(&one);
-		memset(&one, 0, sizeof(one));
 		if (i > 0)
 			drop_different(a, &s->rec[i]);
 	}
 	if (r == 0) {
 		calib_fingerprint(&all);
 		a->shape[0] = (int64_t)all.nsamples;
-		a->nbytes = n * sizeof(*all.ids);
+		a->nbytes = n;
 		if (record_set_str(a, "fingerprint", all.fingerprint) < 0)
 			r = err_nomem(e, label(a), sizeof(all.fingerprint));
 	}
 	if (r == 0)
-		r = stream_write(out, a, all.ids, e);
-	calib_release(&all);
+		r = stream_write(out, a, payload, e);
+	free(payload);
 	return r;
 }
 

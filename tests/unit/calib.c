@@ -277,8 +277,8 @@ static void test_record(void)
 	calib_release(&got);
 	refused(&c, 0, NULL, "no calibration set", "a stream without one");
 	refused(&c, 2, NULL, "two calibration sets", "a stream with two");
-	refused(&c, 1, as_f32, "not a matrix of I32", "another type");
-	refused(&c, 1, as_vector, "not a matrix of I32", "another shape");
+	refused(&c, 1, as_f32, "neither a matrix of I32", "another type");
+	refused(&c, 1, as_vector, "neither a matrix of I32", "another shape");
 	refused(&c, 1, with_another_fingerprint, "of these ids it is", "a wrong fingerprint");
 	refused(&c, 1, without_fingerprint, "no fingerprint", "no fingerprint");
 	ids[4] = -3;
