@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * calib-pack - text or token ids to a calibration set
+ * calib-pack - text, token ids or images to a calibration set
  */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "formats/corpus.h"
+#include "formats/imageset.h"
 #include "formats/source.h"
 #include "lib/base/cli.h"
 #include "lib/base/usage.h"
@@ -13,27 +14,29 @@
 
 static const char usage[] =
 	"usage: calib-pack [options] -m MODEL [TEXT...]\n"
-	"       calib-pack [options] --ids [FILE]\n\n"
-	"Make a calibration set: windows of token ids, for record-acts.\n\n"
+	"       calib-pack [options] --ids [FILE]\n"
+	"       calib-pack [options] --images -m MODEL [SET...]\n\n"
+	"Make a calibration set: windows of token ids, or images, for record-acts.\n\n"
 	"  -m, --model=MODEL    a model directory, a tokenizer.json, or a stream\n"
 	"      --field=NAME     TEXT is JSON lines: the documents are this string of each\n"
 	"      --ids            no text but ids: a window in each line, all of one length\n"
-	"  -n, --nsamples=N     windows (default 128)\n"
+	"      --images         SET is a directory, a list or a file of images\n"
+	"  -n, --nsamples=N     windows, or images (default 128)\n"
 	"  -s, --seqlen=N       tokens in each (default 2048)\n"
-	"      --sampling=HOW   random: starts anywhere in the text (default);\n"
-	"                       sequential: one window after the other;\n"
+	"      --sampling=HOW   random: starts anywhere in the text, any images (default);\n"
+	"                       sequential: one after the other;\n"
 	"                       documents: in a random one that is long enough\n"
-	"      --seed=N         which windows (default 0)\n"
+	"      --seed=N         which ones are random (default 0)\n"
 	"      --disjoint-from=FILE   fail if a window has 32 tokens in a row that this\n"
-	"                       evaluation text has too\n";
+	"                       evaluation text has too, or an image is in this SET\n";
 
-enum { OPT_FIELD = 256, OPT_IDS, OPT_SAMPLING, OPT_SEED, OPT_DISJOINT };
+enum { OPT_FIELD = 256, OPT_IDS, OPT_IMAGES, OPT_SAMPLING, OPT_SEED, OPT_DISJOINT };
 
 static const char *const samplings[] = { "random", "sequential", "documents", NULL };
 
 struct job {
 	const char *model, *field, *disjoint;
-	bool ids, drawn; /* drawn: an option about drawing windows was given */
+	bool ids, images, drawn; /* drawn: an option about drawing samples was given */
 	long nsamples, seqlen, seed;
 	int sampling;
 	struct tokenizer *tok;
@@ -46,6 +49,7 @@ static void options(int argc, char **argv, struct job *j)
 		{ "model", required_argument, NULL, 'm' },
 		{ "field", required_argument, NULL, OPT_FIELD },
 		{ "ids", no_argument, NULL, OPT_IDS },
+		{ "images", no_argument, NULL, OPT_IMAGES },
 		{ "nsamples", required_argument, NULL, 'n' },
 		{ "seqlen", required_argument, NULL, 's' },
 		{ "sampling", required_argument, NULL, OPT_SAMPLING },
@@ -62,6 +66,7 @@ static void options(int argc, char **argv, struct job *j)
 		case 'm': j->model = optarg; cli_note_path(); break;
 		case OPT_FIELD: j->field = optarg; break;
 		case OPT_IDS: j->ids = true; break;
+		case OPT_IMAGES: j->images = true; break;
 		case 'n': j->nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
 		case OPT_SAMPLING:
@@ -73,10 +78,29 @@ static void options(int argc, char **argv, struct job *j)
 	}
 	cli_operands(0, j->ids ? 1 : 1 << 20);
 	if (!j->model && (!j->ids || j->disjoint))
-		cli_fail(ERR_USAGE, "--model", "needed: whose tokens?");
+		cli_fail(ERR_USAGE, "--model", "needed: whose %s?", j->images ? "images" : "tokens");
+	if (j->images && (j->ids || j->field || j->seqlen || j->sampling == CALIB_DOCUMENTS))
+		cli_fail(ERR_USAGE, "--images", "--ids, --field, --seqlen and "
+			 "--sampling=documents are for text");
 	if (j->ids && (j->field || j->drawn))
 		cli_fail(ERR_USAGE, "--ids", "the windows are given: --field, --nsamples, "
 			 "--seqlen, --sampling and --seed do not go with it");
+}
+
+/* All operands; NULL: no memory. */
+static const char **operands(size_t *n, struct err *e)
+{
+	const char **files;
+
+	*n = 0;
+	while (cli_operand((int)*n))
+		++*n;
+	files = calloc(*n + 1, sizeof(*files));
+	if (!files)
+		err_nomem(e, "operands", (*n + 1) * sizeof(*files));
+	for (size_t i = 0; files && i < *n; i++)
+		files[i] = cli_operand((int)i);
+	return files;
 }
 
 static int take_text(struct job *j, struct err *e)
@@ -84,25 +108,17 @@ static int take_text(struct job *j, struct err *e)
 	struct corpus_options opt = {
 		.field = j->field, .separate = j->sampling == CALIB_DOCUMENTS
 	};
-	const char **files;
 	struct corpus text;
-	size_t n = 0;
-	int ret;
+	size_t n;
+	const char **files = operands(&n, e);
+	int ret = files ? corpus_read(&text, j->tok, files, n, &opt, e) : -1;
 
-	while (cli_operand((int)n))
-		n++;
-	files = calloc(n + 1, sizeof(*files));
-	if (!files)
-		return err_nomem(e, "operands", (n + 1) * sizeof(*files));
-	for (size_t i = 0; i < n; i++)
-		files[i] = cli_operand((int)i);
-	ret = corpus_read(&text, j->tok, files, n, &opt, e);
 	free(files);
 	if (ret)
 		return -1;
 	ret = calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
-			   (size_t)j->seqlen, (enum calib_sampling)j->sampling,
-			   (uint64_t)j->seed, e);
+			   j->seqlen ? (size_t)j->seqlen : 2048,
+			   (enum calib_sampling)j->sampling, (uint64_t)j->seed, e);
 	corpus_release(&text);
 	return ret;
 }
@@ -120,6 +136,25 @@ static int check_disjoint(const struct job *j, struct err *e)
 	return ret;
 }
 
+static int take_tokens(struct job *j, struct err *e)
+{
+	return (j->model && source_tokenizer(&j->tok, j->model, e)) ||
+	       (j->ids ? corpus_windows(&j->calib, j->tok, cli_operand(0), e) : take_text(j, e)) ||
+	       (j->disjoint && check_disjoint(j, e)) ? -1 : 0;
+}
+
+static int take_images(struct job *j, struct err *e)
+{
+	const enum image_sampling how = j->sampling ? IMAGES_SEQUENTIAL : IMAGES_RANDOM;
+	size_t n;
+	const char **paths = operands(&n, e);
+	int ret = paths ? imageset_calib(&j->calib, j->model, paths, n, (size_t)j->nsamples, how,
+					 (uint64_t)j->seed, j->disjoint, e) : -1;
+
+	free(paths);
+	return ret;
+}
+
 static int write_set(struct job *j, struct stream_out *out, struct err *e)
 {
 	struct record head = { .rank = -1 }, rec = { .rank = -1 };
@@ -132,7 +167,7 @@ static int write_set(struct job *j, struct stream_out *out, struct err *e)
 	if (calib_record(&j->calib, &rec, e))
 		return -1;
 	ret = stream_write_head(out, &head, cli_provenance(NULL), e) ||
-	      stream_write(out, &rec, j->calib.ids, e) || stream_commit(out, e) ? -1 : 0;
+	      stream_write(out, &rec, calib_payload(&j->calib), e) || stream_commit(out, e) ? -1 : 0;
 	record_clear(&head);
 	record_clear(&rec);
 	return ret;
@@ -140,20 +175,20 @@ static int write_set(struct job *j, struct stream_out *out, struct err *e)
 
 int main(int argc, char **argv)
 {
-	struct job j = { .nsamples = 128, .seqlen = 2048 };
+	struct job j = { .nsamples = 128 };
 	const double start = usage_seconds();
 	struct stream_out *out;
 	struct err e;
 
 	options(argc, argv, &j);
 	out = cli_open_out(NULL);
-	if ((j.model && source_tokenizer(&j.tok, j.model, &e)) ||
-	    (j.ids ? corpus_windows(&j.calib, j.tok, cli_operand(0), &e) : take_text(&j, &e)) ||
-	    (j.disjoint && check_disjoint(&j, &e)) || write_set(&j, out, &e))
+	if ((j.images ? take_images(&j, &e) : take_tokens(&j, &e)) || write_set(&j, out, &e))
 		cli_die(&e);
 	if (cli_verbose())
-		cli_warn("%zu windows of %zu tokens in %.2f s, peak %.1f MiB", j.calib.nsamples,
-			 j.calib.seqlen, usage_seconds() - start,
+		cli_warn("%zu %s of %zu %s in %.2f s, peak %.1f MiB", j.calib.nsamples,
+			 j.images ? "images" : "windows",
+			 j.images ? calib_image_floats(&j.calib) : j.calib.seqlen,
+			 j.images ? "values" : "tokens", usage_seconds() - start,
 			 (double)usage_peak_bytes() / 1048576);
 	stream_close_out(out);
 	calib_release(&j.calib);

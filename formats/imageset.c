@@ -283,3 +283,26 @@ int imageset_disjoint(const struct calib *c, struct imageset *s, struct err *e)
 	free(pixels);
 	return ret;
 }
+
+int imageset_calib(struct calib *c, const char *model, const char *const *paths, size_t n,
+		   size_t nsamples, enum image_sampling how, uint64_t seed, const char *other,
+		   struct err *e)
+{
+	struct imageset *set = NULL, *not_in = NULL;
+	struct image_model m;
+	int ret;
+
+	memset(c, 0, sizeof(*c));
+	if (image_model_open(&m, model, e))
+		return -1;
+	ret = imageset_open(&set, &m, paths, n, false, e) ||
+	      imageset_sample(c, set, nsamples, how, seed, e) ||
+	      (other && (imageset_open(&not_in, &m, &other, 1, false, e) ||
+			 imageset_disjoint(c, not_in, e))) ? -1 : 0;
+	if (ret)
+		calib_release(c);
+	imageset_close(set);
+	imageset_close(not_in);
+	image_model_release(&m);
+	return ret;
+}

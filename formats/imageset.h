@@ -99,4 +99,9 @@ int imageset_sample(struct calib *c, struct imageset *s, size_t nsamples,
 /* ERR_DATA if an image of c is, to the last bit of its pixels, also in s: names both. */
 int imageset_disjoint(const struct calib *c, struct imageset *s, struct err *e) MUST_USE;
 
+/* Both, from paths on: the model's, the n of the set, and that of the other one, or NULL. */
+int imageset_calib(struct calib *c, const char *model, const char *const *paths, size_t n,
+		   size_t nsamples, enum image_sampling how, uint64_t seed, const char *other,
+		   struct err *e) MUST_USE;
+
 #endif
