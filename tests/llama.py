@@ -142,4 +142,5 @@ def main():
     sys.exit(0 if worst and max(worst.values()) <= 2e-5 else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@
 
 #include "lib/base/pool.h"
 #include "lib/base/progress.h"
+#include "lib/data/output.h"
 #include "lib/data/stream.h"
 
 enum { OPT_DEVICE = 0x7f00, MAX_LONG = 64, MAX_SHORT = 128 };
@@ -535,28 +536,59 @@ struct stream_in *cli_open_in(const char *path)
 	return in;
 }
 
+/* No temporary file may be left behind; but a FIFO, which has none, waits for its reader and must
+ * stay interruptible. */
+static void before_opening(const char *path)
+{
+	struct stat st;
+
+	if (path && (stat(path, &st) != 0 || S_ISREG(st.st_mode))) {
+		atomic_store(&opening, true);
+		catch_signals();
+	}
+}
+
+static void after_opening(const char *temp)
+{
+	if (temp)
+		snprintf(temp_file, sizeof(temp_file), "%s", temp);
+	atomic_store(&opening, false);
+	if (atomic_load(&caught))
+		on_signal(atomic_load(&caught));
+}
+
 struct stream_out *cli_open_out(const char *operand)
 {
 	struct stream_out_options opt = { .zstd_level = cli.zstd };
-	struct stat st;
 	struct err e;
 
 	if (cli.output && operand)
 		cli_fail(ERR_USAGE, "--output", "the output is given twice: '%s' and '%s'",
 			 cli.output, operand);
 	opt.path = cli.output ? cli.output : operand;
-	/* No temporary file may be left behind; but a FIFO, which has none, waits for its reader
-	 * and must stay interruptible. */
-	if (opt.path && (stat(opt.path, &st) != 0 || S_ISREG(st.st_mode))) {
-		atomic_store(&opening, true);
-		catch_signals();
-	}
+	before_opening(opt.path);
 	if (stream_open_out(&cli.out, &opt, &e) != 0)
 		cli_die(&e);
-	if (stream_out_temp(cli.out))
-		snprintf(temp_file, sizeof(temp_file), "%s", stream_out_temp(cli.out));
-	atomic_store(&opening, false);
-	if (atomic_load(&caught))
-		on_signal(atomic_load(&caught));
+	after_opening(stream_out_temp(cli.out));
 	return cli.out;
+}
+
+void cli_open_file(struct output *o, const char *path)
+{
+	struct err e;
+
+	before_opening(path);
+	if (output_open(o, path, &e) != 0)
+		cli_die(&e);
+	after_opening(o->temp);
+}
+
+void cli_commit_file(struct output *o)
+{
+	struct err e;
+
+	if (output_commit(o, &e) != 0)
+		cli_die(&e);
+	temp_file[0] = '\0';
+	output_close(o);
 }

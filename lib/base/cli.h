@@ -3,7 +3,7 @@
  * cli.h - what every program in bin/ does the same way
  *
  * With progress.h the only part of lib/ that may print, exit or keep state, and the only one
- * that looks upstairs (lib/data/stream.h); nothing else in lib/ may include it.  cli_init puts
+ * that looks upstairs (lib/data); nothing else in lib/ may include it.  cli_init puts
  * SIGPIPE back to its default, makes sure that descriptors 0-2 are taken and remembers argv.
  * cli_getopt is getopt_long that handles the common options itself and collects the
  * provenance.
@@ -16,6 +16,7 @@
 
 #include "lib/base/err.h"
 
+struct output;
 struct provenance;
 struct stream_in;
 struct stream_out;
@@ -75,6 +76,11 @@ void cli_warn(const char *fmt, ...) QP_PRINTF(1, 2);
 /* stream_open_in on operand or stdin; stream_open_out on -o or operand or stdout. Die on error. */
 struct stream_in *cli_open_in(const char *path);
 struct stream_out *cli_open_out(const char *operand);
+
+/* A file beside what is printed (a log): output_open, guarded as that of cli_open_out is, which a
+ * program does not call too.  Then: output_commit and output_close.  Both die on error. */
+void cli_open_file(struct output *o, const char *path);
+void cli_commit_file(struct output *o);
 
 /* Close stdout and look at the result: the last call of main for programs that print. */
 int cli_finish_stdout(int status);

@@ -75,5 +75,8 @@ int head_nll(struct head *h, const float *x, size_t n, const int32_t *target, do
 	     struct err *e) MUST_USE;
 int head_logits(struct head *h, const float *x, size_t n, float *logits, struct err *e) MUST_USE;
 int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e) MUST_USE;
+/* top[i]: target_i, a token of the vocabulary, is the most likely one (the first of equals). */
+int head_top(struct head *h, const float *x, size_t n, const int32_t *target, bool *top,
+	     struct err *e) MUST_USE;
 
 #endif

@@ -165,3 +165,35 @@ int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e)
 	}
 	return 0;
 }
+
+/* argmax(x) == target, the first of equal ones. */
+static bool is_top(const float *x, size_t n, size_t target)
+{
+	bool less = false;
+
+	for (size_t i = 0; i < target; i++)
+		less |= !(x[i] < x[target]);
+	for (size_t i = target + 1; i < n; i++)
+		less |= !(x[i] <= x[target]);
+	return !less;
+}
+
+int head_top(struct head *h, const float *x, size_t n, const int32_t *target, bool *top,
+	     struct err *e)
+{
+	float *logits = malloc(h->rows * h->vocab * sizeof(*logits));
+	int ret = 0;
+
+	if (logits == NULL)
+		return err_nomem(e, "head", h->rows * h->vocab * sizeof(*logits));
+	for (size_t i = 0; i < n && ret == 0; i += h->rows) {
+		const size_t m = h->rows < n - i ? h->rows : n - i;
+
+		ret = head_logits(h, x + i * h->hidden, m, logits, e);
+		for (size_t j = 0; j < m && ret == 0; j++)
+			top[i + j] = is_top(logits + j * h->vocab, h->vocab,
+					    (size_t)target[i + j]);
+	}
+	free(logits);
+	return ret;
+}

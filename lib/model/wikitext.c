@@ -8,53 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Length of the white space character at p (n bytes left), 0 if it is none: those that Python's
- * str.isspace and \s know.  All above U+007F are of two or three bytes. */
-static size_t space_at(const char *p, size_t n)
-{
-	const unsigned char *u = (const unsigned char *)p;
-	unsigned c;
-
-	if (n == 0)
-		return 0;
-	if (u[0] < 0x80)
-		return u[0] == ' ' || (u[0] >= 9 && u[0] <= 13) || (u[0] >= 28 && u[0] <= 31);
-	if (n >= 2 && u[0] == 0xc2)
-		return u[1] == 0x85 || u[1] == 0xa0 ? 2 : 0;
-	if (n < 3 || (u[0] & 0xf0) != 0xe0)
-		return 0;
-	c = (unsigned)(u[0] & 15) << 12 | (unsigned)(u[1] & 63) << 6 | (u[2] & 63);
-	return c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-	       c == 0x202f || c == 0x205f || c == 0x3000 ? 3 : 0;
-}
-
-static size_t leading_space(const char *p, size_t n)
-{
-	size_t at = 0, k;
-
-	while ((k = space_at(p + at, n - at)) > 0)
-		at += k;
-	return at;
-}
-
-/* Where the white space at the end of p [n] begins. */
-static size_t without_trailing_space(const char *p, size_t n)
-{
-	for (;;) {
-		if (n >= 1 && space_at(p + n - 1, 1) == 1)
-			n -= 1;
-		else if (n >= 2 && space_at(p + n - 2, 2) == 2)
-			n -= 2;
-		else if (n >= 3 && space_at(p + n - 3, 3) == 3)
-			n -= 3;
-		else
-			return n;
-	}
-}
+#include "lib/data/pystr.h"
 
 int wikitext_blank(const char *text, size_t n)
 {
-	return leading_space(text, n) == n;
+	return pystr_leading(text, n) == n;
 }
 
 size_t wikitext_words(const char *text, size_t n)
@@ -62,7 +20,7 @@ size_t wikitext_words(const char *text, size_t n)
 	size_t words = 1, at = 0;
 
 	while (at < n) {
-		const size_t k = leading_space(text + at, n - at);
+		const size_t k = pystr_leading(text + at, n - at);
 
 		words += k > 0;
 		at += k > 0 ? k : 1;
@@ -73,10 +31,10 @@ size_t wikitext_words(const char *text, size_t n)
 /* A level-1 heading: "= Title =" and not "= = Title = =". */
 static bool is_title(const char *line, size_t n)
 {
-	const size_t skip = leading_space(line, n);
+	const size_t skip = pystr_leading(line, n);
 
 	line += skip;
-	n = without_trailing_space(line, n - skip);
+	n = pystr_trailing(line, n - skip);
 	/* "= =" anywhere becomes "==": it spoils a start "= " and an end " =" only there. */
 	if (n < 3 || strncmp(line, "= ", 2) != 0 || strncmp(line + n - 2, " =", 2) != 0)
 		return false;
@@ -141,11 +99,11 @@ static void trim_inside(struct pass *p, char open, char close)
 	while (s < end && (first = memchr(s, open, (size_t)(end - s))) != NULL &&
 	       (last = memchr(first + 1, close, (size_t)(end - first - 1))) != NULL) {
 		const size_t n = (size_t)(last - first - 1);
-		const size_t skip = leading_space(first + 1, n);
+		const size_t skip = pystr_leading(first + 1, n);
 
 		buf_add(&p->b, s, (size_t)(first + 1 - s));
 		buf_add(&p->b, first + 1 + skip,
-			without_trailing_space(first + 1 + skip, n - skip));
+			pystr_trailing(first + 1 + skip, n - skip));
 		buf_byte(&p->b, close);
 		s = last + 1;
 	}

@@ -175,6 +175,7 @@ operands_for() {	# operands_for PROGRAM PATH: $PATH where its main input goes
 	qp-cmp) echo "$2 $2" ;;
 	calib-pack) echo "-m $MODEL $2" ;;
 	qp-tok) echo "-m $2" ;;
+	eval-tasks) echo "-t $DATA/tasks/piqa.jsonl $2" ;;
 	qp-forward) echo "-i ids $2" ;;
 	*) echo "$2" ;;
 	esac
@@ -261,6 +262,7 @@ common_values() {
 		qp-forward) set -- qp-forward -i ids "$MODEL" ;;
 		record-acts) set -- record-acts "$MODEL" ;;
 		eval-ppl) set -- eval-ppl -t "$EVAL" "$MODEL" ;;
+		eval-tasks) set -- eval-tasks -t "$DATA/tasks/piqa.jsonl" "$MODEL" ;;
 		*) set -- "$p" "$tiny" ;;
 		esac
 		refuses 69 '.*cuda:7' "$@" --device=cuda:7 < /dev/null > /dev/null
@@ -310,6 +312,7 @@ empty_operand() {
 @test "contract: a directory where a text is wanted is one, and no word of streams" {
 	mkdir folder
 	refuses 66 'folder: is a directory$' eval-ppl -t folder "$MODEL"
+	refuses 66 'folder: is a directory$' eval-tasks -t piqa=folder "$MODEL"
 	refuses 66 'folder: is a directory$' qp-forward -i folder "$MODEL"
 	refuses 66 'folder: is a directory$' qp-tok -m "$MODEL" folder
 	refuses 66 'folder: is a directory$' calib-pack -m "$MODEL" folder

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carry.c - token sequences carried through a model
+ */
+#include "formats/carry.h"
+
+#include <string.h>
+
+#include "formats/source.h"
+#include "lib/base/usage.h"
+
+int carry_open(struct carry *c, const char *path, struct err *e)
+{
+	struct record head = { .rank = -1 };
+	int ret;
+
+	if (source_open(&c->in, path, e) < 0)
+		return -1;
+	ret = stream_next(c->in, &head, e);
+	if (ret > 0)
+		ret = model_from_head(&c->run.model, &head, e);
+	else if (ret == 0)
+		ret = err_set(e, ERR_DATA, "stream", "empty");
+	record_clear(&head);
+	return ret;
+}
+
+/* All files have gone by. */
+static int start(struct carry *c, struct err *e)
+{
+	if (tokenizer_files_any(&c->files) && tokenizer_files_build(&c->tok, &c->files, NULL, e))
+		return -1;
+	tokenizer_files_release(&c->files);
+	return c->ready(c->ctx, c, e);
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct carry *c = ctx;
+	int got;
+
+	if (rec->type == REC_FILE)
+		return source_take_file(&c->files, in, rec, NULL, e);
+	if (rec->type == REC_TENSOR && c->ids == NULL && start(c, e) < 0)
+		return -1;
+	got = runner_embed(&c->run, in, rec, c->ids, c->tokens, c->seqlen, e);
+	if (got != 0)
+		return got < 0 ? -1 : 0;
+	if (runner_refuse(rec, e) < 0)
+		return -1;
+	return ends_take(&c->run.ends, &c->run.model, in, rec, e) < 0 ? -1 : 0;
+}
+
+static int one_block(struct carry *c, struct block *b, struct err *e)
+{
+	double start;
+	int ret;
+
+	if (c->pass == NULL)
+		return runner_block(&c->run, b, NULL, NULL, e);
+	if (runner_load(&c->run, b, e) < 0)
+		return -1;
+	start = usage_seconds();
+	ret = c->pass(c->ctx, c, e);
+	c->run.seconds += usage_seconds() - start;
+	return ret;
+}
+
+int carry_through(struct carry *c, struct head **head, struct err *e)
+{
+	struct block b;
+	int got;
+
+	block_init(&b, &c->run.model);
+	while ((got = block_read(&b, c->in, other, c, e)) > 0)
+		if (one_block(c, &b, e) < 0) {
+			got = -1;
+			break;
+		}
+	block_release(&b);
+	return got < 0 ? -1 : runner_head(&c->run, head, e);
+}
+
+void carry_close(struct carry *c)
+{
+	tokenizer_files_release(&c->files);
+	tokenizer_free(c->tok);
+	runner_release(&c->run);
+	if (c->in != NULL)
+		stream_close_in(c->in);
+	memset(c, 0, sizeof(*c));
+}
