@@ -78,7 +78,8 @@ static void options(int argc, char **argv, struct job *j)
 	}
 	cli_operands(0, j->ids ? 1 : 1 << 20);
 	if (!j->model && (!j->ids || j->disjoint))
-		cli_fail(ERR_USAGE, "--model", "needed: whose %s?", j->images ? "images" : "tokens");
+		cli_fail(ERR_USAGE, "--model", "needed: whose %s?",
+			 j->images ? "images" : "tokens");
 	if (j->images && (j->ids || j->field || j->seqlen || j->sampling == CALIB_DOCUMENTS))
 		cli_fail(ERR_USAGE, "--images", "--ids, --field, --seqlen and "
 			 "--sampling=documents are for text");
@@ -167,7 +168,8 @@ static int write_set(struct job *j, struct stream_out *out, struct err *e)
 	if (calib_record(&j->calib, &rec, e))
 		return -1;
 	ret = stream_write_head(out, &head, cli_provenance(NULL), e) ||
-	      stream_write(out, &rec, calib_payload(&j->calib), e) || stream_commit(out, e) ? -1 : 0;
+	      stream_write(out, &rec, calib_payload(&j->calib), e) ||
+	      stream_commit(out, e) ? -1 : 0;
 	record_clear(&head);
 	record_clear(&rec);
 	return ret;

@@ -20,8 +20,7 @@ int image_alloc(struct image *im, uint64_t width, uint64_t height, const char *w
 {
 	memset(im, 0, sizeof(*im));
 	if (!width || !height)
-		return err_set(e, ERR_DATA, where, "a picture of %llu x %llu pixels",
-			       (unsigned long long)width, (unsigned long long)height);
+		return err_set(e, ERR_DATA, where, "a picture without pixels");
 	if (width > IMAGE_MAX_PIXELS || height > IMAGE_MAX_PIXELS / width)
 		return err_set(e, ERR_DATA, where, "%llu x %llu pixels are too many (at most %zu)",
 			       (unsigned long long)width, (unsigned long long)height,

@@ -140,11 +140,19 @@ static int body(struct job *j)
 	return 0;
 }
 
+static bool four_zeros(const uint8_t *p)
+{
+	return !p[0] && !p[1] && !p[2] && !p[3];
+}
+
 int image_png(struct image *im, const uint8_t *p, size_t n, const char *where, struct err *e)
 {
 	struct job j = { .im = im, .p = p, .n = n, .where = where, .e = e };
 	int ret = -1;
 
+	/* libpng says of this only that the header is not valid */
+	if (n >= 24 && (four_zeros(p + 16) || four_zeros(p + 20)))
+		return err_set(e, ERR_DATA, where, "a picture without pixels");
 	j.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &j, on_error, on_warning);
 	j.info = j.png ? png_create_info_struct(j.png) : NULL;
 	if (!j.info)
