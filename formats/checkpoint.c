@@ -27,6 +27,24 @@ struct source {
 	char name[256]; /* the current tensor, or "" */
 };
 
+int checkpoint_check_finite(const struct checkpoint_tensor *t, const void *data, const char *name,
+			    struct err *e)
+{
+	size_t n = (size_t)(t->nbytes * 8 / (uint64_t)dtype_bits(t->dtype));
+	int64_t i = dtype_first_nonfinite(data, t->dtype, n);
+	int64_t cols = t->shape[t->rank - 1];
+	float v;
+
+	if (i < 0)
+		return 0;
+	dtype_to_f32(&v, (const char *)data + i * (dtype_bits(t->dtype) / 8), t->dtype, 1);
+	if (t->rank == 1)
+		return err_set(e, ERR_DATA, name, "value %lld is %f: not finite", (long long)i,
+			       (double)v);
+	return err_set(e, ERR_DATA, name, "value at row %lld column %lld is %f: not finite",
+		       (long long)(i / cols), (long long)(i % cols), (double)v);
+}
+
 static const struct model *model(const struct source *d)
 {
 	return d->ops->model(d->self);

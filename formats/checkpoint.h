@@ -38,6 +38,10 @@ struct checkpoint_ops {
 	void (*close)(void *self);
 };
 
+/* All values are finite, else ERR_DATA with row and column. */
+int checkpoint_check_finite(const struct checkpoint_tensor *t, const void *data, const char *name,
+			    struct err *e) MUST_USE;
+
 /* Present it as a stream: stream, file ..., embedding, blocks, final norm, head (an alias when
  * tied).  Takes over self, also when it fails. */
 int checkpoint_stream(struct stream_in **in, const struct checkpoint_ops *ops, void *self,
