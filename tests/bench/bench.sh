@@ -9,8 +9,10 @@
 # than 6 % of the machine says so.  Status 1 when a ratio misses its target by more than a fifth,
 # or perplexities (peers.sh) leave their tolerances.
 #
-# $QP_TORCH: a Python with PyTorch, for T7 (default python3).  $QP_SHARED: models and texts for the
-# comparison with peers.  What is not there is said in a row of its own.
+# $QP_TORCH: a Python with PyTorch, for T7 (default python3).  $QP_IMATRIX: llama.cpp's
+# llama-imatrix, for T4, with $QP_IMATRIX_GGUF, a GGUF of the model in $QP_SMOLLM2 in F32.
+# $QP_SHARED: models and texts for the comparison with peers.  What is not there is said in a row
+# of its own.
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build}
@@ -46,6 +48,7 @@ windows() {	# windows N VOCAB > calib
 }
 
 # The main job; costs of the stages are appended to $tmp/NAME.1 to .4, of the whole to NAME.
+spill=	# an option of record-acts
 job() {	# job NAME MODEL CALIB [PREFIX...]
 	name=$tmp/$1
 	cat > "$tmp/job.sh" <<-END
@@ -58,22 +61,54 @@ job() {	# job NAME MODEL CALIB [PREFIX...]
 	measure "$name" "$@" sh "$tmp/job.sh"
 }
 
-# A model with blocks as in one of 135 million weights; made once.
-hidden=576 ffn=1536 kv=192
-shape135() {	# shape135 LAYERS
-	[ -d "$tmp/m$1" ] || "$PYTHON" "$mkmodel" "$tmp/m$1" hidden=$hidden ffn=$ffn heads=9 kv=3 \
-		layers="$1" vocab=2048 dtype=BF16
-	model=$tmp/m$1
+# Models with blocks as in one of 135 million and of 7 billion weights; each made once.
+shape() {	# shape 135M|7B LAYERS: sets model and its widths
+	case $1 in
+	135M) hidden=576 ffn=1536 kv=192 heads=9 kv_heads=3 ;;
+	7B)   hidden=4096 ffn=11008 kv=4096 heads=32 kv_heads=32 ;;
+	esac
+	model=$tmp/$1.$2
+	[ -d "$model" ] || "$PYTHON" "$mkmodel" "$model" hidden=$hidden ffn=$ffn heads=$heads \
+		kv=$kv_heads layers="$2" vocab=2048 dtype=BF16
 }
-calib135() {	# calib135 WINDOWS
-	[ -s "$tmp/c$1" ] || windows "$1" 2048 > "$tmp/c$1"
+calibrate() {	# calibrate WINDOWS: sets calib
 	calib=$tmp/c$1
+	[ -s "$calib" ] || windows "$1" 2048 > "$calib"
 }
 
-# T8, T11, T14, T15: the main job on four blocks, 32 x 512 tokens.
+# T4: llama-imatrix, which sums up the diagonals of the Hessians only, over the same text.
+imatrix() {
+	if [ ! -x "${QP_IMATRIX:-}" ] || [ ! -f "${QP_IMATRIX_GGUF:-}" ] ||
+	   [ ! -d "${QP_SMOLLM2:-}" ]; then
+		emit T4 "not measured: QP_IMATRIX, QP_IMATRIX_GGUF, QP_SMOLLM2" "" "" ""
+		return
+	fi
+	head -c 60000 man/calibration.txt > "$tmp/t4.txt"
+	calib-pack -q -m "$QP_SMOLLM2" --sampling=sequential --nsamples=16 --seqlen=512 \
+		"$tmp/t4.txt" > "$tmp/t4.qp"
+	cat "$QP_IMATRIX_GGUF" "$QP_SMOLLM2"/*.safetensors > /dev/null
+	for i in 1 2 3; do
+		measure "$tmp/t4.them" "$QP_IMATRIX" -m "$QP_IMATRIX_GGUF" -f "$tmp/t4.txt" -c 512 \
+			--chunks 16 --no-ppl -t "$cores" -o "$tmp/t4.gguf" > "$tmp/t4.log" 2>&1
+		measure "$tmp/t4.h" record-acts -q -S hessian -c "$tmp/t4.qp" "$QP_SMOLLM2" \
+			> /dev/null
+		measure "$tmp/t4.main" record-acts -q -c "$tmp/t4.qp" "$QP_SMOLLM2" > /dev/null
+	done
+	them=$(median "$tmp/t4.them" 1)
+	for what in h:"record-acts -S hessian" main:"  the main job's statistics"; do
+		t=$(median "$tmp/t4.${what%%:*}" 1)
+		emit T4 "${what#*:}, 16 x 512 tokens, tokens/s / llama-imatrix's" \
+			"$(calc "8192 / $t" 0) tok/s" "$(calc "$them / $t")" ">= 1" \
+			"$(noise "$tmp/t4.${what%%:*}")"
+	done
+	emit T4 "  peak RSS / llama-imatrix's" "$(calc "$(largest "$tmp/t4.h" 3) / 1e6" 0) MB" \
+		"$(calc "$(largest "$tmp/t4.h" 3) / $(largest "$tmp/t4.them" 3)")" ""
+}
+
+# T8, T11, T15: the main job on four blocks, 32 x 512 tokens.
 main_job() {
-	shape135 4
-	calib135 32
+	shape 135M 4
+	calibrate 32
 	job warm "$model" "$calib"
 	for i in 1 2 3; do
 		floors $hidden $ffn $kv 4 16384 512 "$cores" >> "$tmp/floors"
@@ -103,7 +138,6 @@ main_job() {
 			"$(noise "$tmp/files")"
 		stream_share
 	fi
-	if want T14; then resident; fi
 	if want T15; then
 		emit T15 "main job, 1 processor / $cores" "$(calc "$(median "$tmp/one" 1)" 2) s" \
 			"$(calc "$(median "$tmp/one" 1) / $wall")" ">= 1.8" "$(noise "$tmp/one")"
@@ -140,29 +174,47 @@ stream_share() {
 		"$(calc "$(median "$tmp/hops" 2) / $(median "$tmp/j" 2)")" "<= 0.03"
 }
 
-# T14: peak RSS of each stage beside the formula; all sizes in bytes.
-resident() {
+# T14: peak RSS of each stage of job NAME beside the formula; all sizes in bytes.  Sets sum.
+resident() {	# resident NAME SHAPE HIDDEN-STATES
 	weights="(2 * $hidden * $hidden + 2 * $kv * $hidden + 3 * $ffn * $hidden)"
 	hessians="(3 * $hidden * $hidden + $ffn * $ffn)"
-	slice="2048 * 4 * (3 * $hidden + 2 * $kv + 2 * $ffn)"
-	set -- "16384 * $hidden * 4 + $weights * 4 + $hessians * 4 + $slice" \
+	slice="2048 * 4 * 2 * ($hidden + $ffn)"
+	name=$1 what=$2
+	set -- "$3 + $weights * 4 + $hessians * 4 + $slice" \
 		"($weights + $hessians) * 4" \
 		"($weights + $hessians + 2 * $ffn * $ffn + $ffn * $hidden) * 4" \
 		"$ffn * $hidden * 1.5"
 	stage=0 sum=0
 	for f; do
 		stage=$((stage + 1))
-		rss=$(largest "$tmp/j.$stage" 3)
-		sum=$((sum + rss))
+		rss=$(largest "$tmp/$name.$stage" 3)
+		sum=$(calc "$sum + $rss" 0)
 		p=$(echo record-acts smooth gptq pack-int4 | cut -d ' ' -f $stage)
-		emit T14 "$p, peak RSS / (1.15 formula + 25 MB)" "$(calc "$rss / 1e6" 0) MB" \
-			"$(calc "$rss / (1.15 * ($f) + 25e6)")" "<= 1"
+		emit T14 "$p, $what, peak RSS / (1.15 formula + 25 MB)" \
+			"$(calc "$rss / 1e6" 0) MB" "$(calc "$rss / (1.15 * ($f) + 25e6)")" "<= 1"
 	done
-	# The bound is for 128 x 512 tokens: three quarters of the hidden states are not here.
-	sum=$(calc "$sum + 49152 * $hidden * 4" 0)
-	emit T14 "all four stages, scaled to 128 x 512 tokens / 450 MB" \
-		"$(calc "$sum / 1e6" 0) MB" \
+}
+
+# T14: 128 x 512 tokens through blocks of 135M shapes; a block of 7B shapes, whose hidden states are
+# in a file, so that its memory is the same for 128 x 2048 tokens.
+memory() {
+	shape 135M 4
+	calibrate 128
+	job r "$model" "$calib"
+	resident r "135M, 128 x 512" "65536 * $hidden * 4"
+	emit T14 "all four stages, 135M, 128 x 512 / 450 MB" "$(calc "$sum / 1e6" 0) MB" \
 		"$(calc "$sum / 450e6")" "<= 1"
+	shape 7B 1
+	calibrate 16
+	spill=--spill=$tmp
+	job w "$model" "$calib"
+	spill=
+	resident w "7B, --spill" 0
+	rss=$(largest "$tmp/w.1" 3)
+	emit T14 "record-acts, 7B, --spill / 4.2 GB" "$(calc "$rss / 1e9" 2) GB" \
+		"$(calc "$rss / 4.2e9")" "<= 1"
+	rss=$(largest "$tmp/w.3" 3)
+	emit T14 "gptq, 7B / 3.1 GB" "$(calc "$rss / 1e9" 2) GB" "$(calc "$rss / 3.1e9")" "<= 1"
 }
 
 # T10: the model in tests/data, programs started cold.
@@ -197,12 +249,12 @@ unknown_records() {
 
 # T16: twice the tokens, twice the blocks.
 growth() {
-	shape135 2
+	shape 135M 2
 	two=$model
-	shape135 4
-	calib135 16
+	shape 135M 4
+	calibrate 16
 	c16=$calib
-	calib135 32
+	calibrate 32
 	for i in 1 2 3; do
 		measure "$tmp/g.16" record-acts -q -c "$c16" "$model" > /dev/null
 		measure "$tmp/g.32" record-acts -q -c "$calib" "$model" > /dev/null
@@ -225,6 +277,28 @@ growth() {
 			"$(calc "$(median "$tmp/g4.$stage" 3) / $(median "$tmp/g2.$stage" 3)")" \
 			"<= 1.05"
 	done
+}
+
+# T16: operations a second of record-acts, hidden 4096 beside 576, files and all.  For a token in
+# a block: two a weight, 2 T hidden of causal attention, the triangles of the Hessians.
+wider() {
+	set --
+	for s in 135M:4:32 7B:1:32; do
+		shape "${s%%:*}" "$(echo $s | cut -d : -f 2)"
+		calibrate "${s##*:}"
+		set -- "$@" "${s%%:*}" "$model" "$calib" "$(calc "${s##*:} * 512 * \
+			$(echo $s | cut -d : -f 2) * (2 * (2 * $hidden * $hidden + \
+			2 * $kv * $hidden + 3 * $ffn * $hidden) + 2 * 512 * $hidden + \
+			3 * $hidden * $hidden + $ffn * $ffn)" 0)"
+	done
+	for i in 1 2; do
+		measure "$tmp/wide.$1" record-acts -q -c "$3" "$2" > /dev/null
+		measure "$tmp/wide.$5" record-acts -q -c "$7" "$6" > /dev/null
+	done
+	narrow=$(calc "$4 / $(median "$tmp/wide.$1" 1) / 1e9" 1)
+	wide=$(calc "$8 / $(median "$tmp/wide.$5" 1) / 1e9" 1)
+	emit T16 "record-acts, GF/s at 7B / at 135M shapes ($narrow)" "$wide GF/s" \
+		"$(calc "$wide / $narrow")" ">= 1" "$(noise "$tmp/wide.$5")"
 }
 
 # T18: how long a program takes to start, and a pipeline that has next to nothing to do.
@@ -260,10 +334,12 @@ for b in tests/bench/*.c; do
 	"$BUILD/bench/$(basename "$b" .c)" "$@" >> "$tsv"
 done
 if want T7; then published_loop; fi
-if want T8 || want T11 || want T14 || want T15; then main_job; fi
+if want T4; then imatrix; fi
+if want T8 || want T11 || want T15; then main_job; fi
+if want T14; then memory; fi
 if want T10; then small_job; fi
 if want T12; then unknown_records; fi
-if want T16; then growth; fi
+if want T16; then growth; wider; fi
 if want T18; then start; fi
 
 status=0

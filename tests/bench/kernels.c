@@ -2,12 +2,12 @@
 /*
  * kernels.c - speed of the backend as ratios to OpenBLAS and to the registers, in one run
  *
- *     kernels [-a] [-j THREADS] [-n PAIRS] [TARGET...]
+ *     kernels [-j THREADS] [-n PAIRS] [TARGET...]
  *
  * A line a figure: target, what, value, ratio, the ratio aimed at (empty: for orientation), what
  * disturbed it.  Ours and theirs run in turns; the ratio is the median over the pairs.  A pair
  * during which other processes used more than 6 % of the CPU is repeated, at most 4 times a
- * figure, then counted as noisy.  -a adds the shapes of a 7B model (minutes).
+ * figure, then counted as noisy.  The shapes of a 7B model take a minute or two.
  */
 #include <cblas.h>
 #include <getopt.h>
@@ -31,7 +31,7 @@ void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const 
 #define MAX_PAIRS 99
 
 static struct backend one, all; /* with one thread, with -j */
-static int threads, pairs = 5, noisy, large;
+static int threads, pairs = 5, noisy;
 static char **wanted;
 
 static double now(void)
@@ -350,22 +350,16 @@ static void reset_forward(void *arg)
 		f->x[i] = (float)(i % 17) - 8.0f;
 }
 
-static void bench_forward(struct shape s, double aim)
+static void bench_rates(struct forward *f, double aim)
 {
+	struct side theirs = { run_sgemms, f, threads, NULL };
+	struct side ours = { run_forward, f, 0, reset_forward };
+	struct side linears = { run_linears, f, 0, NULL };
+	struct side attention = { run_attention, f, 0, NULL };
+	double ta, tb, r, lin = linear_flops(f), att = attention_flops(f);
+	const struct shape s = f->s;
 	char what[96];
-	struct forward f, f1;
-	double ta, tb, r, lin, att;
-	struct side theirs, ours, alone, linears, attention;
 
-	forward_init(&f, &all, s);
-	forward_init(&f1, &one, s);
-	theirs = (struct side){ run_sgemms, &f, threads, NULL };
-	ours = (struct side){ run_forward, &f, 0, reset_forward };
-	linears = (struct side){ run_linears, &f, 0, NULL };
-	attention = (struct side){ run_attention, &f, 0, NULL };
-	alone = (struct side){ run_forward, &f1, 0, reset_forward };
-	lin = linear_flops(&f);
-	att = attention_flops(&f);
 	r = compare(&linears, &theirs, &ta, &tb);
 	snprintf(what, sizeof(what), "linears of %s, %zu x %zu / sgemm", s.name, s.nseq, s.seqlen);
 	report("T2", what, lin / ta * 1e-9, r, 0);
@@ -376,11 +370,25 @@ static void bench_forward(struct shape s, double aim)
 	r = compare(&ours, &theirs, &ta, &tb);
 	snprintf(what, sizeof(what), "block of %s, %zu x %zu / sgemm", s.name, s.nseq, s.seqlen);
 	report("T2", what, (lin + att) / ta * 1e-9, (lin + att) / lin * r, aim);
-	if (threads == 2) {
+}
+
+static void bench_forward(struct shape s, double aim, int two)
+{
+	char what[96];
+	struct forward f, f1;
+	struct side ours = { run_forward, &f, 0, reset_forward };
+	struct side alone = { run_forward, &f1, 0, reset_forward };
+	double ta, tb, r;
+
+	forward_init(&f, &all, s);
+	forward_init(&f1, &one, s);
+	if (want("T2"))
+		bench_rates(&f, aim);
+	if (two) {
 		r = compare(&ours, &alone, &ta, &tb);
 		snprintf(what, sizeof(what), "block of %s, %zu x %zu, 2 threads / 1", s.name,
 			 s.nseq, s.seqlen);
-		report("T15", what, (lin + att) / ta * 1e-9, r, 1.85);
+		report("T15", what, (linear_flops(&f) + attention_flops(&f)) / ta * 1e-9, r, 1.85);
 	}
 	forward_free(&f);
 	forward_free(&f1);
@@ -521,8 +529,9 @@ static void bench_all(void)
 
 	int two = threads == 2 && want("T15");
 
-	for (size_t i = 0; (want("T2") || two) && i < (large ? 3 : 2); i++)
-		bench_forward(shapes[i], aims[i]);
+	for (size_t i = 0; i < 3; i++)
+		if (want("T2") || (two && i < 2))
+			bench_forward(shapes[i], aims[i], two && i < 2);
 	for (size_t i = 0; (want("T5") || two) && i < 4; i++)
 		bench_hessian(sizes[i]);
 	for (size_t i = 0; (want("T6") || two) && i < 4; i++)
@@ -535,15 +544,11 @@ int main(int argc, char **argv)
 	int c;
 
 	threads = pool_cores();
-	while ((c = getopt(argc, argv, "aj:n:")) != -1) {
-		if (c == 'a') {
-			large = 1;
-			continue;
-		}
+	while ((c = getopt(argc, argv, "j:n:")) != -1) {
 		int n = optarg ? (int)strtol(optarg, NULL, 10) : 0;
 
 		if ((c != 'j' && c != 'n') || n < 1 || n > MAX_PAIRS) {
-			fputs("usage: kernels [-a] [-j THREADS] [-n PAIRS] [TARGET...]\n", stderr);
+			fputs("usage: kernels [-j THREADS] [-n PAIRS] [TARGET...]\n", stderr);
 			return 64;
 		}
 		*(c == 'j' ? &threads : &pairs) = n;
