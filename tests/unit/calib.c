@@ -219,7 +219,7 @@ static void write_stream(const struct calib *c, int times, void (*change)(struct
 		bad = calib_record(c, &r, &e);
 		if (change)
 			change(&r);
-		bad = bad || stream_write(out, &r, c->ids, &e);
+		bad = bad || stream_write(out, &r, calib_payload(c), &e);
 	}
 	if (bad || stream_commit(out, &e)) {
 		printf("# %s: %s\n", e.where, e.what);
@@ -288,6 +288,51 @@ static void test_record(void)
 	ok(calib_open(&got, path, &e) == -1 && e.cls == ERR_NOINPUT, "no file: ERR_NOINPUT");
 }
 
+/* ---- images ----------------------------------------------------------------------------- */
+
+static void one_dimension_less(struct record *r)
+{
+	r->rank = 3;
+	r->shape[2] = 4;
+}
+
+static void test_images(void)
+{
+	float pixels[24];
+	struct calib c = { .pixels = pixels, .nsamples = 2, .channels = 3, .height = 2,
+			   .width = 2, .images = 9 }, got;
+	struct err e;
+
+	for (size_t i = 0; i < 24; i++)
+		pixels[i] = (float)i / 7 - 1;
+	snprintf(c.sampling, sizeof(c.sampling), "random");
+	snprintf(c.processor, sizeof(c.processor), "xxh128:5");
+	calib_fingerprint(&c);
+	write_stream(&c, 1, NULL);
+	ok(!calib_open(&got, path, &e) && calib_images(&got) && !got.ids && got.nsamples == 2 &&
+	   got.channels == 3 && got.height == 2 && got.width == 2 && !got.seqlen &&
+	   !memcmp(got.pixels, pixels, sizeof(pixels)), "a set of images comes back");
+	ok(got.images == 9 && !strcmp(got.processor, "xxh128:5") &&
+	   !strcmp(got.fingerprint, c.fingerprint), "with what is known of it");
+	ok(calib_image(&got, 1) == got.pixels + 12, "image after image");
+	ok(!calib_suits(&got, 3, 2, 2, &e), "it suits a model of that size");
+	ok(calib_suits(&got, 3, 2, 4, &e) == -1 && e.cls == ERR_DATA &&
+	   strstr(e.what, "3 x 2 x 2; the model takes 3 x 2 x 4"), "not one of another");
+	ok(calib_suits(&got, 0, 0, 0, &e) == -1 && strstr(e.what, "takes tokens"),
+	   "not one of language");
+	calib_release(&got);
+	refused(&c, 1, one_dimension_less, "neither a matrix", "a shape of three dimensions");
+	refused(&c, 1, with_another_fingerprint, "of these pixels it is", "a wrong fingerprint");
+	pixels[13] = INFINITY;
+	calib_fingerprint(&c);
+	refused(&c, 1, NULL, "image 1: value 1 is not finite", "an infinite pixel");
+	ok(calib_alloc_pixels(&got, 1, 3, 0, 5, &e) == -1 && e.cls == ERR_DATA,
+	   "images of nothing are refused");
+	ok(calib_alloc_pixels(&got, SIZE_MAX / 8, 3, 99999, 99999, &e) == -1 && e.cls == ERR_DATA,
+	   "and such that no memory holds");
+	unlink(path);
+}
+
 int main(void)
 {
 	snprintf(path, sizeof(path), "/tmp/calib-test.%ld", (long)getpid());
@@ -298,5 +343,6 @@ int main(void)
 	test_disjoint();
 	test_disjoint_random();
 	test_record();
+	test_images();
 	return done();
 }
