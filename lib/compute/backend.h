@@ -92,14 +92,17 @@ struct backend_ops {
 	int (*hessian_get)(struct backend *b, const struct hessian *h, float *tri, struct err *e);
 
 	/*
-	 * In place in h, f64 [k, k], of which the upper triangle is read: U upper triangular with
-	 * h^-1 = U' U (the strict lower triangle is left undefined).  By the reversed Cholesky
-	 * h = R R', R upper, and U = R^-1: 2/3 k^3 operations.  1 if h is not positive definite
-	 * to working precision, that is when a pivot is at most k 2^-52 times its diagonal:
-	 * *pivot is the smallest pivot met and *at its index; h is then undefined.
+	 * In place in h, f64 [k, k], of which the upper triangle is read: h = R R', R upper
+	 * triangular (Cholesky run from the last row up, k^3 / 3 operations), cut in panels of so
+	 * many columns, the last may have fewer.  Above the diagonal block of a panel: R.  In
+	 * its upper triangle: the inverse of R's block, which is the same block of U = R^-1,
+	 * h^-1 = U' U; with panel >= k that is all of U.  The strict lower triangle is left
+	 * undefined.  1 if h is not positive definite to working precision, that is when a pivot
+	 * is at most k 2^-52 times its diagonal: *pivot is the smallest pivot met and *at its
+	 * index; h is then undefined.
 	 */
-	int (*inverse_factor)(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
-			      struct err *e);
+	int (*panel_factor)(struct backend *b, double *h, size_t k, size_t panel, double *pivot,
+			    size_t *at, struct err *e);
 
 	/* c [m, n] (+)= alpha a [m, k] b ([k, n] or, if tb, [n, k]); f32, for solvers */
 	int (*gemm)(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha,

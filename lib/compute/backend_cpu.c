@@ -113,7 +113,7 @@ static const struct backend_ops cpu_ops = {
 	.hessian_zero = cpu_hessian_zero,
 	.hessian_add = cpu_hessian_add,
 	.hessian_get = cpu_hessian_get,
-	.inverse_factor = cpu_inverse_factor,
+	.panel_factor = cpu_panel_factor,
 	.gemm = cpu_gemm,
 };
 

@@ -107,7 +107,7 @@ int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t
 int cpu_hessian_get(struct backend *b, const struct hessian *h, float *tri, struct err *e);
 
 /* cpu_factor.c */
-int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
-		       struct err *e);
+int cpu_panel_factor(struct backend *b, double *h, size_t k, size_t panel, double *pivot,
+		     size_t *at, struct err *e);
 
 #endif

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cpu_factor.c - the factor of an inverse, by tiles, in f64
+ * cpu_factor.c - the factor of an inverse, panel by panel, in f64
  *
- * With h = R R', R upper triangular (Cholesky run from the last row up), and U = R^-1, the
- * tiles r, c of both obey
+ * With h = R R', R upper triangular (Cholesky run from the last row up), and U_cc the inverse of
+ * a diagonal tile R_cc, the tiles r, c obey
  *
- *     r < c:  R_rc  = (H_rc - sum over l > c of R_rl R_cl') U_cc'
+ *     r < c:  R_rc = (H_rc - sum over l > c of R_rl R_cl') U_cc'
+ *
+ * and within a diagonal tile, where all of U is wanted, the smaller tiles obey that and
+ *
  *     r > c:  U_cr' = -(sum over c < l <= r of U_lr' R_cl') U_cc'
  *
  * U' is kept on and below the diagonal, block U_cr' at tile (r, c): then both lines are the
@@ -200,68 +203,54 @@ static void tile_task(struct factor_job *j, size_t r, size_t c)
 }
 
 /*
- * Task numbers: the last diagonal first; then for each c from the last down nt - 1 tiles of
- * column c, the one above the diagonal first, and behind it the next diagonal, which then
- * runs beside the rest of the column.
+ * Task numbers: the last diagonal first; then for each c from the last down the c tiles above
+ * it, the nearest first, and behind that the next diagonal, which then runs beside the rest of
+ * the column.
  */
 static void factor_task(void *ctx, size_t task, int thread)
 {
 	struct factor_job *j = ctx;
-	size_t c, n, nt = j->m.nt;
+	size_t c = j->m.nt - 1;
 
 	(void)thread;
 	if (task == 0) {
-		diagonal_task(j, nt - 1);
+		diagonal_task(j, c);
 		return;
 	}
-	c = nt - 1 - (task - 1) / nt;
-	n = (task - 1) % nt;
-	if (c == 0)
-		tile_task(j, n + 1, 0);
-	else if (n == 0)
-		tile_task(j, c - 1, c);
-	else if (n == 1)
+	for (task--; task > c; c--)
+		task -= c + 1;
+	if (task == 1)
 		diagonal_task(j, c - 1);
-	else if (n <= c)
-		tile_task(j, c - n, c);
 	else
-		tile_task(j, n, c);
+		tile_task(j, task ? c - task : c - 1, c);
 }
 
-/* U' from below the diagonal to U above it, a row of tiles of U. */
+/* U' of a diagonal tile from below the diagonal to U above it. */
 static void transpose_task(void *ctx, size_t i, int thread)
 {
 	const struct tiling *m = ctx;
+	double *u = tile(m, i, i);
+	size_t n = tile_size(m, i);
 
 	(void)thread;
-	for (size_t l = i; l < m->nt; l++) {
-		const double *from = tile(m, l, i);
-		double *to = tile(m, i, l);
-		size_t ni = tile_size(m, i), nl = tile_size(m, l);
-
-		for (size_t r = 0; r < ni; r++)
-			for (size_t c = l == i ? r : 0; c < nl; c++)
-				to[r * m->ld + c] = from[c * m->ld + r];
-	}
+	for (size_t r = 0; r < n; r++)
+		for (size_t c = r + 1; c < n; c++)
+			u[r * m->ld + c] = u[c * m->ld + r];
 }
 
-/* Small tiles keep all threads busy, large ones run faster; below 192 waking them costs more
- * than they do. */
-static size_t tile_edge(size_t k)
+int cpu_panel_factor(struct backend *b, double *h, size_t k, size_t panel, double *pivot,
+		     size_t *at, struct err *e)
 {
-	return k <= 192 ? 192 : k <= 768 ? 96 : k <= 1280 ? 128 : k <= 1792 ? 192 : 256;
-}
-
-int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, size_t *at,
-		       struct err *e)
-{
-	struct factor_job j = { .m = { .blas = &cpu_of(b)->blas, .h = h, .k = k, .ld = k } };
+	struct factor_job j = { .m = { .blas = &cpu_of(b)->blas, .h = h, .k = k, .ld = k,
+				       .nb = panel } };
 
 	if (k == 0)
 		return 0;
+	if (panel == 0)
+		return err_set(e, ERR_BUG, "", "panels of no column");
 	if (k > INT32_MAX / 2)
 		return err_set(e, ERR_BUG, "", "a matrix of %zu x %zu is too large", k, k);
-	j.m.nt = cpu_parts(k, tile_edge(k), 8, &j.m.nb);
+	j.m.nt = (k + panel - 1) / panel;
 	j.why.slack = (double)k * DBL_EPSILON;
 	if (cpu_shared(b, k * sizeof(double) + j.m.nt * sizeof(size_t), e) < 0)
 		return -1;
@@ -272,7 +261,8 @@ int cpu_inverse_factor(struct backend *b, double *h, size_t k, double *pivot, si
 		j.was[i] = h[i * k + i];
 	pthread_mutex_init(&j.lock, NULL);
 	pthread_cond_init(&j.more, NULL);
-	pool_run(b->pool, 1 + (j.m.nt - 1) * j.m.nt + (j.m.nt - 1), factor_task, &j);
+	/* a diagonal, and c tiles with the next diagonal for c = nt - 1 .. 1 */
+	pool_run(b->pool, j.m.nt + j.m.nt * (j.m.nt - 1) / 2, factor_task, &j);
 	pthread_cond_destroy(&j.more);
 	pthread_mutex_destroy(&j.lock);
 	if (j.failed) {

@@ -26,9 +26,12 @@ static void fill_row(void *ctx, size_t i, int thread)
 	const struct gptq_hessian *h = f->h;
 	size_t k = h->k, p = h->perm[i];
 	double *row = h->factor + i * k;
+	const float *tri = h->tri + tri_index(p, p, k);
 
 	(void)thread;
-	for (size_t j = i; j < k; j++) {
+	for (size_t j = i; h->natural && j < k; j++)
+		row[j] = tri[j - i];
+	for (size_t j = i; !h->natural && j < k; j++) {
 		size_t q = h->perm[j];
 
 		row[j] = h->tri[p < q ? tri_index(p, q, k) : tri_index(q, p, k)];
@@ -37,8 +40,9 @@ static void fill_row(void *ctx, size_t i, int thread)
 }
 
 /*
- * Column strip of U, rounded to f32, into L = U' (h->factor's lower triangle: row j holds its j
- * floats where the j unused doubles of row j are, so that no second K x K array is needed).
+ * Column strip of the factor, rounded to f32 and turned, into h->factor's lower triangle: row j
+ * holds its j floats where the j unused doubles of row j are, so that no second K x K array is
+ * needed.
  */
 static void transpose_strip(void *ctx, size_t strip, int thread)
 {
@@ -154,7 +158,7 @@ static int factorize(struct gptq_hessian *h, struct backend *be, const struct gp
 
 		f.add = h->damp * h->mean;
 		pool_run(be->pool, h->k, fill_row, &f);
-		r = be->ops->inverse_factor(be, h->factor, h->k, &pivot, &at, e);
+		r = be->ops->panel_factor(be, h->factor, h->k, h->panel, &pivot, &at, e);
 		if (r <= 0)
 			return r;
 		if (!opt->damp_auto || h->damp >= 1)
@@ -173,6 +177,16 @@ static int factorize(struct gptq_hessian *h, struct backend *be, const struct gp
 		       h->damp > 0 ? h->damp * 5 : 0.01);
 }
 
+/* A group that is fitted on the way must not lie across two panels. */
+static size_t panel_width(const struct gptq_options *o, size_t k)
+{
+	size_t panel = o->block > 0 ? (size_t)o->block : 128, group = (size_t)o->q.group;
+
+	if (o->q.group > 0 && group < k && !o->act_order && !o->static_groups)
+		panel = group > panel ? group : panel - panel % group;
+	return panel < k ? panel : k;
+}
+
 int gptq_hessian_new(struct gptq_hessian **hp, struct backend *be, const float *tri, size_t k,
 		     const struct gptq_options *opt, const char *where, struct err *e)
 {
@@ -182,6 +196,7 @@ int gptq_hessian_new(struct gptq_hessian **hp, struct backend *be, const float *
 		return err_nomem(e, where, sizeof(*h));
 	h->be = be;
 	h->tri = tri;
+	h->panel = panel_width(opt, k);
 	if (reserve(h, k, where, e) < 0 || look_at_diagonal(h, where, e) < 0 ||
 	    make_order(h, opt->act_order, where, e) < 0 || factorize(h, be, opt, where, e) < 0)
 		return -1;
@@ -198,6 +213,7 @@ void gptq_hessian_free(struct gptq_hessian *h)
 	free(h->perm);
 	free(h->dead);
 	free(h->w);
+	free(h->sum);
 	free(h->params);
 	free(h);
 }

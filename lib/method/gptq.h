@@ -8,6 +8,10 @@
  *     Hd = H + damp mean(diag H) I,   Hd^-1 = U' U,  U upper triangular (eq. 3, Cholesky form)
  *     for j = 0 .. K-1:   q_j = Q(w_j);  e = (w_j - q_j) / U_jj;  w_k -= e U_jk  for k > j
  *
+ * With U = R^-1 that is (W - Q) R = E, E = [e_0 e_1 ..]: the solver updates by e and U within a
+ * panel of columns (block), and by W - Q and R from panel to panel (gptq_solve.c), so that of
+ * U only the panels' diagonal blocks are needed.
+ *
  * mean(diag H) is over live columns.  Dead columns (H_jj = 0) get H_jj = 1 and weight 0, also
  * for the fit of ranges.  act_order processes columns by falling H_jj.  Group parameters: static
  * (fitted on the weights as they came, before any column is processed; required with act_order,
@@ -15,7 +19,7 @@
  * weights with every update up to that column.  Factorization in f64; the column updates in f32;
  * scales are rounded to their stored type first (quantizer.h).
  *
- * The solver works in host memory; of the backend it uses inverse_factor, gemm and the pool.
+ * The solver works in host memory; of the backend it uses panel_factor, gemm and the pool.
  */
 #ifndef QP_GPTQ_H
 #define QP_GPTQ_H
@@ -30,7 +34,7 @@ struct gptq_options {
 	bool static_groups;  /* implied by act_order */
 	double damp;         /* 0.01: fraction of mean diag H */
 	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
-	long block;          /* columns a lazy batch, 128; changes the order of sums only */
+	long block;          /* columns a panel, 128; changes the order of sums only */
 };
 
 struct gptq_result {

@@ -2,12 +2,17 @@
 /*
  * gptq_solve.c - the columns of one linear, quantized one after the other (gptq.h)
  *
- * W lies transposed, [K][N], so that a column is a vector over rows.  Columns come in blocks;
- * a block first takes the errors of all columns before it by matrix products (left-looking, two
- * levels: blocks in a panel, panels in the matrix), then each tile of rows solves it alone in a
- * buffer that stays in the first-level cache.  There columns go by eights: the eight take the
- * errors of the block's columns before them together, which is what the time goes into
- * (update_*), then one after the other.  Errors replace the weights they came from.
+ * W lies transposed, [K][N], so that a column is a vector over rows.  Columns come in panels.
+ * With U = R^-1 the errors e, the weights as they came and those that have been chosen obey
+ *
+ *     (W - Q) R = E        (Chen et al., arXiv:2507.18553: GPTQ is Babai's nearest plane)
+ *
+ * so that across panels neither E nor U is needed: with S = sum over columns j before panel p of
+ * (w_j - q_j) R_jp, one matrix product, the panel starts from w_p + S U_pp, which is what all
+ * the errors before it would have made of w_p.  Within the panel each tile of rows goes on
+ * alone, by E and U_pp, in a buffer that stays in the first-level cache.  There columns go by
+ * eights: the eight take the errors of the panel's columns before them together, which is what
+ * the time goes into (update_*), then one after the other.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -19,23 +24,25 @@
 
 #define ROWS 32   /* of a tile */
 #define EIGHT 8
-#define PANEL 4   /* blocks */
 #define STRIP 16  /* columns transposed at a time */
 
 /* The eight (or fewer) columns that come next, what they share their grids with, and L there. */
 struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
-	float inv[EIGHT];                        /* 1 / U_jj */
+	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj */
 	float mid;                               /* 2^(b-1) */
-	const float *l;                          /* L of the first row and column, rows ld apart */
+	const float *l;                          /* U' of the first row and column, rows ld apart */
 	size_t ld;
+	float *w;                                /* the weights as they came, columns np apart */
+	size_t np;
 };
 
 /* The inner loops, once for each instruction set; nothing is contracted, so that all give the
  * same bits. */
 struct kernels {
 	void (*update)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
+	void (*enter)(float *t, const struct eight *g);
 	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
 };
 
@@ -47,17 +54,16 @@ struct solve {
 	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
 	float *scale, *zero;   /* [groups, np] */
 	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 (at first: not finite) */
-	float *buf;            /* [threads][block][ROWS] */
-	uint8_t *code;         /* [threads][block][ROWS] */
-	size_t np, block;
+	float *buf;            /* [threads][panel][ROWS] */
+	uint8_t *code;         /* [threads][panel][ROWS] */
+	size_t np;
 	bool moving;           /* groups are fitted when their first column is reached */
-	size_t fit;            /* columns of a group fitted inside a block; 0: fitted before */
-	size_t c0, c1;         /* the block at hand */
+	size_t c0, c1;         /* the panel at hand */
 };
 
 /*
- * update: t[c .. c+7] -= sum over j in [j0, j1) of L[c .. c+7][j] e_j, each of them ROWS floats,
- * e_j in t[j].  l points at L[c][first column of the block].
+ * update: t[c .. c+7] -= sum over j in [j0, j1) of U'[c .. c+7][j] t[j], each of them ROWS
+ * floats.  l points at U'[c][first column of the panel].
  */
 #define DEFINE_UPDATE(name, attribute, bytes)                                                      \
 	typedef float name##_vec __attribute__((vector_size(bytes), aligned(4), may_alias));       \
@@ -81,8 +87,30 @@ struct solve {
 	}
 
 /*
+ * enter: from -S to w + S U_pp, but for the columns of the panel before these eight, which update
+ * adds.  t points at the first.
+ */
+__attribute__((always_inline))
+static inline void enter_body(float *restrict t, const struct eight *g)
+{
+	for (size_t i = g->n; i-- > 0;) {
+		const float *restrict w = g->w + i * g->np;
+		float *x = t + i * ROWS, u = g->diag[i];
+
+		for (size_t r = 0; r < ROWS; r++)
+			x[r] = w[r] - x[r] * u;
+		for (size_t j = 0; j < i; j++) {
+			float l = g->l[i * g->ld + j];
+
+			for (size_t r = 0; r < ROWS; r++)
+				x[r] -= t[j * ROWS + r] * l;
+		}
+	}
+}
+
+/*
  * solve: each column takes the errors of those of the eight before it, gets its codes, and
- * leaves its error in its place.  t and code point at the first.
+ * leaves its error in t and w - q in w.  t and code point at the first.
  */
 __attribute__((always_inline))
 static inline void solve_body(float *restrict t, uint8_t *restrict code, const struct eight *g,
@@ -90,45 +118,49 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 {
 	for (size_t i = 0; i < g->n; i++) {
 		const float *scale = g->scale[i], *zero = g->zero[i];
-		float *w = t + i * ROWS, inv = g->inv[i], mid = g->mid;
+		float *x = t + i * ROWS, *restrict w = g->w + i * g->np;
+		float inv = g->inv[i], mid = g->mid;
 
 		for (size_t j = 0; j < i; j++) {
 			float l = g->l[i * g->ld + j];
 
 			for (size_t r = 0; r < ROWS; r++)
-				w[r] -= t[j * ROWS + r] * l;
+				x[r] -= t[j * ROWS + r] * l;
 		}
 		for (size_t r = 0; r < ROWS; r++) {
-			float shift = zero[r] - mid, q = w[r] / scale[r] + shift, e;
+			float shift = zero[r] - mid, q = x[r] / scale[r] + shift, e;
 
 			q = q < -mid ? -mid : q;
 			q = q > mid - 1 ? mid - 1 : q;
 			q = round_even(q);
 			code[i * ROWS + r] = (uint8_t)(int)(q + mid);
-			e = (w[r] - scale[r] * (q - shift)) * inv;
-			w[r] = e;
+			q = scale[r] * (q - shift);
+			e = (x[r] - q) * inv;
+			x[r] = e;
+			w[r] -= q;
 			loss[r] += e * e;
 		}
 	}
 }
 
-#define DEFINE_SOLVE(name, attribute)                                                              \
-	attribute static void name(float *t, uint8_t *code, const struct eight *g, float *loss)    \
+#define DEFINE_KERNELS(name, attribute, bytes)                                                     \
+	DEFINE_UPDATE(update_##name, attribute, bytes)                                             \
+	attribute static void enter_##name(float *t, const struct eight *g)                        \
+	{                                                                                          \
+		enter_body(t, g);                                                                  \
+	}                                                                                          \
+	attribute static void solve_##name(float *t, uint8_t *code, const struct eight *g,         \
+					   float *loss)                                            \
 	{                                                                                          \
 		solve_body(t, code, g, loss);                                                      \
-	}
+	}                                                                                          \
+	static const struct kernels name = { update_##name, enter_##name, solve_##name }
 
-DEFINE_UPDATE(update_plain, , 16)
-DEFINE_SOLVE(solve_plain, )
-static const struct kernels plain = { update_plain, solve_plain };
+DEFINE_KERNELS(plain, , 16);
 
 #if defined(__x86_64__)
-DEFINE_UPDATE(update_avx2, __attribute__((target("avx2"))), 32)
-DEFINE_SOLVE(solve_avx2, __attribute__((target("avx2"))))
-static const struct kernels avx2 = { update_avx2, solve_avx2 };
-DEFINE_UPDATE(update_avx512, __attribute__((target("avx512f"))), 64)
-DEFINE_SOLVE(solve_avx512, __attribute__((target("avx512f"))))
-static const struct kernels avx512 = { update_avx512, solve_avx512 };
+DEFINE_KERNELS(avx2, __attribute__((target("avx2"))), 32);
+DEFINE_KERNELS(avx512, __attribute__((target("avx512f"))), 64);
 #endif
 
 static const struct kernels *choose_kernels(void)
@@ -152,8 +184,8 @@ static void update_few(float *t, size_t c, size_t n, size_t j0, size_t j1, const
 				t[(c + i) * ROWS + r] -= t[j * ROWS + r] * l[i * ld + j];
 }
 
-/* Row j of L from the block's first column on. */
-static const float *row_of_l(const struct solve *s, size_t j)
+/* Row j of U' from the panel's first column on. */
+static const float *row_of_u(const struct solve *s, size_t j)
 {
 	return (const float *)s->h->factor + j * 2 * s->h->k + s->c0;
 }
@@ -166,26 +198,48 @@ static void update_columns(const struct solve *s, float *t, size_t c, size_t n, 
 	if (j0 == j1)
 		return;
 	for (; n >= EIGHT; c += EIGHT, n -= EIGHT)
-		s->kernels->update(t, c, j0, j1, row_of_l(s, s->c0 + c), ld);
+		s->kernels->update(t, c, j0, j1, row_of_u(s, s->c0 + c), ld);
 	if (n)
-		update_few(t, c, n, j0, j1, row_of_l(s, s->c0 + c), ld);
+		update_few(t, c, n, j0, j1, row_of_u(s, s->c0 + c), ld);
+}
+
+/* Columns [c, c + n) of the panel, eight at most, without their grids. */
+static struct eight eight_at(const struct solve *s, size_t c, size_t n, size_t row)
+{
+	struct eight g = { .n = n < EIGHT ? n : EIGHT, .mid = (float)(1 << (s->z->bits - 1)),
+			   .l = row_of_u(s, s->c0 + c) + c, .ld = 2 * s->h->k,
+			   .w = s->h->w + (s->c0 + c) * s->np + row, .np = s->np };
+
+	for (size_t i = 0; i < g.n; i++) {
+		g.diag[i] = (float)s->h->diag[s->c0 + c + i];
+		g.inv[i] = (float)(1 / s->h->diag[s->c0 + c + i]);
+	}
+	return g;
+}
+
+/* -S to the weights that the panel starts from, in place: the last columns first. */
+static void enter_panel(const struct solve *s, float *t, size_t n, size_t row)
+{
+	for (size_t c = (n - 1) / EIGHT * EIGHT; c < n; c -= EIGHT) {
+		struct eight g = eight_at(s, c, n - c, row);
+
+		s->kernels->enter(t + c * ROWS, &g);
+		update_columns(s, t, c, g.n, 0, c);
+	}
 }
 
 /* Columns [c, c + n) of the buffer, all errors before c already taken. */
 static void solve_run(const struct solve *s, float *t, uint8_t *code, size_t c, size_t n,
 		      size_t row, float *loss)
 {
-	struct eight g = { .mid = (float)(1 << (s->z->bits - 1)), .ld = 2 * s->h->k };
-
 	for (size_t at = c; at < c + n; at += EIGHT) {
-		g.n = c + n - at < EIGHT ? c + n - at : EIGHT;
-		g.l = row_of_l(s, s->c0 + at) + at;
+		struct eight g = eight_at(s, at, c + n - at, row);
+
 		for (size_t i = 0; i < g.n; i++) {
-			size_t j = s->c0 + at + i, group = s->h->perm[j] / s->z->group;
+			size_t group = s->h->perm[s->c0 + at + i] / s->z->group;
 
 			g.scale[i] = s->scale + group * s->np + row;
 			g.zero[i] = s->zero + group * s->np + row;
-			g.inv[i] = (float)(1 / s->h->diag[j]);
 		}
 		update_columns(s, t, at, g.n, c, at);
 		s->kernels->solve(t + at * ROWS, code + at * ROWS, &g, loss);
@@ -239,7 +293,7 @@ static void turn_codes(uint8_t *dst, size_t ld, const uint8_t *src)
 		memcpy(dst + r * ld, &x[r], 8);
 }
 
-/* The block's codes to their rows and columns. */
+/* The panel's codes to their rows and columns. */
 static void store_codes(const struct solve *s, const uint8_t *code, size_t row, size_t rows)
 {
 	size_t n = s->c1 - s->c0, k = s->h->k, whole = n / 8 * 8;
@@ -260,37 +314,27 @@ static void store_codes(const struct solve *s, const uint8_t *code, size_t row, 
 static void solve_tile(void *ctx, size_t tile, int thread)
 {
 	const struct solve *s = ctx;
-	size_t n = s->c1 - s->c0, row = tile * ROWS;
+	size_t n = s->c1 - s->c0, row = tile * ROWS, panel = s->h->panel;
 	size_t rows = s->z->rows - row < ROWS ? s->z->rows - row : ROWS;
-	size_t run = s->fit ? s->fit : n;
-	float *t = s->buf + (size_t)thread * s->block * ROWS;
-	uint8_t *code = s->code + (size_t)thread * s->block * ROWS;
-	float loss[ROWS] = { 0 }; /* of a block: few terms; f64 across blocks */
+	size_t run = s->moving ? s->z->group : n;
+	const float *from = s->c0 ? s->h->sum : s->h->w;
+	float *t = s->buf + (size_t)thread * panel * ROWS;
+	uint8_t *code = s->code + (size_t)thread * panel * ROWS;
+	float loss[ROWS] = { 0 }; /* of a panel: few terms; f64 across panels */
 
 	for (size_t c = 0; c < n; c++)
-		memcpy(t + c * ROWS, s->h->w + (s->c0 + c) * s->np + row, ROWS * sizeof(*t));
+		memcpy(t + c * ROWS, from + c * s->np + row, ROWS * sizeof(*t));
+	if (s->c0)
+		enter_panel(s, t, n, row);
 	for (size_t c = 0; c < n; c += run) {
 		update_columns(s, t, c, run, 0, c);
-		if (s->fit)
+		if (s->moving)
 			fit_group(s, t + c * ROWS, ROWS, run, (s->c0 + c) / run, row, rows);
 		solve_run(s, t, code, c, run, row, loss);
 	}
-	for (size_t c = 0; c < n; c++)
-		memcpy(s->h->w + (s->c0 + c) * s->np + row, t + c * ROWS, ROWS * sizeof(*t));
 	store_codes(s, code, row, rows);
 	for (size_t r = 0; r < rows; r++)
 		s->loss[tile] += loss[r];
-}
-
-/* A group wider than a block, whose columns have taken every error before them. */
-static void fit_wide_tile(void *ctx, size_t tile, int thread)
-{
-	const struct solve *s = ctx;
-	size_t row = tile * ROWS, left = s->z->rows - row;
-
-	(void)thread;
-	fit_group(s, s->h->w + s->c0 * s->np + row, s->np, s->z->group, s->c0 / s->z->group, row,
-		  left < ROWS ? left : ROWS);
 }
 
 /* ROWS rows of STRIP adjacent columns, ld apart, turned: 4 x 4 at a time. */
@@ -417,41 +461,18 @@ static int reserve_floats(float **p, size_t *cap, size_t n, const char *where, s
 	return 0;
 }
 
-/* Columns [c0, c1) take the errors of [j0, c0). */
-static int take_errors(const struct solve *s, size_t c0, size_t c1, size_t j0, struct err *e)
+static int solve_columns(struct solve *s, struct err *e)
 {
 	struct gptq_hessian *h = s->h;
 
-	if (j0 == c0)
-		return 0;
-	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, c0 - j0, -1,
-				(float *)h->factor + c0 * 2 * h->k + j0, 2 * h->k,
-				h->w + j0 * s->np, s->np, 1, h->w + c0 * s->np, s->np, e);
-}
-
-static int solve_columns(struct solve *s, struct err *e)
-{
-	size_t k = s->h->k, g = s->z->group, block = s->block, tiles = s->np / ROWS;
-	bool wide = s->moving && g > block;
-	size_t panel = wide ? g : PANEL * block;
-
-	s->fit = s->moving && !wide ? g : 0;
-	for (size_t p = 0; p < k; p += panel) {
-		size_t end = p + panel < k ? p + panel : k;
-
-		if (take_errors(s, p, end, 0, e) < 0)
+	for (s->c0 = 0; s->c0 < h->k; s->c0 = s->c1) {
+		s->c1 = s->c0 + h->panel < h->k ? s->c0 + h->panel : h->k;
+		/* -S */
+		if (s->c0 && h->be->ops->gemm(h->be, 0, s->c1 - s->c0, s->np, s->c0, -1,
+					      (float *)h->factor + s->c0 * 2 * h->k, 2 * h->k,
+					      h->w, s->np, 0, h->sum, s->np, e) < 0)
 			return -1;
-		if (wide) {
-			s->c0 = p;
-			pool_run(s->h->be->pool, tiles, fit_wide_tile, s);
-		}
-		for (size_t c = p; c < end; c += block) {
-			s->c0 = c;
-			s->c1 = c + block < end ? c + block : end;
-			if (take_errors(s, c, s->c1, p, e) < 0)
-				return -1;
-			pool_run(s->h->be->pool, tiles, solve_tile, s);
-		}
+		pool_run(h->be->pool, s->np / ROWS, solve_tile, s);
 	}
 	return 0;
 }
@@ -466,22 +487,19 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 
 	if (quantized_init(s->z, &opt->q, rows, k, where, e) < 0)
 		return -1;
-	s->block = opt->block > 0 ? (size_t)opt->block : 128;
-	/* A group fitted on the way must not lie across two blocks. */
-	if (s->z->group < s->block)
-		s->block -= s->block % s->z->group;
 	s->np = np;
 	if (reserve_floats(&h->w, &h->cap_w, k * np, where, e) < 0 ||
+	    reserve_floats(&h->sum, &h->cap_sum, h->panel * np, where, e) < 0 ||
 	    reserve_floats(&h->params, &h->cap_params, 2 * s->z->groups * np, where, e) < 0)
 		return -1;
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
 	s->loss = calloc(2 * tiles, sizeof(*s->loss));
-	s->buf = aligned_alloc(64, threads * s->block * ROWS * sizeof(*s->buf));
-	s->code = malloc(threads * s->block * ROWS);
+	s->buf = aligned_alloc(64, threads * h->panel * ROWS * sizeof(*s->buf));
+	s->code = malloc(threads * h->panel * ROWS);
 	if (!s->loss || !s->buf || !s->code)
 		return err_nomem(e, where, 2 * tiles * sizeof(*s->loss) +
-				 threads * s->block * ROWS * (sizeof(*s->buf) + 1));
+				 threads * h->panel * ROWS * (sizeof(*s->buf) + 1));
 	s->dist = s->loss + tiles;
 	for (size_t j = 0; h->n_dead && j < k; j++)
 		for (size_t r = 0; h->dead[j] && r < rows; r++)

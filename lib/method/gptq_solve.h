@@ -11,8 +11,10 @@ struct gptq_hessian {
 	struct backend *be;
 	const float *tri;    /* the caller's */
 	size_t k, cap;
-	double *factor;      /* [k, k] f64; once factorized its lower triangle holds L = U',
-			      * strictly lower, f32, row j from float 2 j k on */
+	size_t panel;        /* columns a panel, see gptq_solve.c */
+	double *factor;      /* [k, k] f64: R above the panels' diagonal blocks, U in them; once
+			      * factorized its lower triangle holds R' and U' there, strictly
+			      * lower, f32, row j from float 2 j k on */
 	double *diag;        /* [k] U_jj */
 	size_t *perm;        /* [k] column processed j-th */
 	bool natural;        /* perm[j] = j */
@@ -23,9 +25,10 @@ struct gptq_hessian {
 	int damp_raised;
 
 	/* scratch of the solver, kept from linear to linear */
-	float *w;            /* [k, padded rows]: weights, then errors, in order of processing */
+	float *w;            /* [k, padded rows]: W, then W - Q, in order of processing */
+	float *sum;          /* [panel, padded rows]: what a panel takes from those before it */
 	float *params;       /* scale and zero, each [groups, padded rows] */
-	size_t cap_w, cap_params;
+	size_t cap_w, cap_sum, cap_params;
 };
 
 #endif

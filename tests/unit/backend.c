@@ -510,10 +510,25 @@ static double *positive(size_t k, size_t t)
 	return h;
 }
 
-static void test_factor(struct backend *b, size_t k)
+/* The inverse of an upper triangular block in place of it, n wide. */
+static void invert_upper(double *a, size_t n, size_t ld)
 {
-	double *h = positive(k, k + 20), *u = must(malloc(k * k * sizeof(*u)));
-	double *m = must(calloc(k * k, sizeof(*m))), worst = 0, pivot;
+	for (size_t c = 0; c < n; c++) {
+		a[c * ld + c] = 1 / a[c * ld + c];
+		for (size_t r = 0; r < c; r++) {
+			double s = 0;
+
+			for (size_t l = r; l < c; l++)
+				s += a[r * ld + l] * a[l * ld + c];
+			a[r * ld + c] = -s * a[c * ld + c];
+		}
+	}
+}
+
+static void test_factor(struct backend *b, size_t k, size_t panel)
+{
+	double *h = positive(k, k + 20), *r = must(malloc(k * k * sizeof(*r)));
+	double worst = 0, pivot;
 	struct err e;
 	size_t at;
 	int rc, sign = 1;
@@ -521,27 +536,24 @@ static void test_factor(struct backend *b, size_t k)
 	/* the strict lower triangle must not be read */
 	for (size_t i = 0; i < k; i++)
 		for (size_t j = 0; j < k; j++)
-			u[i * k + j] = j < i ? NAN : h[i * k + j];
-	rc = b->ops->inverse_factor(b, u, k, &pivot, &at, &e);
-	/* U H U' = I is what U'U = H^-1 means */
-	for (size_t i = 0; i < k; i++) {
-		sign &= u[i * k + i] > 0;
-		for (size_t l = i; l < k; l++)
-			for (size_t j = 0; j < k; j++)
-				m[i * k + j] += u[i * k + l] * h[l * k + j];
-	}
+			r[i * k + j] = j < i ? NAN : h[i * k + j];
+	rc = b->ops->panel_factor(b, r, k, panel, &pivot, &at, &e);
 	for (size_t i = 0; i < k; i++)
-		for (size_t j = 0; j < k; j++) {
+		sign &= r[i * k + i] > 0;
+	/* R, where it is not, is the inverse of what is there; then R R' = H */
+	for (size_t i = 0; i < k; i += panel)
+		invert_upper(r + i * k + i, k - i < panel ? k - i : panel, k);
+	for (size_t i = 0; i < k; i++)
+		for (size_t j = i; j < k; j++) {
 			double s = 0;
 
 			for (size_t l = j; l < k; l++)
-				s += m[i * k + l] * u[j * k + l];
-			worst = larger(worst, fabs(s - (i == j)));
+				s += r[i * k + l] * r[j * k + l];
+			worst = larger(worst, fabs(s - h[i * k + j]));
 		}
-	ok(rc == 0 && sign && worst < 1e-11, "inverse_factor of %zu: %.1e", k, worst);
+	ok(rc == 0 && sign && worst < 1e-12, "panel_factor of %zu by %zu: %.1e", k, panel, worst);
 	free(h);
-	free(u);
-	free(m);
+	free(r);
 }
 
 /* Spoil a diagonal value, or make row i a copy of row j: the factor must say where. */
@@ -554,12 +566,12 @@ static void test_indefinite(struct backend *b, size_t k, size_t i)
 
 	memcpy(g, h, k * k * sizeof(*g));
 	g[i * k + i] = -3;
-	rc = b->ops->inverse_factor(b, g, k, &pivot, &at, &e);
+	rc = b->ops->panel_factor(b, g, k, 96, &pivot, &at, &e);
 	ok(rc == 1 && at == i && pivot <= -3, "a negative diagonal at %zu of %zu: pivot %g at %zu",
 	   i, k, pivot, at);
 	memcpy(g, h, k * k * sizeof(*g));
 	g[i * k + i] = NAN;
-	rc = b->ops->inverse_factor(b, g, k, &pivot, &at, &e);
+	rc = b->ops->panel_factor(b, g, k, 96, &pivot, &at, &e);
 	ok(rc == 1 && at == i && pivot != pivot, "NaN at %zu of %zu: pivot %g at %zu", i, k, pivot,
 	   at);
 	memcpy(g, h, k * k * sizeof(*g));
@@ -567,11 +579,11 @@ static void test_indefinite(struct backend *b, size_t k, size_t i)
 		g[i * k + l] = g[twin * k + l];
 	for (size_t l = 0; l < k; l++)
 		g[l * k + i] = g[l * k + twin];
-	rc = b->ops->inverse_factor(b, g, k, &pivot, &at, &e);
+	rc = b->ops->panel_factor(b, g, k, 96, &pivot, &at, &e);
 	ok(rc == 1 && at == (i < twin ? i : twin) && fabs(pivot) < 1e-10,
 	   "column %zu of %zu equal to column %zu: pivot %g at %zu", i, k, twin, pivot, at);
 	memset(g, 0, k * k * sizeof(*g));
-	rc = b->ops->inverse_factor(b, g, k, &pivot, &at, &e);
+	rc = b->ops->panel_factor(b, g, k, 96, &pivot, &at, &e);
 	ok(rc == 1 && at == k - 1 && pivot == 0, "zeros: pivot %g at %zu", pivot, at);
 	free(h);
 	free(g);
@@ -659,7 +671,7 @@ static size_t everything(struct backend *b, unsigned char *out)
 	KEEP(tri, D * (D + 1) / 2);
 	rc |= b->ops->nll(b, loss, y, T / 10, V, target, &e);
 	KEEP(loss, T / 10);
-	rc |= b->ops->inverse_factor(b, h, D, &pivot, &where, &e);
+	rc |= b->ops->panel_factor(b, h, D, 96, &pivot, &where, &e);
 	for (size_t i = 0; i < D; i++)
 		KEEP(h + i * D + i, D - i);
 #undef KEEP
@@ -751,7 +763,8 @@ int main(void)
 		test_nll(&b, 11, n + 1, 5.0f);
 		test_colstats(&b, n, sizes[(i + 4) % COUNT(sizes)]);
 		test_hessian(&b, n, 50);
-		test_factor(&b, n);
+		test_factor(&b, n, n);
+		test_factor(&b, n, 24);
 	}
 	test_linear(&b, 1100, 70, 33, DT_F32);
 	test_linear(&b, 30, 1300, 520, DT_BF16);
@@ -765,8 +778,11 @@ int main(void)
 	test_hessian(&b, 40, 6300);
 	test_hessian(&b, 1100, 9);
 	test_hessian(&b, 577, 40);
-	test_factor(&b, 257);
-	test_factor(&b, 390);
+	test_factor(&b, 257, 257);
+	test_factor(&b, 257, 256);
+	test_factor(&b, 390, 100);
+	test_factor(&b, 390, 1000);
+	test_factor(&b, 90, 1);
 	test_indefinite(&b, 40, 17);
 	test_indefinite(&b, 300, 5);
 	test_indefinite(&b, 300, 299);
