@@ -47,8 +47,8 @@ enum image_filter {
 };
 
 /*
- * *im becomes height x width (both from 1 to 16384), bit for bit as by the Image.resize of Pillow 10
- * to 12 (Resample.c; nearest: Geometry.c): when it shrinks, the filter is stretched by the scale
+ * *im becomes height x width (both from 1 to 16384), bit for bit as by Image.resize of Pillow 10 to
+ * 12 (Resample.c; nearest: Geometry.c): when it shrinks, the filter is stretched by the scale
  * ("antialias"); rows first, then columns, with 8 bits between; weights are integers of 22 bits.
  * (Pillow 13 takes columns first where that is less work: wider, but less high.)  ERR_NOMEM, or
  * ERR_DATA if what stands between would have too many pixels.

@@ -217,7 +217,7 @@ static void test_crop(void)
 	image_release(&im);
 }
 
-/* ---- preprocessor_config.json ----------------------------------------------------------------- */
+/* ---- preprocessor_config.json --------------------------------------------------------------- */
 
 static bool parse(struct image_processor *p, const char *json, struct err *e)
 {
