@@ -11,7 +11,6 @@
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/data/calib.h"
-#include "lib/data/tokenizer.h"
 #include "lib/model/runner.h"
 #include "lib/model/stats.h"
 
@@ -37,7 +36,7 @@ struct job {
 	long samples;       /* 0: not given */
 	struct runner run;
 	struct stream_out *out;
-	struct tokenizer *tok;
+	struct tokenizer_files files;
 	struct calib calib;
 	struct stats *stats;
 	uint64_t done;      /* tokens, for the progress line */
@@ -97,8 +96,8 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 	int got = 0;
 
 	if (!calib_there(&j->calib))
-		got = calib_choose(&j->calib, &j->choice, j->tok, j->run.model.cfg.max_positions,
-				   j->out, e);
+		got = calib_choose(&j->calib, &j->choice, &j->files,
+				   j->run.model.cfg.max_positions, j->out, e);
 	if (got < 0)
 		return -1;
 	if (got > 0)
@@ -125,7 +124,7 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	if (j->which && runner_refuse(rec, e) < 0)
 		return -1;
 	if (rec->type == REC_FILE && j->choice.file == NULL)
-		return source_take_file(&j->tok, in, rec, j->out, e);
+		return source_take_file(&j->files, in, rec, j->out, e);
 	if (rec->type == REC_CALIB)
 		return take_calib(j, in, rec, e);
 	if (rec->type == REC_TENSOR)
@@ -190,7 +189,7 @@ int main(int argc, char **argv)
 	block_release(&b);
 	stats_free(j.stats);
 	calib_release(&j.calib);
-	tokenizer_free(j.tok);
+	tokenizer_files_release(&j.files);
 	runner_release(&j.run);
 	record_clear(&head);
 	backend_close(&be);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "formats/file.h"
+#include "formats/tokenizer_files.h"
 #include "lib/data/calib.h"
 #include "lib/data/stream.h"
 #include "lib/data/tokenizer.h"
@@ -40,25 +41,29 @@ static int find_text(char *path, size_t cap, struct err *e)
 		       err_set(e, ERR_NOINPUT, "/proc/self/exe", "path too long");
 }
 
-static int from_text(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
-		     long max_positions, struct record *rec, struct err *e)
+static int from_text(struct calib *c, const struct calib_choice *o,
+		     const struct tokenizer_files *files, long max_positions, struct record *rec,
+		     struct err *e)
 {
 	const long most = max_positions < 2048 ? max_positions : 2048;
 	const size_t seqlen = (size_t)(o->seqlen > 0 ? o->seqlen : most);
 	const size_t nsamples = (size_t)(o->nsamples > 0 ? o->nsamples : 128);
 	char path[PATH_MAX];
+	struct tokenizer *t = NULL;
 	struct ids ids = { 0 };
-	char *text;
+	char *text = NULL;
 	size_t n;
 	int ret;
 
-	if (t == NULL)
-		return err_set(e, ERR_DATA, "model", "no tokenizer.json to make a calibration set "
-			       "with; give one with --calib");
+	if (!tokenizer_files_any(files))
+		return err_set(e, ERR_DATA, "model", "no tokenizer to make a calibration set with; "
+			       "give one with --calib");
 	if (find_text(path, sizeof(path), e) < 0 ||
 	    file_read(path, path, FILE_MAX_WHOLE, &text, &n, e) < 0)
 		return -1;
-	ret = tokenizer_encode(t, text, n, true, &ids, e);
+	ret = tokenizer_files_build(&t, files, NULL, e);
+	if (ret == 0)
+		ret = tokenizer_encode(t, text, n, true, &ids, e);
 	if (ret == 0)
 		ret = calib_sample(c, &ids, &ids.n, 1, nsamples, seqlen, CALIB_RANDOM,
 				   (uint64_t)o->seed, e);
@@ -67,18 +72,20 @@ static int from_text(struct calib *c, const struct calib_choice *o, const struct
 		ret = calib_record(c, rec, e);
 	}
 	ids_release(&ids);
+	tokenizer_free(t);
 	free(text);
 	return ret;
 }
 
-int calib_choose(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
-		 long max_positions, struct stream_out *out, struct err *e)
+int calib_choose(struct calib *c, const struct calib_choice *o,
+		 const struct tokenizer_files *files, long max_positions, struct stream_out *out,
+		 struct err *e)
 {
 	struct record rec = { .rank = -1 };
 	int ret;
 
 	ret = o->file ? calib_open_record(c, &rec, o->file, e) :
-			from_text(c, o, t, max_positions, &rec, e);
+			from_text(c, o, files, max_positions, &rec, e);
 	if (ret == 0)
 		ret = stream_write(out, &rec, calib_payload(c), e);
 	record_clear(&rec);

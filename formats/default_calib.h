@@ -11,7 +11,7 @@
 
 struct calib;
 struct stream_out;
-struct tokenizer;
+struct tokenizer_files;
 
 struct calib_choice {
 	const char *file;      /* --calib, or NULL: windows of the installed text */
@@ -21,11 +21,12 @@ struct calib_choice {
 
 /*
  * The calibration set, and its record into out.  From file; else drawn at random from
- * calibration.txt, tokenized by t: 1 then.  That text is looked for in $QP_DATA, else in
+ * calibration.txt, tokenized as files say: 1 then.  That text is looked for in $QP_DATA, else in
  * ../share/quantpipe beside the program's directory.  ERR_NOINPUT if a file is not there, ERR_DATA
- * if the text is shorter than a window or there is no tokenizer (t NULL).
+ * if the text is shorter than a window or files hold no tokenizer.
  */
-int calib_choose(struct calib *c, const struct calib_choice *o, const struct tokenizer *t,
-		 long max_positions, struct stream_out *out, struct err *e) MUST_USE;
+int calib_choose(struct calib *c, const struct calib_choice *o,
+		 const struct tokenizer_files *files, long max_positions, struct stream_out *out,
+		 struct err *e) MUST_USE;
 
 #endif

@@ -4,19 +4,15 @@
  */
 #include "formats/source.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/checkpoint.h"
 #include "formats/file.h"
+#include "formats/gguf_model.h"
 #include "formats/hf.h"
-#include "formats/tokenizer_json.h"
-#include "lib/data/tokenizer.h"
-
-#define TOKENIZER "tokenizer.json"
+#include "formats/llama2c.h"
 
 static const struct model *dir_model(const void *self)
 {
@@ -92,108 +88,56 @@ static bool is_stdin(const char *path)
 	return !path || strcmp(path, "-") == 0;
 }
 
+/* A stream begins with a msgpack map whose first key is "t", or with a zstd frame. */
+static bool is_stream(const unsigned char *first, size_t n)
+{
+	static const unsigned char zstd[4] = { 0x28, 0xb5, 0x2f, 0xfd };
+	size_t map = n && first[0] == 0xde ? 3 : n && first[0] == 0xdf ? 5 : 1;
+
+	return (n >= 4 && memcmp(first, zstd, 4) == 0) ||
+	       (n >= map + 2 && first[0] >= 0x80 && first[map] == 0xa1 && first[map + 1] == 't');
+}
+
+enum source_kind source_kind(const char *path)
+{
+	unsigned char first[LLAMA2C_HEADER];
+	struct err ignored;
+	uint64_t size;
+	size_t n = 0;
+	int fd;
+
+	if (is_stdin(path))
+		return SOURCE_STREAM;
+	if (is_dir(path))
+		return SOURCE_DIR;
+	if (ends_in(path, ".gguf"))
+		return SOURCE_GGUF; /* it may be an empty one, or none at all */
+	/* What is no regular file is a stream: looking at it would take bytes from it. */
+	fd = file_open(path, path, &size, &ignored);
+	if (fd < 0)
+		return SOURCE_STREAM;
+	n = size < sizeof(first) ? (size_t)size : sizeof(first);
+	if (file_pread(fd, first, n, 0, path, &ignored))
+		n = 0;
+	close(fd);
+	if (n >= 4 && gguf_magic(first))
+		return SOURCE_GGUF;
+	return !is_stream(first, n) && llama2c_looks(first, n) ? SOURCE_LLAMA2C : SOURCE_STREAM;
+}
+
 int source_open(struct stream_in **in, const char *path, struct err *e)
 {
-	if (!is_stdin(path) && is_dir(path))
+	switch (source_kind(path)) {
+	case SOURCE_DIR:
 		return open_dir(in, path, e);
+	case SOURCE_GGUF:
+		return gguf_model_open(in, path, e);
+	case SOURCE_LLAMA2C:
+		return llama2c_open(in, path, e);
+	case SOURCE_STREAM:
+		break;
+	}
 	if (!is_stdin(path) && ends_in(path, ".safetensors"))
 		return err_set(e, ERR_DATA, path, "is a part of a model: name the directory");
 	return stream_open_in(in, path, e);
-}
-
-int source_take_file(struct tokenizer **t, struct stream_in *in, struct record *rec,
-		     struct stream_out *out, struct err *e)
-{
-	char *text;
-	int ret = -1;
-
-	if (strcmp(rec->name, TOKENIZER))
-		return out ? stream_copy(out, in, rec, e) : 0;
-	if (rec->nbytes > FILE_MAX_WHOLE)
-		return err_set(e, ERR_DATA, rec->name, "%llu bytes are too many (at most %zu)",
-			       (unsigned long long)rec->nbytes, FILE_MAX_WHOLE);
-	if (*t)
-		return err_set(e, ERR_DATA, rec->name, "is there twice");
-	text = malloc((size_t)rec->nbytes + 1);
-	if (!text)
-		return err_nomem(e, rec->name, rec->nbytes + 1);
-	if (!stream_payload(in, text, e) &&
-	    !tokenizer_from_json(t, text, (size_t)rec->nbytes, rec->name, e) &&
-	    (!out || !stream_write(out, rec, text, e)))
-		ret = 0;
-	free(text);
-	return ret;
-}
-
-/* The tokenizer.json of a stream; the rest of it is not read. */
-static int stream_tokenizer(struct tokenizer **t, const char *path, struct err *e)
-{
-	struct stream_in *in;
-	struct record rec = { .rank = -1 };
-	int got, ret = -1;
-
-	if (stream_open_in(&in, path, e))
-		return -1;
-	while ((got = stream_next(in, &rec, e)) == 1)
-		if (rec.type == REC_FILE && strcmp(rec.name, TOKENIZER) == 0) {
-			ret = source_take_file(t, in, &rec, NULL, e);
-			break;
-		}
-	if (got == 0)
-		err_set(e, ERR_DATA, is_stdin(path) ? "standard input" : path,
-			"carries no " TOKENIZER);
-	record_clear(&rec);
-	stream_close_in(in);
-	return ret;
-}
-
-static int file_tokenizer(struct tokenizer **t, const char *path, struct err *e)
-{
-	char *text;
-	size_t n;
-	int ret;
-
-	if (file_read(path, path, FILE_MAX_WHOLE, &text, &n, e))
-		return -1;
-	ret = tokenizer_from_json(t, text, n, path, e);
-	free(text);
-	return ret;
-}
-
-/* A stream begins with a msgpack map or a zstd frame, JSON with '{', perhaps after blanks. */
-static bool looks_like_json(const char *path)
-{
-	struct err ignored;
-	uint64_t size;
-	char c = 0;
-	int fd = file_open(path, path, &size, &ignored);
-
-	for (off_t i = 0; fd >= 0 && pread(fd, &c, 1, i) == 1 && i < 4096; i++)
-		if (!memchr(" \t\r\n", c, 4))
-			break;
-	if (fd >= 0)
-		close(fd);
-	return c == '{';
-}
-
-int source_tokenizer(struct tokenizer **t, const char *path, struct err *e)
-{
-	char *file;
-	size_t n;
-	int ret;
-
-	*t = NULL;
-	if (is_stdin(path))
-		return stream_tokenizer(t, path, e);
-	if (!is_dir(path))
-		return looks_like_json(path) ? file_tokenizer(t, path, e) :
-		       stream_tokenizer(t, path, e);
-	n = strlen(path) + sizeof("/" TOKENIZER);
-	file = malloc(n);
-	if (!file)
-		return err_nomem(e, path, n);
-	snprintf(file, n, "%s/" TOKENIZER, path);
-	ret = file_tokenizer(t, file, e);
-	free(file);
-	return ret;
 }

@@ -2,30 +2,37 @@
 /*
  * source.h - anything that is a model, as a stream of records
  *
- * A stream file, "-" (standard input), or a model directory: a directory presents itself as the
- * stream that record-acts --stats=none would write of it, read tensor by tensor, so that
- * programs have one loop for all.  Order: stream, file ..., embedding, blocks, final norm, head
- * (an alias when tied).
+ * A stream file, "-" (standard input), a model directory, a GGUF file or a .bin of llama2.c: the
+ * latter three present themselves as the stream that record-acts --stats=none would write of them,
+ * read tensor by tensor, so that programs have one loop for all.  Order: stream, file ...,
+ * embedding, blocks, final norm, head (an alias when tied).
  */
 #ifndef QP_SOURCE_H
 #define QP_SOURCE_H
 
+#include "formats/tokenizer_files.h"
 #include "lib/data/stream.h"
 
 struct tokenizer;
 struct record;
 
+/* What path names: a directory; a file, to judge by its first bytes, not by its name; and what is
+ * neither one of ours nor there is taken for a stream. */
+enum source_kind { SOURCE_STREAM, SOURCE_DIR, SOURCE_GGUF, SOURCE_LLAMA2C };
+enum source_kind source_kind(const char *path);
+
 int source_open(struct stream_in **in, const char *path, struct err *e) MUST_USE;
 
 /*
- * The tokenizer among the `file` records of a stream: call for each REC_FILE record at hand;
- * takes the payload of "tokenizer.json" and builds *t, or copies the record through to out (may
- * be NULL) if it is another.  With out the tokenizer's own record is written to it as well.
+ * The files of a tokenizer among the `file` records of a stream (tokenizer_files.h): call for each
+ * REC_FILE record at hand; keeps the payload if it is one of them.  out, unless NULL, gets every
+ * record.  When the last has gone by, tokenizer_files_build makes the tokenizer.
  */
-int source_take_file(struct tokenizer **t, struct stream_in *in, struct record *rec,
+int source_take_file(struct tokenizer_files *f, struct stream_in *in, struct record *rec,
 		     struct stream_out *out, struct err *e) MUST_USE;
 
-/* -m: a model directory, a tokenizer.json, or a stream. */
+/* -m: anything that is a model, or one file: tokenizer.json, SentencePiece's model, a GGUF file
+ * without tensors. */
 int source_tokenizer(struct tokenizer **t, const char *path, struct err *e) MUST_USE;
 
 #endif

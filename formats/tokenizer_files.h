@@ -45,10 +45,13 @@ void tokenizer_files_release(struct tokenizer_files *f);
 /*
  * Build from what was collected.  dir is put before the file's name in errors ("models/x", or
  * NULL: the name alone).  The fingerprint is that of tokenizer.json where that is used, else of
- * all files that were looked into.  ERR_DATA: none of the three is there, vocab.json without
+ * all others but config.json.  ERR_DATA: none of the three is there, vocab.json without
  * merges.txt or the reverse, or as the reader of the file says.
  */
 int tokenizer_files_build(struct tokenizer **t, const struct tokenizer_files *f, const char *dir,
 			  struct err *e) MUST_USE;
+/* The same of a tokenizer.json or a tokenizer.model that is called otherwise: where errors are. */
+int tokenizer_files_build_as(struct tokenizer **t, const struct tokenizer_files *f,
+			     const char *where, struct err *e) MUST_USE;
 
 #endif

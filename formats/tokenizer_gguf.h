@@ -38,11 +38,12 @@ struct tokenizer_gguf {
 	size_t n;
 	const struct gguf_text *merges; /* .merges [n_merges], "a b" ("gpt2" needs them) */
 	size_t n_merges;
-	int64_t bos, eos, unk;          /* .bos_token_id, .eos_token_id, .unknown_token_id */
+	int64_t bos, eos, unk;          /* .bos_token_id, .eos_token_id, .unknown_token_id; absent
+					 * is 1, 2 and 0 for "llama", as llama.cpp has it */
 	int add_bos, add_eos;           /* .add_bos_token: absent is true for "llama", false for
 					 * "gpt2" but for its pre-tokenizer "llama-bpe";
 					 * .add_eos_token: absent is false */
-	int add_space_prefix;           /* .add_space_prefix ("llama"): absent is true */
+	int add_space_prefix;           /* .add_space_prefix: absent is true for "llama" */
 	int remove_extra_whitespaces;   /* .remove_extra_whitespaces: absent is false */
 };
 

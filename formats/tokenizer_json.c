@@ -15,9 +15,9 @@
 
 /* ---- model ------------------------------------------------------------------------ */
 
-static int vocabulary(struct tokenizer *t, const struct part *p)
+int part_vocabulary(struct tokenizer *t, const struct part *p, const struct json *vocab)
 {
-	const struct json *vocab = json_get(p->v, "vocab"), *v;
+	const struct json *v;
 	const char *key;
 
 	if (json_type_of(vocab) != JSON_OBJECT)
@@ -26,7 +26,7 @@ static int vocabulary(struct tokenizer *t, const struct part *p)
 		return -1;
 	for (void *it = json_iter(vocab, NULL, &key, &v); it; it = json_iter(vocab, it, &key, &v)) {
 		if (json_type_of(v) != JSON_INT)
-			return part_bad(p, "vocab: the id of '%.80s' is not a number", key);
+			return part_bad(p, "the id of '%.80s' is not a number", key);
 		if (tok_vocab_add(&t->vocab, key, strlen(key), json_int(v, -1), p->where, p->e))
 			return -1;
 	}
@@ -91,7 +91,8 @@ static int bpe(struct tokenizer *t, const struct part *p)
 
 	if (json_type_of(merges) != JSON_ARRAY)
 		return part_bad(p, "merges is missing or not an array");
-	if (bpe_options(t, p) || vocabulary(t, p) || tok_bpe_reserve(t, json_len(merges), p->e))
+	if (bpe_options(t, p) || part_vocabulary(t, p, json_get(p->v, "vocab")) ||
+	    tok_bpe_reserve(t, json_len(merges), p->e))
 		return -1;
 	for (size_t i = 0; i < json_len(merges); i++)
 		if (merge(t, p, json_at(merges, i), i))

@@ -39,6 +39,9 @@ int part_type(struct part *p, const char **type) MUST_USE;
 /* ERR_DATA: "KIND type 'Foo' is not supported", where the type ends p->where. */
 int part_unsupported(struct part *p, const char *kind);
 
+/* Texts of tokens to ids, into the vocabulary (tokenizer_json.c). */
+int part_vocabulary(struct tokenizer *t, const struct part *p, const struct json *v) MUST_USE;
+
 /* The stages (tokenizer_stages.c): append the steps of the component p to t; depth 0. */
 int part_normalizer(struct tokenizer *t, const struct part *p, int depth) MUST_USE;
 int part_pre_tokenizer(struct tokenizer *t, const struct part *p, int depth) MUST_USE;

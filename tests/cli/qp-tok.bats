@@ -151,7 +151,7 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 	refuses 64 '--model: needed' qp-tok
 	refuses 64 '--model: and the text cannot both be standard input' qp-tok -m -
 	refuses 64 "unexpected operand 'b'" qp-tok -m "$MODEL" a b
-	refuses 66 'nowhere/tokenizer.json: ' sh -c 'mkdir -p nowhere; qp-tok -m nowhere < /dev/null'
+	refuses 66 'nowhere: carries no tokenizer.json' sh -c 'mkdir -p nowhere; qp-tok -m nowhere < /dev/null'
 	refuses 66 'no-such-file: ' qp-tok -m no-such-file
 	refuses 66 'no-such-text: ' qp-tok -m "$MODEL" no-such-text
 }

@@ -87,7 +87,7 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	record-acts -q --stats=none m > a.qp
 	qp-check a.qp
 	! headers a.qp | grep -qE '^calib|role=stat'
-	refuses 65 'model: no tokenizer.json to make a calibration set with' record-acts -q m
+	refuses 65 'model: no tokenizer to make a calibration set with' record-acts -q m
 	# A set that is given goes along all the same: gptq --sequential wants no more.
 	record-acts -q --stats=none -c calib.qp "$MODEL" > a.qp
 	[ "$(headers a.qp | grep -c '^calib')" -eq 1 ]
