@@ -75,6 +75,8 @@ static int add_path(struct imageset *s, const char *path, struct err *e)
 		return err_errno(e, ERR_NOINPUT, path, "cannot open");
 	if (S_ISDIR(st.st_mode))
 		return imageset_add_directory(s, path, e);
+	if (!S_ISREG(st.st_mode)) /* a pipe: looking at its first bytes would take them */
+		return imageset_add_list(s, path, e);
 	if (ends_in(path, ".safetensors"))
 		return imageset_add_tensors(s, path, e);
 	if (ends_in(path, ".bin"))

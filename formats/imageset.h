@@ -62,7 +62,8 @@ struct imageset;
  *                    preprocessed; labels [N], I64 or I32, may be there
  *   *.bin            CIFAR-10's binary version: records of a label and 3 x 32 x 32 bytes
  *   anything else    a list, as is "-" for standard input: a path a line, relative to the list's
- *                    own directory, and perhaps a tab and the label: a number or a class's name
+ *                    own directory (of a pipe: the current one), and perhaps a tab and the
+ *                    label: a number or a class's name
  * Pictures are decoded and preprocessed when they are read.  ERR_DATA where a model without
  * preprocessor_config.json is to be given anything but pixel_values, where a label is none of the
  * model's classes, and, with labelled, where there is none.  m must outlive the set.

@@ -100,6 +100,13 @@ static bool is_dir(const char *path)
 	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static bool is_file(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static bool picture_name(const char *name)
 {
 	static const char *const endings[] = { ".png", ".jpg", ".jpeg", ".ppm", ".pgm" };
@@ -258,7 +265,7 @@ static int take_line(const struct list *l, const char *text, size_t n)
 int imageset_add_list(struct imageset *s, const char *path, struct err *e)
 {
 	const bool in = strcmp(path, "-") == 0;
-	const char *slash = in ? NULL : strrchr(path, '/');
+	const char *slash = is_file(path) ? strrchr(path, '/') : NULL;
 	struct list l = { .s = s, .name = in ? "standard input" : path, .e = e,
 			  .dir = slash ? (size_t)(slash - path) + 1 : 0 };
 	struct buf text = { 0 };

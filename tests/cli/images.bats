@@ -151,6 +151,8 @@ pack() {
 	header got.qp | diff want -
 	ls flat/*.ppm | pack -n 3 --sampling=sequential - > got.qp
 	header got.qp | diff want -
+	pack -n 3 --sampling=sequential <(ls flat/*.ppm) > got.qp
+	header got.qp | diff want -
 }
 
 @test "images: PNG and JPEG are resized and cropped as preprocessor_config.json says" {
