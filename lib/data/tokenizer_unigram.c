@@ -187,8 +187,10 @@ static int offer(struct uni_run *r, struct path *p, size_t end, double score, si
 		p->reach = end;
 	}
 	b = &r->best[end];
+	if (r->t->uni.single)
+		score = (double)(float)score;
 	if (b->from == NOWHERE || score > b->score) {
-		b->score = r->t->uni.single ? (double)(float)score : score;
+		b->score = score;
 		b->from = (uint32_t)from;
 		b->id = id;
 	}
