@@ -19,7 +19,7 @@ static const char usage[] =
 	"Line N, from 0, gives logits.N [tokens, vocabulary], F32.\n\n"
 	"  -i, --ids=FILE       the lines of ids (default: standard input)\n"
 	"      --hidden         hidden.N.L [tokens, width] too: L = 0 the embeddings, L\n"
-	"                       after block L, L = norm after the final norm\n"
+	"                       after block L, L = norm what the head reads\n"
 	"      --no-logits      no logits\n";
 
 enum { OPT_HIDDEN = 256, OPT_NO_LOGITS };
@@ -29,6 +29,7 @@ struct job {
 	bool hidden, logits;
 	struct runner run;
 	struct id_lines lines;
+	int32_t *position;   /* of every token */
 	struct stream_out *out;
 };
 
@@ -94,15 +95,29 @@ static int write_hidden(struct job *j, const char *what, struct err *e)
 	return 0;
 }
 
+/* Before the first tensor: every line begins at position 0. */
+static int set_input(struct job *j, struct err *e)
+{
+	struct runner_input input = {
+		.ids = j->lines.ids.id, .tokens = j->lines.ids.n, .seqlen = j->lines.longest,
+	};
+	int32_t *at = j->position = malloc(j->lines.ids.n * sizeof(*at));
+
+	if (!at)
+		return err_nomem(e, "positions", j->lines.ids.n * sizeof(*at));
+	for (size_t n = 0; n < j->lines.n; n++)
+		for (size_t t = 0; t < j->lines.len[n]; t++)
+			*at++ = (int32_t)t;
+	input.position = j->position;
+	return runner_input(&j->run, &input, e);
+}
+
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
 {
 	struct job *j = ctx;
-	int got = runner_embed(&j->run, in, rec, j->lines.ids.id, j->lines.ids.n,
-			       j->lines.longest, e);
 
-	if (got > 0)
-		return write_hidden(j, "0", e);
-	if (got < 0 || runner_refuse(rec, e) < 0)
+	if (runner_refuse(rec, e) < 0 ||
+	    (rec->type == REC_TENSOR && !j->run.hidden.x && set_input(j, e) < 0))
 		return -1;
 	return ends_take(&j->run.ends, &j->run.model, in, rec, e) < 0 ? -1 : 0;
 }
@@ -113,7 +128,7 @@ static int pass(struct job *j, struct block *b, struct err *e)
 	float *x = j->run.hidden.x;
 	char name[32];
 
-	if (runner_load(&j->run, b, e) < 0)
+	if (runner_load(&j->run, b, e) < 0 || (b->layer == 0 && write_hidden(j, "0", e) < 0))
 		return -1;
 	for (size_t n = 0; n < j->lines.n; n++) {
 		if (forward_block(j->run.f, x, 1, j->lines.len[n], NULL, NULL, e) < 0)
@@ -145,8 +160,10 @@ static int finish(struct job *j, struct err *e)
 	}
 	free(logits);
 	x = j->run.hidden.x;
-	if (j->hidden && (head_norm(head, x, j->lines.ids.n, x, e) < 0 ||
-			  write_hidden(j, "norm", e) < 0))
+	if (j->hidden && head_norm(head, x, j->lines.ids.n, x, e) < 0)
+		return -1;
+	j->run.hidden.width = head_width(head);
+	if (write_hidden(j, "norm", e) < 0)
 		return -1;
 	head_free(head);
 	return 0;
@@ -189,6 +206,7 @@ int main(int argc, char **argv)
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
 	id_lines_release(&j.lines);
+	free(j.position);
 	runner_release(&j.run);
 	record_clear(&head);
 	record_clear(&own);

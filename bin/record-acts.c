@@ -11,6 +11,7 @@
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/data/calib.h"
+#include "lib/model/experts.h"
 #include "lib/model/runner.h"
 #include "lib/model/stats.h"
 
@@ -26,9 +27,10 @@ static const char usage[] =
 	"  -n, --nsamples=N     windows of the installed text (default 128)\n"
 	"  -s, --seqlen=N       tokens in each (default 2048 or what the model has)\n"
 	"      --seed=N         which windows (default 0)\n"
+	"      --moe-all        all tokens through all experts, for statistics only\n"
 	"      --spill[=DIR]    hidden states in a file in DIR (default /var/tmp)\n";
 
-enum { OPT_SAMPLES = 256, OPT_SEED, OPT_SPILL };
+enum { OPT_SAMPLES = 256, OPT_SEED, OPT_MOE_ALL, OPT_SPILL };
 
 struct job {
 	struct calib_choice choice;
@@ -51,6 +53,7 @@ static void options(int argc, char **argv, struct job *j)
 		{ "nsamples", required_argument, NULL, 'n' },
 		{ "seqlen", required_argument, NULL, 's' },
 		{ "seed", required_argument, NULL, OPT_SEED },
+		{ "moe-all", no_argument, NULL, OPT_MOE_ALL },
 		{ "spill", optional_argument, NULL, OPT_SPILL },
 		{ 0 }
 	};
@@ -69,6 +72,7 @@ static void options(int argc, char **argv, struct job *j)
 		case 'n': j->choice.nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->choice.seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
 		case OPT_SEED: j->choice.seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
+		case OPT_MOE_ALL: j->run.all_experts = true; break;
 		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
 	cli_operands(1, 2);
@@ -88,10 +92,9 @@ static int take_calib(struct job *j, struct stream_in *in, struct record *rec, s
 	       stream_write(j->out, rec, calib_payload(&j->calib), e);
 }
 
-/* The embedding sets up the hidden states; whatever else is not a block is passed on. */
+/* What stands in front of the blocks is taken; whatever else is not a block is passed on. */
 static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
 {
-	const struct item *embed = &j->run.ends.embed;
 	const struct calib *c = &j->calib;
 	int got = 0;
 
@@ -105,14 +108,12 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 			 "text", c->nsamples, c->seqlen);
 	if (j->which == 0) /* a set that was given goes along, for gptq --sequential */
 		return stream_copy(j->out, in, rec, e);
-	got = calib_suits(c, 0, 0, 0, e) < 0 ? -1 :
-	      runner_embed(&j->run, in, rec, c->ids, c->nsamples * c->seqlen, c->seqlen, e);
+	if (!j->run.hidden.x && runner_calib(&j->run, c, e) < 0)
+		return -1;
+	got = runner_embed(&j->run, in, rec, e);
 	if (got <= 0)
 		return got < 0 ? -1 : stream_copy(j->out, in, rec, e);
-	if (stream_write(j->out, &embed->rec, embed->data, e) < 0)
-		return -1;
-	ends_drop_embed(&j->run.ends);
-	return 0;
+	return stream_write(j->out, &j->run.front->rec, j->run.front->data, e);
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
@@ -152,13 +153,13 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 	if (j->stats == NULL || stats_reset(j->stats, e) < 0 ||
 	    runner_block(&j->run, b, stats_hook, j->stats, e) < 0)
 		return -1;
-	return stats_store(j->stats, b, e);
+	return stats_store(j->stats, b, e) < 0 ? -1 : experts_note(b, j->run.f, e);
 }
 
 int main(int argc, char **argv)
 {
 	struct job j = { .which = 1u << STAT_ABSMAX | 1u << STAT_HESSIAN,
-			 .run.done = tick, .run.arg = &j };
+			 .run.headless = true, .run.done = tick, .run.arg = &j };
 	struct record head = { .rank = -1 };
 	struct backend be;
 	struct stream_in *in;

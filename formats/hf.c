@@ -35,15 +35,13 @@ struct hf {
 	struct model model;
 	struct safetensors *shards;
 	size_t n_shards;
-	struct place *at;       /* of slot s: s outside of blocks, else see place_of */
+	struct place *at;       /* [1 + layers, slots]: those outside of blocks, then by layer */
 	const char *files[N_CARRIED + 1];
 };
 
 static struct place *place_of(const struct hf *h, enum slot s, long layer)
 {
-	if (layer < 0)
-		return &h->at[s];
-	return &h->at[SLOT_COUNT + (size_t)layer * SLOT_BLOCK_COUNT + s];
+	return &h->at[(size_t)(layer + 1) * (size_t)model_slots(&h->model) + s];
 }
 
 static char *path_new(const char *dir, const char *name, struct err *e)
@@ -218,11 +216,12 @@ static bool is_ignored(const struct family *f, const char *name)
 static int place_tensors(struct hf *h, struct err *e)
 {
 	const struct tensor_row *head = model_row(&h->model, SLOT_HEAD);
+	const size_t slots = (size_t)model_slots(&h->model);
 
-	h->at = calloc(SLOT_COUNT + (size_t)h->model.cfg.layers * SLOT_BLOCK_COUNT, sizeof(*h->at));
+	h->at = calloc((1 + (size_t)h->model.cfg.layers) * slots, sizeof(*h->at));
 	if (!h->at)
-		return err_nomem(e, h->dir, (unsigned long long)h->model.cfg.layers *
-				 SLOT_BLOCK_COUNT * sizeof(*h->at));
+		return err_nomem(e, h->dir, (1 + (size_t)h->model.cfg.layers) * slots *
+				 sizeof(*h->at));
 	for (size_t i = 0; i < h->n_shards; i++)
 		for (size_t k = 0; k < h->shards[i].n; k++) {
 			const struct st_tensor *t = &h->shards[i].t[k];
@@ -262,8 +261,8 @@ static void shape_text(char *buf, size_t cap, int rank, const int64_t *shape)
 static int check_tensor(const struct hf *h, const struct place *p, enum slot s, struct err *e)
 {
 	char got[200], want[64];
-	int64_t shape[2];
-	int rank = model_shape(&h->model, s, shape);
+	int64_t shape[MODEL_MAX_RANK];
+	int rank = model_dims(&h->model, s, shape);
 
 	if (!float_type(p->t->dtype))
 		return err_set(e, ERR_DATA, p->t->name, "dtype %s is not supported (only F32, F16, "
@@ -429,7 +428,7 @@ void hf_readahead(const struct hf *h, long layer)
 {
 	if (layer < 0 || layer >= h->model.cfg.layers)
 		return;
-	for (int s = 0; s < SLOT_BLOCK_COUNT; s++) {
+	for (int s = 0; s < model_slots(&h->model); s++) {
 		const struct place *p = place_of(h, (enum slot)s, layer);
 
 		/* Only advice: what it answers does not matter. */

@@ -130,6 +130,51 @@ static int take_token(long *out, const struct json *v, const char *where, struct
 	return 0;
 }
 
+static int take_act(enum act_kind *act, const struct config_row *row, const struct json *v,
+		    const char *where, struct err *e)
+{
+	static const struct {
+		const char *name;
+		enum act_kind act;
+	} names[] = {
+		{ "silu", ACT_SILU }, { "swish", ACT_SILU }, { "relu", ACT_RELU },
+		{ "gelu", ACT_GELU }, { "gelu_new", ACT_GELU_TANH },
+		{ "gelu_pytorch_tanh", ACT_GELU_TANH },
+	};
+	char text[64];
+
+	if (take_only(row, v, where, e))
+		return -1;
+	value_text(text, sizeof(text), v);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(names[i].name, text) == 0) {
+			*act = names[i].act;
+			return 0;
+		}
+	return err_set(e, ERR_BUG, where, "'%s' has no function", text);
+}
+
+static int take_layers(struct model_config *c, const struct json *v, const char *where,
+		       struct err *e)
+{
+	const size_t n = json_len(v);
+
+	if (json_type_of(v) != JSON_ARRAY)
+		return wrong(v, "a list of layers", where, e);
+	if (n > MODEL_MAX_DENSE)
+		return err_set(e, ERR_DATA, where, "%zu layers, at most %d are read", n,
+			       MODEL_MAX_DENSE);
+	for (size_t i = 0; i < n; i++) {
+		const int64_t layer = json_int(json_at(v, i), -1);
+
+		if (layer < 0 || layer > LONG_MAX)
+			return wrong(json_at(v, i), "a layer's number", where, e);
+		c->dense[i] = (long)layer;
+	}
+	c->n_dense = (long)n;
+	return 0;
+}
+
 /* A row whose key is absent, or null. */
 static int take_default(struct model_config *c, const struct config_row *row, bool is_null,
 			const char *where, struct err *e)
@@ -139,18 +184,35 @@ static int take_default(struct model_config *c, const struct config_row *row, bo
 	if (row->otherwise == CONFIG_NEEDED && row->kind != CONFIG_ONLY)
 		return err_set(e, ERR_DATA, where, "is missing");
 	switch (row->kind) {
-	case CONFIG_COUNT:
+	case CONFIG_COUNT: /* null: what the other sizes make of it, for those that can be */
+		*(long *)at = is_null ? 0 : (long)row->otherwise;
+		break;
+	case CONFIG_ENTRIES:
 		*(long *)at = (long)row->otherwise;
+		break;
+	case CONFIG_NO_TOKEN:
+		*(long *)at = -1;
+		break;
+	case CONFIG_ACT:
+		*(enum act_kind *)at = (enum act_kind)row->otherwise;
 		break;
 	case CONFIG_TOKEN:
 		*(long *)at = is_null ? -1 : (long)row->otherwise;
 		break;
 	case CONFIG_REAL:
+	case CONFIG_FIXED:
 		*(double *)at = row->otherwise;
 		break;
 	case CONFIG_BOOL:
 		*(bool *)at = row->otherwise != 0;
 		break;
+	case CONFIG_NOT:
+		*(bool *)at = row->otherwise == 0;
+		break;
+	case CONFIG_TRUE:
+		*(bool *)at = true;
+		break;
+	case CONFIG_LAYERS:
 	case CONFIG_ONLY:
 		break;
 	}
@@ -167,6 +229,8 @@ static int take_row(struct model_config *c, const struct config_row *row,
 	key_place(where, sizeof(where), row->key);
 	if (row->kind == CONFIG_ONLY && v)
 		return take_only(row, v, where, e);
+	if (row->kind == CONFIG_ACT && v)
+		return take_act(at, row, v, where, e);
 	if (!given(root, row->key))
 		return take_default(c, row, v != NULL, where, e);
 	switch (row->kind) {
@@ -177,11 +241,19 @@ static int take_row(struct model_config *c, const struct config_row *row,
 	case CONFIG_TOKEN:
 		return take_token(at, v, where, e);
 	case CONFIG_BOOL:
+	case CONFIG_NOT:
 		if (json_type_of(v) != JSON_BOOL)
 			return wrong(v, "true or false", where, e);
-		*(bool *)at = json_bool(v, false);
+		*(bool *)at = json_bool(v, false) == (row->kind == CONFIG_BOOL);
 		return 0;
-	case CONFIG_ONLY:
+	case CONFIG_LAYERS:
+		return take_layers(c, v, where, e);
+	case CONFIG_ENTRIES:
+		if (json_type_of(v) != JSON_OBJECT || json_len(v) == 0)
+			return wrong(v, "an object with entries", where, e);
+		*(long *)at = (long)json_len(v);
+		return 0;
+	default:
 		break;
 	}
 	return 0;
@@ -305,6 +377,46 @@ static int take_rope(struct model_config *c, const struct json *root, struct err
 	return 0;
 }
 
+/* sliding_window, use_sliding_window and max_window_layers by the family's rule; layer_types, if
+ * it is there, must say the same. */
+static int take_window(struct model_config *c, enum window_rule rule, const struct json *root,
+		       struct err *e)
+{
+	const struct json *window = given(root, "sliding_window");
+	const struct json *types = given(root, "layer_types"), *v;
+	char text[64];
+
+	c->window_from = 0;
+	if (rule == WINDOW_SWITCHED) {
+		v = given(root, "use_sliding_window");
+		if (v && json_type_of(v) != JSON_BOOL)
+			return wrong(v, "true or false", FILE_NAME ": use_sliding_window", e);
+		if (!json_bool(v, false))
+			window = NULL;
+		c->window_from = json_int(given(root, "max_window_layers"), 28);
+		if (c->window_from < 0)
+			return wrong(given(root, "max_window_layers"), "a number of layers",
+				     FILE_NAME ": max_window_layers", e);
+	}
+	if (rule != WINDOW_NONE && window &&
+	    take_count(&c->window, window, FILE_NAME ": sliding_window", e))
+		return -1;
+	if (!c->window)
+		c->window_from = 0;
+	if (types && (json_type_of(types) != JSON_ARRAY || (long)json_len(types) != c->layers))
+		return wrong(types, "a list of a word a layer", FILE_NAME ": layer_types", e);
+	for (size_t i = 0; i < json_len(types); i++) {
+		const bool windowed = c->window && (long)i >= c->window_from;
+
+		value_text(text, sizeof(text), json_at(types, i));
+		if (strcmp(text, windowed ? "sliding_attention" : "full_attention"))
+			return err_set(e, ERR_DATA, FILE_NAME ": layer_types", "'%s' for layer "
+				       "%zu, which the other keys make %s", text, i,
+				       windowed ? "sliding_attention" : "full_attention");
+	}
+	return 0;
+}
+
 static int refuse_quantized(const struct json *root, struct err *e)
 {
 	static const char *const keys[] = { "quantization_config", "compression_config" };
@@ -342,8 +454,10 @@ static int take_config(struct model_config *c, const struct json *root, struct e
 	for (const struct config_row *row = f->config; row->key; row++)
 		if (take_row(c, row, root, e))
 			return -1;
-	if (f->rotary && take_rope(c, root, e))
+	if ((f->rotary && take_rope(c, root, e)) || take_window(c, f->window, root, e))
 		return -1;
+	if (f->images && c->patch > 0)
+		c->max_positions = (c->image_size / c->patch) * (c->image_size / c->patch) + 1;
 	if (!c->kv_heads)
 		c->kv_heads = c->heads;
 	if (!c->head_dim && c->hidden % c->heads)

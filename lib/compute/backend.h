@@ -71,6 +71,12 @@ struct backend_ops {
 	/* y = act(gate) * up, or act(up) if gate is NULL; [n]; y may be gate or up */
 	int (*gate)(struct backend *b, float *y, const float *gate, const float *up, size_t n,
 		    enum act_fn act, struct err *e);
+	/* Rows: y [n, d] = rows index[i] of x; rows index[i] of y += weight[i] * row i of x, no row
+	 * of y twice.  index, weight: host memory; scatter_add's index NULL: i */
+	int (*gather)(struct backend *b, float *y, const float *x, const uint32_t *index, size_t n,
+		      size_t d, struct err *e);
+	int (*scatter_add)(struct backend *b, float *y, const float *x, const uint32_t *index,
+			   const float *weight, size_t n, size_t d, struct err *e);
 	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.
 	 * logits [n, vocab].  ERR_DATA for a target outside the vocabulary */
 	int (*nll)(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,

@@ -99,6 +99,12 @@ int cpu_nll(struct backend *b, double *nll, const float *logits, size_t n, size_
 int cpu_colstats(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
 		 double *abssum, float *min, float *max, struct err *e);
 
+/* cpu_rows.c */
+int cpu_gather(struct backend *b, float *y, const float *x, const uint32_t *index, size_t n,
+	       size_t d, struct err *e);
+int cpu_scatter_add(struct backend *b, float *y, const float *x, const uint32_t *index,
+		    const float *weight, size_t n, size_t d, struct err *e);
+
 /* cpu_hessian.c */
 int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err *e);
 void cpu_hessian_free(struct backend *b, struct hessian *h);

@@ -28,8 +28,15 @@
 #include "lib/method/layer.h"
 #include "lib/method/quantizer.h"
 
+/* What is done with an expert that fewer tokens than min_tokens were routed to: refuse it by name;
+ * round to nearest; or borrow, for gate and up, the Hessian of all tokens of the layer (down is
+ * rounded: nothing else has its input).  The layer's note gets keys "starved" and "tokens". */
+enum gptq_starved { STARVED_STOP, STARVED_RTN, STARVED_BORROW };
+
 struct gptq_options {
 	struct quantizer q;
+	long min_tokens;     /* of an expert */
+	enum gptq_starved starved;
 	bool act_order;
 	bool static_groups;  /* implied by act_order */
 	double damp;         /* 0.01: fraction of mean diag H */
@@ -78,9 +85,15 @@ struct gptq *gptq_new(struct backend *be, const struct gptq_options *opt,
 void gptq_free(struct gptq *g);
 /* By the Hessians in the stream; ERR_DATA naming an edge that has none. */
 int gptq_block(struct gptq *g, struct block *b, struct err *e) MUST_USE;
-/* The linears that read one edge, by the H given (packed triangle, F32). */
-int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const float *tri, struct err *e)
-	MUST_USE;
+/* What is known of an edge's input. */
+struct gptq_input {
+	const float *tri;    /* H, packed triangle, F32 */
+	int64_t tokens;      /* in it */
+	const float *whole;  /* an expert's: H of all tokens of the layer, or NULL */
+};
+/* The linears that read one edge. */
+int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
+	      struct err *e) MUST_USE;
 /* Does any linear of the edge want a Hessian, or are all passed over? */
 bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge);
 /* Seconds in factors and in column solves so far. */
@@ -91,7 +104,8 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve);
  * quantized, and within a block H of q, k, v comes first, then that of o, of gate and up, of
  * down, each from inputs that the linears before it, quantized, have made.  The stream's own
  * Hessians are dropped.  Holds the hidden states and attention's output of all tokens, in memory
- * or in unlinked files below spill.
+ * or in unlinked files below spill.  Experts: gate and up of all, shared ones too, from one pass,
+ * then all down; the Hessians of a pass are held together.
  */
 struct gptq_sequence;
 

@@ -3,10 +3,12 @@
  * gptq_block.c - GPTQ of the linears of a block, by the Hessians that came with it (gptq.h)
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/usage.h"
 #include "lib/method/gptq.h"
 #include "lib/method/gptq_solve.h"
+#include "lib/method/rtn.h"
 
 struct gptq {
 	struct backend *be;
@@ -47,17 +49,12 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve)
 	*solve = g->solve;
 }
 
-static bool reads(const struct block *b, const struct linear_row *row, enum edge edge)
-{
-	return row->in == edge && model_has(b->model, row->weight);
-}
-
 bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge)
 {
-	const struct linear_row *row = b->model->family->linears;
+	struct linear_row row;
 
-	for (; row->weight != SLOT_NONE; row++)
-		if (reads(b, row, edge) && !layer_skipped(g->layers, b->model, row, b->layer))
+	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++)
+		if (row.in == edge && !layer_skipped(g->layers, b->model, &row, b->layer))
 			return true;
 	return false;
 }
@@ -75,48 +72,94 @@ static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, cons
 	return layer_note(l, b, g->layers, res.energy, true, &res, res.seconds, e);
 }
 
-int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const float *tri, struct err *e)
+/* 1: enough tokens; 0: *as says what to do without; -1: refused. */
+static int enough(const struct gptq *g, const struct block *b, enum edge edge,
+		  const struct gptq_input *in, const char **as, struct err *e)
 {
-	const struct linear_row *row = b->model->family->linears;
-	double start = usage_seconds();
 	char where[256];
 
+	if (edge_expert(edge) < 0 || in->tokens >= g->opt->min_tokens)
+		return 1;
+	*as = g->opt->starved == STARVED_BORROW && in->whole ? "borrow" : "rtn";
+	if (g->opt->starved != STARVED_STOP)
+		return 0;
 	model_edge_name(b->model, edge, b->layer, where);
-	if (gptq_wants(g, b, edge) &&
-	    gptq_hessian_new(&g->h, g->be, tri, (size_t)model_edge_width(b->model, edge), g->opt,
-			     where, e) < 0)
-		return -1;
+	return err_set(e, ERR_DATA, where, "%lld tokens were routed here, fewer than "
+		       "--min-tokens=%ld; record more, or record-acts --moe-all, or "
+		       "--starved=rtn|borrow", (long long)in->tokens, g->opt->min_tokens);
+}
+
+int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
+	      struct err *e)
+{
+	struct linear_row row;
+	double start = usage_seconds();
+	const char *as = NULL;
+	const float *tri = in->tri;
+	char where[256];
+	int plenty = 1;
+
+	model_edge_name(b->model, edge, b->layer, where);
+	if (gptq_wants(g, b, edge)) {
+		plenty = enough(g, b, edge, in, &as, e);
+		if (as && strcmp(as, "borrow") == 0)
+			tri = in->whole;
+		if (plenty < 0 || ((plenty || tri == in->whole) &&
+		    gptq_hessian_new(&g->h, g->be, tri,
+				     (size_t)model_edge_width(b->model, edge), g->opt, where,
+				     e) < 0))
+			return -1;
+	}
 	g->factor += usage_seconds() - start;
-	for (; row->weight != SLOT_NONE; row++) {
+	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++) {
 		struct layer l;
 		int got;
 
-		if (!reads(b, row, edge))
+		if (row.in != edge)
 			continue;
-		got = layer_take(&l, b, row, g->layers, e);
-		if (got < 0 || (got > 0 && quantize_layer(g, b, &l, tri, e) < 0))
+		got = layer_take(&l, b, &row, g->layers, e);
+		l.starved = as;
+		l.tokens = in->tokens;
+		if (got > 0)
+			got = plenty || tri == in->whole ? quantize_layer(g, b, &l, tri, e) :
+			      rtn_layer(&l, b, in->tokens > 0 ? tri : NULL, &g->z, g->be,
+					g->layers, e);
+		if (got < 0)
 			return -1;
 	}
 	return 0;
 }
 
+static int block_edge(struct gptq *g, struct block *b, enum edge edge, struct err *e)
+{
+	const enum edge of = model_edge_row(b->model, edge).of;
+	struct gptq_input in = { .tri = layer_hessian(b, edge) };
+	const struct item *it = block_stat(b, edge, STAT_HESSIAN);
+	char where[256];
+
+	model_edge_name(b->model, edge, b->layer, where);
+	if (!in.tri && gptq_wants(g, b, edge)) {
+		if (layer_refuse_quantized(g->layers, b, edge, e) < 0)
+			return -1;
+		return err_set(e, ERR_DATA, where, "no hessian; put \"record-acts - "
+			       "--stats=hessian\" before gptq, or use --sequential");
+	}
+	if (it && record_get_int(&it->rec, "tokens", &in.tokens) != 1)
+		return err_set(e, ERR_DATA, where, "hessian without the number of tokens");
+	if (of != edge)
+		in.whole = layer_hessian(b, of);
+	return gptq_edge(g, b, edge, &in, e);
+}
+
 int gptq_block(struct gptq *g, struct block *b, struct err *e)
 {
-	for (int i = 0; i < EDGE_COUNT; i++) {
-		const float *tri = layer_hessian(b, (enum edge)i);
-		bool wants = gptq_wants(g, b, (enum edge)i);
-		char where[256];
+	const int edges = model_edges(b->model);
 
-		model_edge_name(b->model, (enum edge)i, b->layer, where);
-		if (wants && !tri && layer_refuse_quantized(g->layers, b, (enum edge)i, e) < 0)
+	for (int i = 0; i < edges; i++)
+		if (model_has_edge(b->model, i, b->layer) && block_edge(g, b, i, e) < 0)
 			return -1;
-		if (wants && !tri)
-			return err_set(e, ERR_DATA, where, "no hessian; put \"record-acts - "
-				       "--stats=hessian\" before gptq, or use --sequential");
-		if (gptq_edge(g, b, (enum edge)i, tri, e) < 0)
-			return -1;
-		if (wants && !g->layers->keep_stats)
+	for (int i = 0; i < edges && !g->layers->keep_stats; i++)
+		if (model_has_edge(b->model, i, b->layer) && gptq_wants(g, b, i))
 			layer_drop_hessian(b, (enum edge)i);
-	}
 	return 0;
 }

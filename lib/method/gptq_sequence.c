@@ -17,9 +17,10 @@ struct gptq_sequence {
 	struct runner run;            /* the embedding, hidden states, the block's weights */
 	struct calib calib;
 	struct hidden mid;            /* [tokens, attn.mid's width]: attention's output */
-	struct hessian *sum[EDGE_COUNT]; /* edges of one width share one */
-	float *tri;                   /* the widest of them, as a triangle */
-	enum edge edge;               /* whose inputs are summed up now */
+	struct hessian **sum;         /* [edges]: those of one width in different phases share */
+	int64_t *tokens;              /* [edges] summed up */
+	float *tri, *whole;           /* a sum as a triangle; that of all tokens, for experts */
+	int phase;                    /* whose inputs are summed up now */
 	bool ready;
 };
 
@@ -36,15 +37,18 @@ struct gptq_sequence *gptq_sequence_new(struct gptq *g, const struct model *m, s
 	s->be = be;
 	s->run.be = be;
 	s->run.model = *m;
+	s->run.headless = true;
 	s->run.spill = spill;
 	return s;
 }
 
 void gptq_sequence_free(struct gptq_sequence *s)
 {
+	const int edges = s && s->sum ? model_edges(&s->run.model) : 0;
+
 	if (!s)
 		return;
-	for (int i = 0; i < EDGE_COUNT; i++) {
+	for (int i = 0; i < edges; i++) {
 		bool shared = false;
 
 		for (int j = 0; j < i; j++)
@@ -55,33 +59,30 @@ void gptq_sequence_free(struct gptq_sequence *s)
 	runner_release(&s->run);
 	hidden_close(&s->mid);
 	calib_release(&s->calib);
+	free(s->sum);
+	free(s->tokens);
 	free(s->tri);
+	free(s->whole);
 	free(s);
 }
 
-/* The embedding makes hidden states of the calibration set, and goes on. */
-static int take_embedding(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
-			  struct stream_out *out, struct err *e)
+/* What stands in front of the blocks makes hidden states of the calibration set, and goes on. */
+static int take_front(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
+		      struct stream_out *out, struct err *e)
 {
-	const struct item *embed = &s->run.ends.embed;
-
 	if (!calib_there(&s->calib))
 		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; "
 			       "--sequential needs the one that record-acts writes");
-	if (calib_suits(&s->calib, 0, 0, 0, e) < 0 ||
-	    runner_embed(&s->run, in, rec, s->calib.ids, s->calib.nsamples * s->calib.seqlen,
-			 s->calib.seqlen, e) < 0 ||
-	    stream_write(out, &embed->rec, embed->data, e) < 0)
+	if (!s->run.hidden.x && runner_calib(&s->run, &s->calib, e) < 0)
 		return -1;
-	ends_drop_embed(&s->run.ends);
-	return 0;
+	if (runner_embed(&s->run, in, rec, e) < 0)
+		return -1;
+	return stream_write(out, &s->run.front->rec, s->run.front->data, e);
 }
 
 int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
 			struct stream_out *out, struct err *e)
 {
-	long layer;
-
 	if (runner_refuse(rec, e) < 0)
 		return -1;
 	if (rec->type == REC_CALIB && !calib_there(&s->calib)) {
@@ -89,32 +90,82 @@ int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct re
 			return -1;
 		return stream_write(out, rec, calib_payload(&s->calib), e);
 	}
-	if (rec->type == REC_TENSOR && model_slot(&s->run.model, rec->name, &layer) == SLOT_EMBED)
-		return take_embedding(s, in, rec, out, e);
+	if (ends_in_front(ends_slot(&s->run.model, rec)))
+		return take_front(s, in, rec, out, e);
 	return stream_copy(out, in, rec, e);
+}
+
+/* Edges whose linears are quantized together, from inputs of one pass. */
+static int phase_of(enum edge edge)
+{
+	switch (edge_kind(edge)) {
+	case EDGE_ATTN_IN:
+		return 0;
+	case EDGE_ATTN_MID:
+		return 1;
+	case EDGE_MLP_IN:
+	case EDGE_X_IN:
+		return 2;
+	default:
+		return 3;
+	}
+}
+
+/* A sum that an earlier edge of another phase has, and none of this one, or NULL. */
+static struct hessian *shared(const struct gptq_sequence *s, int edge)
+{
+	const struct model *m = &s->run.model;
+
+	for (int j = 0; j < edge; j++) {
+		bool taken = !s->sum[j] ||
+			     model_edge_width(m, j) != model_edge_width(m, edge);
+
+		for (int k = 0; k < edge && !taken; k++)
+			taken = s->sum[k] == s->sum[j] && phase_of(k) == phase_of(edge);
+		if (!taken)
+			return s->sum[j];
+	}
+	return NULL;
+}
+
+static bool in_any_layer(const struct model *m, enum edge edge)
+{
+	for (long i = 0; i < m->cfg.layers; i++)
+		if (model_has_edge(m, edge, i))
+			return true;
+	return false;
 }
 
 /* Room for attention's output and for Hessians. */
 static int start(struct gptq_sequence *s, struct err *e)
 {
 	const struct model *m = &s->run.model;
+	const size_t edges = (size_t)model_edges(m);
 	size_t most = 0;
 
+	s->sum = calloc(edges, sizeof(*s->sum));
+	s->tokens = calloc(edges, sizeof(*s->tokens));
+	if (!s->sum || !s->tokens)
+		return err_nomem(e, "hessian", edges * sizeof(*s->sum));
 	if (hidden_open(&s->mid, s->run.hidden.tokens, (size_t)model_edge_width(m, EDGE_ATTN_MID),
 			s->run.spill, e) < 0)
 		return -1;
-	for (int i = 0; i < EDGE_COUNT; i++) {
-		size_t k = (size_t)model_edge_width(m, (enum edge)i);
+	for (int i = 0; i < (int)edges; i++) {
+		size_t k;
 
-		for (int j = 0; j < i; j++)
-			if ((size_t)model_edge_width(m, (enum edge)j) == k)
-				s->sum[i] = s->sum[j];
+		if (!in_any_layer(m, i))
+			continue;
+		k = (size_t)model_edge_width(m, i);
+		s->sum[i] = shared(s, i);
 		if (!s->sum[i] && s->be->ops->hessian_new(s->be, &s->sum[i], k, e) < 0)
 			return -1;
 		most = k > most ? k : most;
 	}
-	if (!(s->tri = malloc(most * (most + 1) / 2 * sizeof(*s->tri))))
-		return err_nomem(e, "hessian", most * (most + 1) / 2 * sizeof(*s->tri));
+	most = most * (most + 1) / 2 * sizeof(*s->tri);
+	s->tri = malloc(most);
+	s->whole = m->cfg.experts > 0 ? malloc(most) : NULL;
+	if (!s->tri || (m->cfg.experts > 0 && !s->whole))
+		return err_nomem(e, "hessian", most);
 	s->ready = true;
 	return 0;
 }
@@ -123,7 +174,10 @@ static int add_inputs(void *ctx, enum edge edge, const float *x, size_t t, struc
 {
 	struct gptq_sequence *s = ctx;
 
-	return edge == s->edge ? s->be->ops->hessian_add(s->be, s->sum[edge], x, t, e) : 0;
+	if (phase_of(edge) != s->phase)
+		return 0;
+	s->tokens[edge] += (int64_t)t;
+	return s->be->ops->hessian_add(s->be, s->sum[edge], x, t, e);
 }
 
 /* What a pass over all tokens does with a slice of n sequences from token at on. */
@@ -131,10 +185,11 @@ enum pass { PASS_ATTENTION, PASS_OUT, PASS_MLP, PASS_MLP_ADD };
 
 static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, struct err *e)
 {
-	size_t len = s->calib.seqlen, step = len < SLICE ? SLICE / len : 1;
+	size_t len = s->run.seqlen, step = len < SLICE ? SLICE / len : 1;
+	size_t all = s->run.hidden.tokens / len;
 
-	for (size_t i = 0; i < s->calib.nsamples; i += step) {
-		size_t n = s->calib.nsamples - i < step ? s->calib.nsamples - i : step;
+	for (size_t i = 0; i < all; i += step) {
+		size_t n = all - i < step ? all - i : step;
 		float *x = s->run.hidden.x + i * len * s->run.hidden.width;
 		float *mid = s->mid.x + i * len * s->mid.width;
 		int r;
@@ -153,24 +208,63 @@ static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, str
 	return 0;
 }
 
-/* Inputs of an edge by a pass, then its linears, then the changed weights for what follows. */
-static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edge, enum pass pass,
-			 struct err *e)
+static bool in_phase(const struct gptq_sequence *s, const struct block *b, enum edge edge,
+		     int phase)
 {
-	const struct linear_row *row = s->run.model.family->linears;
+	return phase_of(edge) == phase && model_has_edge(&s->run.model, edge, b->layer);
+}
 
-	if (gptq_wants(s->g, b, edge)) {
-		s->edge = edge;
-		if (s->be->ops->hessian_zero(s->be, s->sum[edge], e) < 0 ||
-		    run_pass(s, pass, add_inputs, e) < 0 ||
-		    s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0)
+static bool phase_wants(const struct gptq_sequence *s, const struct block *b, int phase)
+{
+	for (int i = 0; i < model_edges(&s->run.model); i++)
+		if (in_phase(s, b, i, phase) && gptq_wants(s->g, b, i))
+			return true;
+	return false;
+}
+
+/* Inputs of a phase's edges by a pass over all tokens. */
+static int sum_phase(struct gptq_sequence *s, struct block *b, int phase, enum pass pass,
+		     struct err *e)
+{
+	for (int i = 0; i < model_edges(&s->run.model); i++) {
+		if (!in_phase(s, b, i, phase))
+			continue;
+		s->tokens[i] = 0;
+		if (s->be->ops->hessian_zero(s->be, s->sum[i], e) < 0)
 			return -1;
 	}
-	if (gptq_edge(s->g, b, edge, s->tri, e) < 0)
+	s->phase = phase;
+	return run_pass(s, pass, add_inputs, e);
+}
+
+static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edge, struct err *e)
+{
+	const enum edge of = model_edge_row(&s->run.model, edge).of;
+	struct gptq_input in = { .tri = s->tri, .tokens = s->tokens[edge] };
+	struct linear_row row;
+
+	if (of != edge) {
+		in.whole = s->whole;
+		if (s->be->ops->hessian_get(s->be, s->sum[of], s->whole, e) < 0)
+			return -1;
+	}
+	if (s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0 ||
+	    gptq_edge(s->g, b, edge, &in, e) < 0)
 		return -1;
-	for (; row->weight != SLOT_NONE; row++)
-		if (row->in == edge && model_has(&s->run.model, row->weight) &&
-		    forward_reload(s->run.f, b, row->weight, e) < 0)
+	for (size_t n = 0; model_linear(&s->run.model, b->layer, n, &row); n++)
+		if (row.in == edge && forward_reload(s->run.f, b, row.weight, e) < 0)
+			return -1;
+	return 0;
+}
+
+/* The linears of a phase, then the changed weights for what follows. */
+static int quantize_phase(struct gptq_sequence *s, struct block *b, int phase, enum pass pass,
+			  struct err *e)
+{
+	if (phase_wants(s, b, phase) && sum_phase(s, b, phase, pass, e) < 0)
+		return -1;
+	for (int i = 0; i < model_edges(&s->run.model); i++)
+		if (in_phase(s, b, i, phase) && quantize_edge(s, b, i, e) < 0)
 			return -1;
 	return 0;
 }
@@ -179,17 +273,16 @@ int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e)
 {
 	if (runner_load(&s->run, b, e) < 0 || (!s->ready && start(s, e) < 0))
 		return -1;
-	for (int i = 0; i < EDGE_COUNT; i++)
+	for (int i = 0; i < model_edges(&s->run.model); i++)
 		layer_drop_hessian(b, (enum edge)i);
-	if (quantize_edge(s, b, EDGE_ATTN_IN, PASS_ATTENTION, e) < 0 ||
-	    quantize_edge(s, b, EDGE_ATTN_MID, PASS_ATTENTION, e) < 0)
+	if (quantize_phase(s, b, 0, PASS_ATTENTION, e) < 0 ||
+	    quantize_phase(s, b, 1, PASS_ATTENTION, e) < 0)
 		return -1;
 	/* The pass for attn.mid has left attention's output behind, unless o is passed over. */
-	if ((!gptq_wants(s->g, b, EDGE_ATTN_MID) && run_pass(s, PASS_ATTENTION, NULL, e) < 0) ||
+	if ((!phase_wants(s, b, 1) && run_pass(s, PASS_ATTENTION, NULL, e) < 0) ||
 	    run_pass(s, PASS_OUT, NULL, e) < 0)
 		return -1;
-	if (quantize_edge(s, b, EDGE_MLP_IN, PASS_MLP, e) < 0 ||
-	    quantize_edge(s, b, EDGE_MLP_MID, PASS_MLP, e) < 0)
+	if (quantize_phase(s, b, 2, PASS_MLP, e) < 0 || quantize_phase(s, b, 3, PASS_MLP, e) < 0)
 		return -1;
 	/* What the last block makes nobody reads. */
 	return b->layer + 1 < s->run.model.cfg.layers ? run_pass(s, PASS_MLP_ADD, NULL, e) : 0;

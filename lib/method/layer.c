@@ -14,7 +14,8 @@ static void name_layer(struct layer *l, const struct model *m, const struct line
 	const char *from;
 	size_t n;
 
-	l->row = row;
+	l->row = *row;
+	l->starved = NULL;
 	model_tensor_name(m, row->weight, layer, l->name);
 	from = l->name + (strncmp(l->name, "model.", 6) == 0 ? 6 : 0);
 	n = strlen(from);
@@ -63,7 +64,7 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 	char name[256];
 
 	model_tensor_name(m, row->weight, layer, name);
-	return matches(o, name);
+	return row->keep || matches(o, name);
 }
 
 static size_t common_divisor(size_t a, size_t b)
@@ -73,19 +74,19 @@ static size_t common_divisor(size_t a, size_t b)
 
 int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
 {
+	struct linear_row row;
 	size_t common = 0, wrong_cols = 0;
 	char wrong[sizeof(((struct layer *)0)->where)], sizes[320];
 
 	for (long i = 0; i < m->cfg.layers; i++)
-		for (const struct linear_row *row = m->family->linears; row->weight != SLOT_NONE;
-		     row++) {
+		for (size_t n = 0; model_linear(m, i, n, &row); n++) {
 			struct layer l;
 			int64_t shape[2];
 
-			name_layer(&l, m, row, i);
-			if (!model_has(m, row->weight) || matches(o, l.name))
+			name_layer(&l, m, &row, i);
+			if (row.keep || matches(o, l.name))
 				continue;
-			model_shape(m, row->weight, shape);
+			model_shape(m, row.weight, shape);
 			common = common_divisor((size_t)shape[1], common);
 			if (wrong_cols == 0 && o->q.group > 0 && shape[1] % o->q.group != 0) {
 				snprintf(wrong, sizeof(wrong), "%s", l.where);
@@ -102,15 +103,16 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 
 const char *layer_idle_skip(const struct layer_options *o, const struct model *m)
 {
+	struct linear_row row;
+
 	for (size_t s = 0; s < o->n_skip; s++) {
 		bool used = false;
 
 		for (long i = 0; i < m->cfg.layers && !used; i++)
-			for (const struct linear_row *row = m->family->linears;
-			     row->weight != SLOT_NONE; row++) {
+			for (size_t n = 0; model_linear(m, i, n, &row); n++) {
 				char name[256];
 
-				model_tensor_name(m, row->weight, i, name);
+				model_tensor_name(m, row.weight, i, name);
 				used |= regexec(&o->skip[s].regex, name, 0, NULL, 0) == 0;
 			}
 		if (!used)
@@ -144,7 +146,7 @@ static int keep_reference(struct block *b, enum slot slot, struct err *e)
 
 static int refuse_quantized(const struct layer *l, struct block *b, struct err *e)
 {
-	if (!block_find(b, l->row->weight, ROLE_CODES))
+	if (!block_find(b, l->row.weight, ROLE_CODES))
 		return 0;
 	return err_set(e, ERR_DATA, l->where, "is quantized already; --skip passes it on");
 }
@@ -152,13 +154,14 @@ static int refuse_quantized(const struct layer *l, struct block *b, struct err *
 int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum edge edge,
 			   struct err *e)
 {
-	const struct linear_row *row = b->model->family->linears;
+	struct linear_row row;
 
-	for (; row->weight != SLOT_NONE; row++) {
+	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++) {
 		struct layer l;
 
-		name_layer(&l, b->model, row, b->layer);
-		if (row->in == edge && !matches(o, l.name) && refuse_quantized(&l, b, e) < 0)
+		name_layer(&l, b->model, &row, b->layer);
+		if (row.in == edge && !layer_skipped(o, b->model, &row, b->layer) &&
+		    refuse_quantized(&l, b, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -170,6 +173,8 @@ int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 	int64_t shape[2];
 
 	name_layer(l, b->model, row, b->layer);
+	if (row->keep)
+		return 0;
 	if (matches(o, l->name)) {
 		struct item *note = block_note(b, l->name, "skipped", e);
 
@@ -282,6 +287,9 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 	if (res && (record_set_double(r, "damp", res->damp) < 0 ||
 		    record_set_int(r, "damp_raised", res->damp_raised) < 0 ||
 		    record_set_int(r, "dead", res->dead) < 0))
+		return nomem(l->where, e);
+	if (l->starved && (record_set_str(r, "starved", l->starved) < 0 ||
+			   record_set_int(r, "tokens", l->tokens) < 0))
 		return nomem(l->where, e);
 	if (o->timing && record_set_double(r, "seconds", seconds) < 0)
 		return nomem(l->where, e);

@@ -38,12 +38,14 @@ struct layer_options {
 
 /* One linear at work. */
 struct layer {
-	const struct linear_row *row;
+	struct linear_row row;
 	char name[256];        /* of the tensor */
 	char where[256];       /* the same without "model." and ".weight": for messages */
 	float *w;              /* [rows, cols], the block's own */
 	size_t rows, cols;
 	double energy;         /* tr W H W', or |W|^2 if there is no H: see layer_weigh */
+	const char *starved;   /* for the note: what was done for want of tokens, or NULL */
+	int64_t tokens;        /* that there were */
 };
 
 /* One more POSIX extended regular expression; ERR_USAGE if it is none. */
@@ -66,7 +68,8 @@ int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum 
 			   struct err *e) MUST_USE;
 
 /* 1: *l is the linear, its weight converted to F32 and copied as ref if that is asked for.
- * 0: passed over, with a note of kind "skipped".  ERR_DATA if it is quantized already. */
+ * 0: passed over, with a note of kind "skipped" unless its kind is never quantized (routers).
+ * ERR_DATA if it is quantized already. */
 int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 	       const struct layer_options *o, struct err *e) MUST_USE;
 

@@ -52,10 +52,9 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	}
 }
 
-static int quantize_linear(struct layer *l, struct block *b, struct quantized *z,
-			   struct backend *be, const struct layer_options *o, struct err *e)
+int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantized *z,
+	      struct backend *be, const struct layer_options *o, struct err *e)
 {
-	const float *tri = layer_hessian(b, l->row->in);
 	struct rtn_ctx c = { .z = z, .out = l->w };
 	struct layer diff = *l;
 	double start = usage_seconds(), seconds;
@@ -77,22 +76,19 @@ static int quantize_linear(struct layer *l, struct block *b, struct quantized *z
 int rtn_block(struct block *b, struct quantized *z, struct backend *be,
 	      const struct layer_options *o, struct err *e)
 {
-	const struct linear_row *row = b->model->family->linears;
-	bool used[EDGE_COUNT] = { false };
+	struct linear_row row;
 
-	for (; row->weight != SLOT_NONE; row++) {
+	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++) {
 		struct layer l;
-		int got;
+		const int got = layer_take(&l, b, &row, o, e);
 
-		if (!model_has(b->model, row->weight))
-			continue;
-		got = layer_take(&l, b, row, o, e);
-		if (got < 0 || (got > 0 && quantize_linear(&l, b, z, be, o, e) < 0))
+		if (got < 0 || (got > 0 && rtn_layer(&l, b, layer_hessian(b, row.in), z, be, o,
+						     e) < 0))
 			return -1;
-		used[row->in] |= got > 0;
 	}
-	for (int i = 0; i < EDGE_COUNT && !o->keep_stats; i++)
-		if (used[i])
-			layer_drop_hessian(b, (enum edge)i);
+	/* Not in the loop: several linears read one edge. */
+	for (size_t n = 0; model_linear(b->model, b->layer, n, &row) && !o->keep_stats; n++)
+		if (!layer_skipped(o, b->model, &row, b->layer))
+			layer_drop_hessian(b, row.in);
 	return 0;
 }

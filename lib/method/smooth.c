@@ -14,7 +14,7 @@
 /* One edge at work: s over the producer's n channels, consumers' columns over width. */
 struct smoothing {
 	struct block *b;
-	const struct edge_row *row;
+	struct edge_row row;
 	char name[256];
 	size_t n, width;
 	size_t group, head; /* column c is channel c / head / group * head + c % head */
@@ -79,10 +79,25 @@ static size_t rows_of(const struct smoothing *m, enum slot slot)
 	return (size_t)shape[0];
 }
 
+/* The next linear that reads the vector, from the *n-th of the layer on: all of its tokens, or, an
+ * expert's, some. */
+static bool consumer(const struct smoothing *m, size_t *n, enum slot *slot)
+{
+	struct linear_row row;
+
+	while (model_linear(m->b->model, m->b->layer, (*n)++, &row))
+		if (model_edge_row(m->b->model, row.in).of == m->row.edge) {
+			*slot = row.weight;
+			return true;
+		}
+	return false;
+}
+
 static int take_maxima(struct smoothing *m, struct err *e)
 {
-	const struct item *it = block_stat(m->b, m->row->edge, STAT_ABSMAX);
+	const struct item *it = block_stat(m->b, m->row.edge, STAT_ABSMAX);
 	const float *x;
+	enum slot slot;
 
 	if (!it)
 		return err_set(e, ERR_DATA, m->name, "no activation maxima; put \"record-acts -\" "
@@ -97,12 +112,12 @@ static int take_maxima(struct smoothing *m, struct err *e)
 				       c, (double)x[c]);
 		*a = x[c] > *a ? x[c] : *a;
 	}
-	for (const enum slot *f = m->row->consumers; *f != SLOT_NONE; f++) {
-		const float *w = weight(m, *f, e);
+	for (size_t n = 0; consumer(m, &n, &slot);) {
+		const float *w = weight(m, slot, e);
 
 		if (!w)
 			return -1;
-		for (size_t r = rows_of(m, *f); r > 0; r--)
+		for (size_t r = rows_of(m, slot); r > 0; r--)
 			for (size_t c = 0; c < m->width; c++) {
 				double v = fabs((double)*w++), *a = &m->amax_w[channel(m, c)];
 
@@ -114,14 +129,15 @@ static int take_maxima(struct smoothing *m, struct err *e)
 
 static int scale_weights(const struct smoothing *m, struct err *e)
 {
-	const enum slot produced[2] = { m->row->producer, m->row->producer_bias };
+	const enum slot produced[2] = { m->row.producer, m->row.producer_bias };
+	enum slot slot;
 
-	for (const enum slot *f = m->row->consumers; *f != SLOT_NONE; f++) {
-		float *w = weight(m, *f, e);
+	for (size_t n = 0; consumer(m, &n, &slot);) {
+		float *w = weight(m, slot, e);
 
 		if (!w)
 			return -1;
-		for (size_t r = rows_of(m, *f); r > 0; r--)
+		for (size_t r = rows_of(m, slot); r > 0; r--)
 			for (size_t c = 0; c < m->width; c++, w++)
 				*w = (float)(*w * m->s[channel(m, c)]);
 	}
@@ -130,7 +146,8 @@ static int scale_weights(const struct smoothing *m, struct err *e)
 		int64_t shape[2];
 		float *w;
 
-		if (produced[i] == SLOT_NONE || !model_has(m->b->model, produced[i]))
+		if (produced[i] == SLOT_NONE ||
+		    !model_has(m->b->model, produced[i], m->b->layer))
 			continue;
 		if (!(w = weight(m, produced[i], e)))
 			return -1;
@@ -143,11 +160,11 @@ static int scale_weights(const struct smoothing *m, struct err *e)
 	return 0;
 }
 
-/* x is divided by s now: so is what was recorded of it. */
-static void scale_stats(const struct smoothing *m)
+/* x is divided by s now: so is what was recorded of it, at one edge. */
+static void scale_edge(const struct smoothing *m, enum edge g)
 {
 	for (int stat = 0; stat < STAT_COUNT; stat++) {
-		struct item *it = block_stat(m->b, m->row->edge, (enum stat)stat);
+		struct item *it = block_stat(m->b, g, (enum stat)stat);
 		float *x;
 		size_t rows;
 
@@ -168,6 +185,16 @@ static void scale_stats(const struct smoothing *m)
 	}
 }
 
+static void scale_stats(const struct smoothing *m)
+{
+	const struct model *model = m->b->model;
+
+	for (int g = 0; g < model_edges(model); g++)
+		if (model_has_edge(model, g, m->b->layer) &&
+		    model_edge_row(model, g).of == m->row.edge)
+			scale_edge(m, g);
+}
+
 /* After the division everything must still be a number of F32's range. */
 static int check_finite(const struct smoothing *m, enum slot slot, struct err *e)
 {
@@ -175,7 +202,7 @@ static int check_finite(const struct smoothing *m, enum slot slot, struct err *e
 	char where[256];
 	int64_t bad;
 
-	if (slot == SLOT_NONE || !model_has(m->b->model, slot))
+	if (slot == SLOT_NONE || !model_has(m->b->model, slot, m->b->layer))
 		return 0;
 	it = block_find(m->b, slot, ROLE_WEIGHT);
 	bad = f32_first_nonfinite(it->data, it->rec.nbytes / sizeof(float));
@@ -186,16 +213,17 @@ static int check_finite(const struct smoothing *m, enum slot slot, struct err *e
 		       (long long)bad, m->name);
 }
 
-static int smooth_edge(struct block *b, const struct edge_row *row, double alpha, struct err *e)
+static int smooth_edge(struct block *b, enum edge g, double alpha, struct err *e)
 {
 	const struct model_config *cfg = &b->model->cfg;
-	struct smoothing m = { .b = b, .row = row, .group = 1, .head = 1 };
+	struct smoothing m = { .b = b, .row = model_edge_row(b->model, g), .group = 1, .head = 1 };
+	enum slot slot;
 	int r = -1;
 
-	model_edge_name(b->model, row->edge, b->layer, m.name);
-	m.width = (size_t)model_edge_width(b->model, row->edge);
+	model_edge_name(b->model, g, b->layer, m.name);
+	m.width = (size_t)model_edge_width(b->model, g);
 	m.n = m.width;
-	if (row->kv_grouped) {
+	if (m.row.kv_grouped) {
 		m.group = (size_t)(cfg->heads / cfg->kv_heads);
 		m.head = (size_t)cfg->head_dim;
 		m.n = m.width / m.group;
@@ -211,25 +239,35 @@ static int smooth_edge(struct block *b, const struct edge_row *row, double alpha
 	if (scale_weights(&m, e) < 0)
 		goto out;
 	scale_stats(&m);
-	for (const enum slot *f = row->consumers; *f != SLOT_NONE; f++)
-		if (check_finite(&m, *f, e) < 0)
+	for (size_t n = 0; consumer(&m, &n, &slot);)
+		if (check_finite(&m, slot, e) < 0)
 			goto out;
-	if (check_finite(&m, row->producer, e) == 0)
-		r = check_finite(&m, row->producer_bias, e);
+	if (check_finite(&m, m.row.producer, e) == 0)
+		r = check_finite(&m, m.row.producer_bias, e);
 out:
 	free(m.s);
 	return r;
 }
 
+/* Whether the options name the edge: those of experts go with mlp.mid. */
+static bool chosen(const struct smooth_options *opt, enum edge g)
+{
+	const enum edge kind = edge_kind(g);
+
+	if (kind == EDGE_SHARED_MID || kind == EDGE_X_MID)
+		return opt->edges >> EDGE_MLP_MID & 1;
+	return opt->edges >> kind & 1;
+}
+
 int smooth_check(const struct model *m, const struct smooth_options *opt, struct err *e)
 {
-	for (int i = 0; i < EDGE_COUNT; i++) {
-		const struct edge_row *row = &m->family->edges[i];
+	for (int g = 0; g < EDGE_X_IN; g++) {
+		const struct edge_row row = model_edge_row(m, g);
 
-		if (opt->edges != SMOOTH_ALL && (opt->edges >> i & 1) &&
-		    row->producer == SLOT_NONE)
-			return err_set(e, ERR_DATA, row->name, "no diagonal map can be put on this "
-				       "edge of a %s model", m->family->model_type);
+		if (opt->edges != SMOOTH_ALL && row.name && chosen(opt, g) &&
+		    row.producer == SLOT_NONE)
+			return err_set(e, ERR_DATA, row.name, "no diagonal map can be put on this "
+				       "edge of this %s model", m->family->model_type);
 	}
 	return 0;
 }
@@ -238,11 +276,11 @@ int smooth_block(struct block *b, const struct smooth_options *opt, struct err *
 {
 	if (smooth_check(b->model, opt, e) < 0)
 		return -1;
-	for (int i = 0; i < EDGE_COUNT; i++) {
-		const struct edge_row *row = &b->model->family->edges[i];
-
-		if ((opt->edges >> i & 1) && row->producer != SLOT_NONE &&
-		    smooth_edge(b, row, opt->alpha, e) < 0)
+	for (int g = 0; g < model_edges(b->model); g++) {
+		if (!model_has_edge(b->model, g, b->layer) || !chosen(opt, g) ||
+		    model_edge_row(b->model, g).producer == SLOT_NONE)
+			continue;
+		if (smooth_edge(b, g, opt->alpha, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -250,7 +288,8 @@ int smooth_block(struct block *b, const struct smooth_options *opt, struct err *
 
 int smooth_parse_edges(const char *list, unsigned *edges, struct err *e)
 {
-	static const char *const names[EDGE_COUNT] = {
+	enum { N = EDGE_MLP_MID + 1 };
+	static const char *const names[N] = {
 		[EDGE_ATTN_IN] = "attn.in", [EDGE_ATTN_MID] = "attn.mid",
 		[EDGE_MLP_IN] = "mlp.in", [EDGE_MLP_MID] = "mlp.mid",
 	};
@@ -264,9 +303,9 @@ int smooth_parse_edges(const char *list, unsigned *edges, struct err *e)
 		size_t n = strcspn(p, ",");
 		int i = 0;
 
-		while (i < EDGE_COUNT && (strlen(names[i]) != n || strncmp(names[i], p, n) != 0))
+		while (i < N && (strlen(names[i]) != n || strncmp(names[i], p, n) != 0))
 			i++;
-		if (i == EDGE_COUNT)
+		if (i == N)
 			return err_set(e, ERR_USAGE, "--edges", "expected all, or some of attn.in,"
 				       "attn.mid,mlp.in,mlp.mid, got '%s'", list);
 		*edges |= 1u << i;

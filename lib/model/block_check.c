@@ -4,6 +4,7 @@
  */
 #include "lib/model/block_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool is_float(enum dtype t)
@@ -30,26 +31,29 @@ int item_check_finite(const struct item *it, struct err *e)
 
 static int check_shape(const struct record *r, int rank, const int64_t *shape, struct err *e)
 {
+	char text[128] = "";
 	bool same = r->rank == rank;
 
 	for (int i = 0; same && i < rank; i++)
 		same = r->shape[i] == shape[i];
 	if (same)
 		return 0;
-	if (rank == 1)
-		return err_set(e, ERR_DATA, r->name, "%s: expected shape [%ld]",
-			       role_name(r->role), (long)shape[0]);
-	return err_set(e, ERR_DATA, r->name, "%s: expected shape [%ld, %ld]", role_name(r->role),
-		       (long)shape[0], (long)shape[1]);
+	for (int i = 0; i < rank; i++) {
+		const size_t n = strlen(text);
+
+		snprintf(text + n, sizeof(text) - n, "%s%ld", i > 0 ? ", " : "", (long)shape[i]);
+	}
+	return err_set(e, ERR_DATA, r->name, "%s: expected shape [%s]", role_name(r->role), text);
 }
 
 /* A tensor of the checkpoint against the model's table; shapes of other roles follow from it. */
-static int check_tensor(const struct record *r, const struct model *m, enum slot s, struct err *e)
+static int check_tensor(const struct record *r, const struct model *m, enum slot s, long layer,
+			struct err *e)
 {
-	int64_t shape[2] = { 0, 0 };
-	const int rank = model_shape(m, s, shape);
+	int64_t shape[MODEL_MAX_RANK] = { 0 };
+	const int rank = model_dims(m, s, shape);
 
-	if (!model_has(m, s))
+	if (!model_has(m, s, layer))
 		return err_set(e, ERR_DATA, r->name,
 			       "this model's configuration has no such tensor");
 	switch (r->role) {
@@ -121,7 +125,7 @@ int item_classify(struct item *it, const struct model *m, long layer, struct err
 	if (at != layer)
 		return err_set(e, ERR_DATA, r->name, layer < 0 ? "tensor of block %ld outside it" :
 			       "tensor in block %ld", layer < 0 ? at : layer);
-	return check_tensor(r, m, it->slot, e);
+	return check_tensor(r, m, it->slot, layer, e);
 }
 
 /* Statistics of a kind we do not know may share a name: their key "stat" tells them apart. */
@@ -165,8 +169,8 @@ int block_check_complete(struct block *b, struct err *e)
 	struct codes c;
 	char name[256];
 
-	for (int s = 0; s < SLOT_BLOCK_COUNT; s++) {
-		if (!model_has(b->model, s))
+	for (int s = 0; s < model_slots(b->model); s++) {
+		if (!slot_in_block(s) || !model_has(b->model, s, b->layer))
 			continue;
 		if (block_find(b, s, ROLE_CODES) != NULL) {
 			if (block_codes(b, s, &c, e) < 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define STAT_KEYS (1 << 24) /* above those of slots */
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static const char *const stat_names[STAT_COUNT] = {
@@ -65,7 +66,7 @@ int item_key(const struct item *it)
 	if (it->slot != SLOT_NONE && it->rec.role != ROLE_OTHER)
 		return (int)it->slot * 16 + (int)it->rec.role;
 	if (it->slot == SLOT_NONE && it->edge >= 0 && it->stat >= 0)
-		return 4096 + it->edge * STAT_COUNT + it->stat;
+		return STAT_KEYS + it->edge * STAT_COUNT + it->stat;
 	return -1;
 }
 

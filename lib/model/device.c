@@ -36,10 +36,34 @@ int device_vector(struct backend *be, float **dst, const struct item *it, size_t
 int device_matrix(struct backend *be, struct packed **p, const struct item *it, struct err *e)
 {
 	const struct record *r = &it->rec;
+	size_t cols = 1;
 
-	if (r->rank != 2 || (r->role != ROLE_WEIGHT && r->role != ROLE_REF))
+	if (r->rank < 2 || (r->role != ROLE_WEIGHT && r->role != ROLE_REF))
 		return err_set(e, ERR_DATA, r->name, "%s where a weight matrix was expected",
 			       role_name(r->role));
-	return be->ops->pack(be, p, it->data, r->dtype, (size_t)r->shape[0], (size_t)r->shape[1],
-			     e);
+	for (int i = 1; i < r->rank; i++)
+		cols *= (size_t)r->shape[i];
+	return be->ops->pack(be, p, it->data, r->dtype, (size_t)r->shape[0], cols, e);
+}
+
+static int fill(struct backend *be, float **dst, float *host, size_t n, float value, struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		host[i] = value;
+	*dst = be->ops->alloc(be, n * sizeof(*host), e);
+	return *dst == NULL ? -1 : be->ops->upload(be, *dst, host, n * sizeof(*host), e);
+}
+
+int device_constants(struct backend *be, float **ones, float **zeros, size_t n, struct err *e)
+{
+	float *host = malloc(n * sizeof(*host));
+	int ret;
+
+	if (host == NULL)
+		return err_nomem(e, "norm", n * sizeof(*host));
+	ret = fill(be, ones, host, n, 1, e);
+	if (ret == 0)
+		ret = fill(be, zeros, host, n, 0, e);
+	free(host);
+	return ret;
 }

@@ -15,8 +15,13 @@
 int device_vector(struct backend *be, float **dst, const struct item *it, size_t n,
 		  struct err *e) MUST_USE;
 
-/* A weight matrix [rows, cols] packed for the device; *p is reused. */
+/* A weight matrix packed for the device, a tensor of more dimensions as the first by the product of
+ * the others; *p is reused. */
 int device_matrix(struct backend *be, struct packed **p, const struct item *it,
 		  struct err *e) MUST_USE;
+
+/* *ones and *zeros [n]: gain and bias of a norm that has none of its own. */
+int device_constants(struct backend *be, float **ones, float **zeros, size_t n,
+		     struct err *e) MUST_USE;
 
 #endif

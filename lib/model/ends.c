@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ends.c - embedding, final norm and head
+ * ends.c - embedding and what goes with it, final norm and head
  */
 #include "lib/model/ends.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static struct item *place(struct ends *n, enum slot s)
+struct item *ends_item(struct ends *n, enum slot s)
 {
-	switch (s) {
-	case SLOT_EMBED:
-		return &n->embed;
-	case SLOT_NORM_F:
-		return &n->norm_f;
-	case SLOT_NORM_F_B:
-		return &n->norm_f_bias;
-	case SLOT_HEAD:
-		return &n->head;
-	default:
-		return NULL;
-	}
+	return &n->item[s - SLOT_BLOCK_COUNT];
+}
+
+bool ends_in_front(enum slot s)
+{
+	return s >= SLOT_BLOCK_COUNT && s < SLOT_NORM_F;
+}
+
+enum slot ends_slot(const struct model *m, const struct record *rec)
+{
+	long layer;
+	enum slot s = rec->type == REC_TENSOR ? model_slot(m, rec->name, &layer) : SLOT_NONE;
+
+	return s >= SLOT_BLOCK_COUNT && s < SLOT_COUNT ? s : SLOT_NONE;
 }
 
 /* A tied head: the alias must say so of the embedding, and the configuration too. */
@@ -38,19 +40,15 @@ static int take_alias(const struct model *m, const struct record *rec, struct er
 int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 	      const struct record *rec, struct err *e)
 {
-	long layer;
-	enum slot s;
+	const enum slot s = ends_slot(m, rec);
 	struct item *it;
 
 	if (rec->type == REC_ALIAS)
 		return strcmp(rec->name, model_row(m, SLOT_HEAD)->name) == 0 ?
 			       take_alias(m, rec, e) : 0;
-	if (rec->type != REC_TENSOR)
+	if (s == SLOT_NONE)
 		return 0;
-	s = model_slot(m, rec->name, &layer);
-	it = s == SLOT_NONE ? NULL : place(n, s);
-	if (it == NULL)
-		return 0;
+	it = ends_item(n, s);
 	if (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS)
 		return err_set(e, ERR_DATA, rec->name, "%s: only weights are understood here",
 			       rec->role_name);
@@ -59,45 +57,45 @@ int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 	return item_read(it, m, in, rec, e) < 0 ? -1 : 1;
 }
 
-static int need(const struct item *it, const struct model *m, enum slot s, struct err *e)
+static int need(struct ends *n, const struct model *m, bool front, struct err *e)
 {
 	char name[256];
 
-	if (it->rec.type == REC_TENSOR)
-		return 0;
-	model_tensor_name(m, s, -1, name);
-	return err_set(e, ERR_DATA, name, "missing, or not where it was expected");
+	for (int s = SLOT_BLOCK_COUNT; s < SLOT_COUNT; s++) {
+		if (ends_in_front(s) != front || !model_has(m, s, -1) ||
+		    ends_item(n, s)->rec.type == REC_TENSOR)
+			continue;
+		model_tensor_name(m, s, -1, name);
+		return err_set(e, ERR_DATA, name, "missing, or not where it was expected");
+	}
+	return 0;
 }
 
-void ends_drop_embed(struct ends *n)
+int ends_need_front(struct ends *n, const struct model *m, struct err *e)
 {
-	free(n->embed.data);
-	n->embed.data = NULL;
-	n->embed.cap = 0;
+	return need(n, m, true, e);
 }
 
-int ends_need_embed(const struct ends *n, const struct model *m, struct err *e)
+int ends_need_back(struct ends *n, const struct model *m, struct err *e)
 {
-	return need(&n->embed, m, SLOT_EMBED, e);
+	return need(n, m, false, e);
 }
 
-int ends_load_head(struct ends *n, const struct model *m, struct backend *be, struct head **h,
-		   struct err *e)
+void ends_drop_front(struct ends *n, bool keep_embed)
 {
-	struct item *head = m->cfg.tied ? &n->embed : &n->head;
-	const bool bias = model_has(m, SLOT_NORM_F_B);
+	for (int s = SLOT_BLOCK_COUNT; ends_in_front(s); s++) {
+		struct item *it = ends_item(n, s);
 
-	if (need(&n->norm_f, m, SLOT_NORM_F, e) < 0 ||
-	    (bias && need(&n->norm_f_bias, m, SLOT_NORM_F_B, e) < 0) ||
-	    need(head, m, m->cfg.tied ? SLOT_EMBED : SLOT_HEAD, e) < 0)
-		return -1;
-	return head_load(h, m, be, &n->norm_f, bias ? &n->norm_f_bias : NULL, head, e);
+		if (s == SLOT_EMBED && keep_embed)
+			continue;
+		free(it->data);
+		it->data = NULL;
+		it->cap = 0;
+	}
 }
 
 void ends_release(struct ends *n)
 {
-	item_release(&n->embed);
-	item_release(&n->norm_f);
-	item_release(&n->norm_f_bias);
-	item_release(&n->head);
+	for (int s = SLOT_BLOCK_COUNT; s < SLOT_COUNT; s++)
+		item_release(ends_item(n, s));
 }

@@ -20,29 +20,84 @@
 
 struct record;
 
-/* What a tensor is for, within a block or, from SLOT_EMBED on, outside the blocks: those below
- * SLOT_NORM_F stand before the blocks in a stream, the others after them. */
+/*
+ * What a tensor is for: within a block, or, from SLOT_EMBED on, outside the blocks: those below
+ * SLOT_NORM_F stand before the blocks in a stream, the others after them.  Slots from SLOT_COUNT
+ * on are those of the experts (slot_of_expert); SLOT_X_* stand for them in a family's table.
+ */
 enum slot {
 	SLOT_NONE = -1,
-	SLOT_NORM1, SLOT_NORM1_B, /* before attention */
-	SLOT_Q, SLOT_Q_B, SLOT_K, SLOT_K_B, SLOT_V, SLOT_V_B, SLOT_O, SLOT_O_B,
-	SLOT_NORM2, SLOT_NORM2_B, /* before the MLP */
+	SLOT_NORM1, SLOT_NORM1_B, /* of attention */
+	SLOT_Q, SLOT_Q_B, SLOT_K, SLOT_K_B, SLOT_V, SLOT_V_B, SLOT_Q_NORM, SLOT_K_NORM,
+	SLOT_O, SLOT_O_B,
+	SLOT_NORM2, SLOT_NORM2_B, /* of the MLP */
 	SLOT_GATE, SLOT_GATE_B, SLOT_UP, SLOT_UP_B, SLOT_DOWN, SLOT_DOWN_B,
+	SLOT_ROUTER, SLOT_X_GATE, SLOT_X_UP, SLOT_X_DOWN,
+	SLOT_SHARED_GATE, SLOT_SHARED_UP, SLOT_SHARED_DOWN,
+	SLOT_SHARED_SWITCH, /* one row: sigmoid of it weights the shared expert */
 	SLOT_BLOCK_COUNT,
-	SLOT_EMBED = SLOT_BLOCK_COUNT, SLOT_NORM_F, SLOT_NORM_F_B, SLOT_HEAD,
+	SLOT_EMBED = SLOT_BLOCK_COUNT, SLOT_PATCH, SLOT_PATCH_B, SLOT_CLASS, SLOT_POSITIONS,
+	SLOT_PROJECT_IN,
+	SLOT_NORM_F, SLOT_NORM_F_B, SLOT_PROJECT_OUT, SLOT_HEAD, SLOT_HEAD_B,
 	SLOT_COUNT
 };
+enum { EXPERT_SLOTS = SLOT_X_DOWN - SLOT_X_GATE + 1 };
 
-/* Places in a block where producers write a vector that consumers read. */
+/* Places in a block where producers write a vector that consumers read.  From EDGE_COUNT on:
+ * those of the experts (edge_of_expert). */
 enum edge {
-	EDGE_ATTN_IN,  /* norm1 -> q, k, v          "attn.in",  hidden wide */
-	EDGE_ATTN_MID, /* v -> o, per KV head       "attn.mid", heads * head_dim wide */
-	EDGE_MLP_IN,   /* norm2 -> gate, up         "mlp.in",   hidden wide */
-	EDGE_MLP_MID,  /* up -> down                "mlp.mid",  ffn wide */
+	EDGE_ATTN_IN,    /* norm1 -> q, k, v          "attn.in",  hidden wide */
+	EDGE_ATTN_MID,   /* v -> o, per KV head       "attn.mid", heads * head_dim wide */
+	EDGE_MLP_IN,     /* norm2 -> gate, up         "mlp.in",   hidden wide */
+	EDGE_MLP_MID,    /* up -> down                "mlp.mid",  ffn wide */
+	EDGE_SHARED_MID, /* the same, shared expert   "mlp.shared.mid" */
+	EDGE_X_IN,       /* mlp.in's routed tokens    "mlp.experts.5.in" */
+	EDGE_X_MID,      /* up -> down of the expert  "mlp.experts.5.mid" */
 	EDGE_COUNT
 };
+enum { EXPERT_EDGES = EDGE_X_MID - EDGE_X_IN + 1 };
+
+static inline enum slot slot_of_expert(enum slot x, long expert)
+{
+	return (enum slot)(SLOT_COUNT + expert * EXPERT_SLOTS + (x - SLOT_X_GATE));
+}
+
+/* The expert of a slot or an edge, -1: it is none's; and what stands for it in the table. */
+static inline long slot_expert(enum slot s)
+{
+	return s < SLOT_COUNT ? -1 : ((long)s - SLOT_COUNT) / EXPERT_SLOTS;
+}
+
+static inline enum slot slot_kind(enum slot s)
+{
+	return s < SLOT_COUNT ? s : (enum slot)(SLOT_X_GATE + (s - SLOT_COUNT) % EXPERT_SLOTS);
+}
+
+static inline bool slot_in_block(enum slot s)
+{
+	return s >= 0 && (s < SLOT_BLOCK_COUNT || s >= SLOT_COUNT);
+}
+
+static inline enum edge edge_of_expert(enum edge x, long expert)
+{
+	return (enum edge)(EDGE_COUNT + expert * EXPERT_EDGES + (x - EDGE_X_IN));
+}
+
+static inline long edge_expert(enum edge g)
+{
+	return g < EDGE_COUNT ? -1 : ((long)g - EDGE_COUNT) / EXPERT_EDGES;
+}
+
+static inline enum edge edge_kind(enum edge g)
+{
+	return g < EDGE_COUNT ? g : (enum edge)(EDGE_X_IN + (g - EDGE_COUNT) % EXPERT_EDGES);
+}
+
+enum act_kind { ACT_SILU, ACT_RELU, ACT_GELU, ACT_GELU_TANH };
 
 enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+
+#define MODEL_MAX_DENSE 256
 
 /*
  * The part of config.json that the arithmetic depends on, family by family normalised.  In the
@@ -59,42 +114,66 @@ struct model_config {
 	bool tied;           /* head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
 	long bos, eos;       /* token ids, -1: none */
+	enum act_kind act;
+	long embed_dim;      /* of the embedding; hidden unless there are projections */
+	bool post_norm;      /* norms behind attention and MLP, on the sum; no final norm */
+	bool norm_plain;     /* norms without gain and bias */
+	bool qk_norm;        /* RMS norm of every head of q and k, before the rotation */
+	bool no_final_norm;
+	/* attention of layers from window_from on reaches back window tokens; 0: all */
+	long window, window_from;
+	/* mixture of experts, experts 0: none.  Layer i has experts if it is not among dense and
+	 * sparse_step divides i + 1. */
+	long experts, experts_per_token, expert_ffn, shared_ffn, sparse_step;
+	bool norm_topk;      /* the weights of the experts chosen sum to 1 */
+	long n_dense, dense[MODEL_MAX_DENSE];
+	/* images: square ones, cut into square patches; vocab counts classes */
+	long image_size, patch, channels;
 };
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
-enum act_kind { ACT_SILU, ACT_RELU, ACT_GELU, ACT_GELU_TANH };
 
 /* A dimension of a tensor, by meaning. */
-enum dim { DIM_NONE, DIM_HIDDEN, DIM_Q, DIM_KV, DIM_FFN, DIM_VOCAB };
+enum dim {
+	DIM_NONE, DIM_ONE, DIM_HIDDEN, DIM_Q, DIM_KV, DIM_HEAD, DIM_FFN, DIM_VOCAB, DIM_EMBED,
+	DIM_POSITIONS, /* rows of a table of positions: max_positions and the family's offset */
+	DIM_EXPERTS, DIM_EXPERT_FFN, DIM_SHARED_FFN, DIM_CHANNELS, DIM_PATCH
+};
 /* When a tensor is there. */
-enum cond { COND_ALWAYS, COND_QKV_BIAS, COND_O_BIAS, COND_MLP_BIAS, COND_UNTIED };
+enum cond {
+	COND_ALWAYS, COND_QKV_BIAS, COND_O_BIAS, COND_MLP_BIAS, COND_UNTIED, COND_NORM,
+	COND_QK_NORM, COND_FINAL_NORM, COND_PROJECT, COND_DENSE, COND_SPARSE
+};
+enum { MODEL_MAX_RANK = 4 };
 
 struct tensor_row {
 	enum slot slot;
-	const char *name; /* in a block: after the block's prefix */
-	enum dim rows, cols;
+	const char *name; /* in a block: after the block's prefix; "%ld": the expert */
 	enum cond cond;
+	enum dim dim[MODEL_MAX_RANK]; /* DIM_NONE ends */
 };
 
 /* A linear: y = x W' + b.  Its input is an edge. */
 struct linear_row {
 	enum slot weight, bias;
 	enum edge in;
+	bool keep; /* never quantized: routers */
 };
 
 /*
- * An edge and what a diagonal map on it touches: x / s for consumers' columns * s.
- * norm: the producer is a norm (gain and bias are divided); else a linear whose rows
- * (and bias) are divided.  kv_grouped: the producer has one row for each KV head's
- * channel, read by heads / kv_heads groups of columns (v -> o under GQA).
+ * An edge and what a diagonal map on it touches: x / s for the columns * s of all linears that
+ * read it.  norm: the producer is a norm (gain and bias are divided); else a linear whose rows
+ * (and bias) are divided.  kv_grouped: the producer has one row for each KV head's channel, read
+ * by heads / kv_heads groups of columns (v -> o under GQA).
  */
 struct edge_row {
 	enum edge edge;
-	const char *name;
+	enum edge of;      /* it carries some of the tokens of that edge; itself: all of its own */
+	const char *name;  /* "%ld": the expert */
 	enum dim width;
 	bool norm, kv_grouped;
-	enum slot producer, producer_bias;
-	enum slot consumers[4]; /* SLOT_NONE ends the list */
+	bool act;          /* an activation lies between producer and edge: it must be ReLU */
+	enum slot producer, producer_bias; /* SLOT_NONE: no map can be put here */
 };
 
 /*
@@ -105,6 +184,13 @@ enum config_kind {
 	CONFIG_COUNT, /* an integer from 1 up, into a long */
 	CONFIG_REAL,  /* a finite number above 0, into a double */
 	CONFIG_BOOL,
+	CONFIG_NOT,   /* a bool, into the contrary */
+	CONFIG_ACT,   /* the name of an activation among the words in `only`; `otherwise` counts */
+	CONFIG_LAYERS, /* a list of layers: n_dense, dense */
+	CONFIG_ENTRIES, /* how many entries an object has, into a long */
+	CONFIG_FIXED, /* no key: `otherwise` is the value, a double */
+	CONFIG_TRUE,  /* no key: true */
+	CONFIG_NO_TOKEN, /* no key: -1 */
 	CONFIG_TOKEN, /* a token id, the first of a list of them, or null: -1; into a long */
 	CONFIG_ONLY,  /* no field: this build does what the words in `only` say, nothing else */
 };
@@ -129,9 +215,13 @@ struct family {
 	const struct linear_row *linears; /* weight SLOT_NONE ends; in order of computation */
 	const struct edge_row *edges;     /* EDGE_COUNT rows */
 	enum norm_kind norm;
-	enum act_kind act;
 	bool rotary;                 /* q and k are rotated by position: config.json's rope keys */
 	bool gated;                  /* mid = act(gate) * up, else act(up) */
+	bool images;                 /* patches of images with a class token in front; no mask */
+	long position_offset;        /* row of the table of positions for position 0 */
+	/* config.json's sliding_window holds: always; only with use_sliding_window, from layer
+	 * max_window_layers on; or there is no such thing */
+	enum window_rule { WINDOW_NONE, WINDOW_ALWAYS, WINDOW_SWITCHED } window;
 	const char *const *ignored;  /* checkpoint tensors passed over, suffixes; NULL ends */
 };
 
@@ -149,8 +239,16 @@ const struct family *family_find(const char *model_type);
 int model_init(struct model *m, const struct model_config *cfg, struct err *e) MUST_USE;
 
 long model_dim(const struct model *m, enum dim d);
-long model_edge_width(const struct model *m, enum edge e);
-bool model_has(const struct model *m, enum slot s);
+/* Does a layer have experts? */
+bool model_is_sparse(const struct model *m, long layer);
+/* How far attention of a layer reaches back, 0: as far as there are tokens. */
+long model_window(const struct model *m, long layer);
+/* Slots and edges are below these numbers. */
+int model_slots(const struct model *m);
+int model_edges(const struct model *m);
+
+/* Is the tensor there, in this layer? (layer is not looked at outside blocks) */
+bool model_has(const struct model *m, enum slot s, long layer);
 /* Row of the table for a slot. */
 const struct tensor_row *model_row(const struct model *m, enum slot s);
 /* "model.layers.3.self_attn.q_proj.weight"; layer is ignored outside blocks.  buf[256]. */
@@ -158,11 +256,21 @@ void model_tensor_name(const struct model *m, enum slot s, long layer, char *buf
 /* The reverse: slot and *layer (-1 outside blocks); SLOT_NONE for what this model, with this
  * configuration, does not have. */
 enum slot model_slot(const struct model *m, const char *name, long *layer);
-/* rank (1 or 2) and shape of a slot. */
+/* The tensor as a matrix (2) or a vector (1): its first dimension by the product of the others. */
 int model_shape(const struct model *m, enum slot s, int64_t shape[2]);
+/* Its shape in the checkpoint and in streams: the rank. */
+int model_dims(const struct model *m, enum slot s, int64_t dims[MODEL_MAX_RANK]);
+
+/* The n-th linear of a layer, in order of computation; false after the last. */
+bool model_linear(const struct model *m, long layer, size_t n, struct linear_row *row);
+/* Does any linear of the layer read the edge? */
+bool model_has_edge(const struct model *m, enum edge g, long layer);
+/* What the table, and this configuration, say of an edge. */
+struct edge_row model_edge_row(const struct model *m, enum edge g);
+long model_edge_width(const struct model *m, enum edge g);
 /* "layers.3.mlp.in"; buf[256]. */
-void model_edge_name(const struct model *m, enum edge e, long layer, char *buf);
-/* The reverse: edge and *layer, or -1. */
+void model_edge_name(const struct model *m, enum edge g, long layer, char *buf);
+/* The reverse: edge and *layer, or -1 for what this model does not have. */
 int model_edge(const struct model *m, const char *name, long *layer);
 
 /*

@@ -8,7 +8,7 @@
 #include "lib/data/stream.h"
 #include "lib/model/family.h"
 
-enum kind { LONG, DOUBLE, BOOL, ROPE };
+enum kind { LONG, DOUBLE, BOOL, ROPE, ACT, LAYERS };
 
 /* The map under "config": every field of struct model_config but model_type, in this order. */
 static const struct field {
@@ -38,9 +38,27 @@ static const struct field {
 	F("mlp_bias", BOOL, mlp_bias),
 	F("bos_token_id", LONG, bos),
 	F("eos_token_id", LONG, eos),
+	F("hidden_act", ACT, act),
+	F("word_embed_proj_dim", LONG, embed_dim),
+	F("post_norm", BOOL, post_norm),
+	F("norm_plain", BOOL, norm_plain),
+	F("qk_norm", BOOL, qk_norm),
+	F("no_final_norm", BOOL, no_final_norm),
+	F("sliding_window", LONG, window),
+	F("max_window_layers", LONG, window_from),
+	F("num_experts", LONG, experts),
+	F("num_experts_per_tok", LONG, experts_per_token),
+	F("moe_intermediate_size", LONG, expert_ffn),
+	F("shared_expert_intermediate_size", LONG, shared_ffn),
+	F("decoder_sparse_step", LONG, sparse_step),
+	F("norm_topk_prob", BOOL, norm_topk),
+	F("mlp_only_layers", LAYERS, n_dense),
+	F("image_size", LONG, image_size),
+	F("patch_size", LONG, patch),
+	F("num_channels", LONG, channels),
 #undef F
 };
-enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
+enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]), FIRST_OPTIONAL = 21 };
 
 static const char *const rope_names[] = {
 	[ROPE_NONE] = "none", [ROPE_PLAIN] = "default", [ROPE_LINEAR] = "linear",
@@ -48,12 +66,42 @@ static const char *const rope_names[] = {
 };
 enum { N_ROPES = sizeof(rope_names) / sizeof(rope_names[0]) };
 
+static const char *const act_names[] = {
+	[ACT_SILU] = "silu", [ACT_RELU] = "relu", [ACT_GELU] = "gelu",
+	[ACT_GELU_TANH] = "gelu_tanh",
+};
+enum { N_ACTS = sizeof(act_names) / sizeof(act_names[0]) };
+
+static const struct model_config defaults = { .sparse_step = 1 };
+
+/*
+ * A key of this version that says nothing, because its value is what a stream without the key
+ * means, is left out: so streams of simple models are read by every version.
+ */
+static bool says_nothing(const struct field *f, const struct model_config *c)
+{
+	const size_t n = f->kind == LONG || f->kind == LAYERS ? sizeof(long) :
+			 f->kind == BOOL ? sizeof(bool) : sizeof(int);
+
+	if (f < fields + FIRST_OPTIONAL)
+		return false;
+	if (f->at == offsetof(struct model_config, embed_dim))
+		return c->embed_dim == c->hidden;
+	return memcmp((const char *)c + f->at, (const char *)&defaults + f->at, n) == 0;
+}
+
 static void put_config(struct buf *b, const struct model_config *c)
 {
-	mp_put_map(b, N_FIELDS);
+	size_t n = 0;
+
+	for (size_t i = 0; i < N_FIELDS; i++)
+		n += !says_nothing(&fields[i], c);
+	mp_put_map(b, n);
 	for (size_t i = 0; i < N_FIELDS; i++) {
 		const void *at = (const char *)c + fields[i].at;
 
+		if (says_nothing(&fields[i], c))
+			continue;
 		mp_put_str(b, fields[i].key);
 		switch (fields[i].kind) {
 		case LONG:
@@ -68,6 +116,14 @@ static void put_config(struct buf *b, const struct model_config *c)
 		case ROPE:
 			mp_put_str(b, rope_names[*(const enum rope_kind *)at]);
 			break;
+		case ACT:
+			mp_put_str(b, act_names[*(const enum act_kind *)at]);
+			break;
+		case LAYERS:
+			mp_put_array(b, (size_t)c->n_dense);
+			for (long k = 0; k < c->n_dense; k++)
+				mp_put_int(b, c->dense[k]);
+			break;
 		}
 	}
 }
@@ -76,7 +132,7 @@ static void put_plan(struct buf *b, const struct model *m,
 		     enum dtype (*dtype)(void *ctx, enum slot s, long layer), void *ctx)
 {
 	char name[256];
-	int64_t shape[2];
+	int64_t shape[MODEL_MAX_RANK];
 	size_t n = 0;
 	enum slot s;
 	long layer;
@@ -85,7 +141,7 @@ static void put_plan(struct buf *b, const struct model *m,
 		n++;
 	mp_put_array(b, n);
 	for (size_t i = 0; model_nth(m, i, &s, &layer); i++) {
-		int rank = model_shape(m, s, shape);
+		int rank = model_dims(m, s, shape);
 
 		model_tensor_name(m, s, layer, name);
 		mp_put_array(b, 3);
@@ -133,6 +189,20 @@ static bool is_str(const struct mp *v, const char *want)
 	return mp_str(v, &s, &n) && n == strlen(want) && memcmp(s, want, n) == 0;
 }
 
+static bool take_layers(struct model_config *c, const struct mp *v)
+{
+	int64_t i;
+
+	if (mp_type_of(v) != MP_ARRAY || mp_len(v) > MODEL_MAX_DENSE)
+		return false;
+	for (c->n_dense = 0; c->n_dense < (long)mp_len(v); c->n_dense++) {
+		if (!mp_int(mp_at(v, (size_t)c->n_dense), &i))
+			return false;
+		c->dense[c->n_dense] = (long)i;
+	}
+	return true;
+}
+
 static bool take_field(const struct field *f, struct model_config *c, const struct mp *v)
 {
 	void *at = (char *)c + f->at;
@@ -155,6 +225,15 @@ static bool take_field(const struct field *f, struct model_config *c, const stru
 				return true;
 			}
 		return false;
+	case ACT:
+		for (int k = 0; k < N_ACTS; k++)
+			if (is_str(v, act_names[k])) {
+				*(enum act_kind *)at = (enum act_kind)k;
+				return true;
+			}
+		return false;
+	case LAYERS:
+		return take_layers(c, v);
 	}
 	return false;
 }

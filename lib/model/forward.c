@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * forward.c - one block forward, slice by slice of whole sequences
- *
- * A slice's activations lie in one arena on the device.  A token has, side by side:
- *
- *     x [hidden] | a [hidden or q] | q, k, v, then over them gate, up
- *
- * a holds the normed input of attention, then attention's output (q, k, v are what it reads),
- * then the normed input of the MLP.
  */
-#include "lib/model/forward.h"
+#include "lib/model/forward_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,31 +11,6 @@
 #include "lib/model/rope.h"
 
 #define SLICE_TOKENS 2048 /* a GEMM needs 512; threads meet less often in longer slices */
-
-struct forward {
-	const struct model *m;
-	struct backend *be;
-	size_t max_seq;
-	size_t hidden, q_dim, kv_dim, ffn;
-	float *cos_, *sin_;             /* [max_seq, head_dim/2], or NULL */
-	struct packed *mat[SLOT_BLOCK_COUNT];
-	float *vec[SLOT_BLOCK_COUNT];   /* norms and biases; NULL: none */
-	float *wide;                    /* host: a linear dequantized, on its way */
-	size_t wide_bytes;
-	float *arena;
-	size_t arena_tokens;
-	float *x, *a, *q, *k, *v, *gate, *up;
-};
-
-struct hook {
-	edge_hook fn;
-	void *ctx;
-};
-
-static int call(const struct hook *h, enum edge g, const float *x, size_t t, struct err *e)
-{
-	return h->fn == NULL ? 0 : h->fn(h->ctx, g, x, t, e);
-}
 
 static size_t larger(size_t a, size_t b)
 {
@@ -72,6 +40,21 @@ static int make_rope(struct forward *f, struct err *e)
 	return ret;
 }
 
+static int make_tables(struct forward *f, struct err *e)
+{
+	const size_t slots = (size_t)model_slots(f->m);
+
+	f->mat = calloc(slots, sizeof(*f->mat));
+	f->vec = calloc(slots, sizeof(*f->vec));
+	if (f->mat == NULL || f->vec == NULL)
+		return err_nomem(e, "forward", slots * sizeof(*f->mat));
+	if (f->m->cfg.norm_plain && device_constants(f->be, &f->ones, &f->zeros, f->hidden, e) < 0)
+		return -1;
+	if (f->m->cfg.experts > 0 && route_new(&f->route, f->m, e) < 0)
+		return -1;
+	return make_rope(f, e);
+}
+
 struct forward *forward_new(const struct model *m, struct backend *be, long max_tokens,
 			    struct err *e)
 {
@@ -88,29 +71,40 @@ struct forward *forward_new(const struct model *m, struct backend *be, long max_
 	f->q_dim = (size_t)model_dim(m, DIM_Q);
 	f->kv_dim = (size_t)model_dim(m, DIM_KV);
 	f->ffn = (size_t)model_dim(m, DIM_FFN);
-	if (make_rope(f, e) < 0) {
+	if (m->cfg.experts > 0)
+		f->ffn = larger(f->ffn, (size_t)larger((size_t)m->cfg.expert_ffn,
+						       (size_t)m->cfg.shared_ffn));
+	if (make_tables(f, e) < 0) {
 		forward_free(f);
 		return NULL;
 	}
 	return f;
 }
 
+static void drop(struct forward *f, float *p)
+{
+	if (p != NULL)
+		f->be->ops->free(f->be, p);
+}
+
 void forward_free(struct forward *f)
 {
 	if (f == NULL)
 		return;
-	for (int s = 0; s < SLOT_BLOCK_COUNT; s++) {
-		if (f->mat[s] != NULL)
+	for (int s = 0; s < model_slots(f->m); s++) {
+		if (f->mat != NULL && f->mat[s] != NULL)
 			f->be->ops->pack_free(f->be, f->mat[s]);
-		if (f->vec[s] != NULL)
-			f->be->ops->free(f->be, f->vec[s]);
+		if (f->vec != NULL)
+			drop(f, f->vec[s]);
 	}
-	if (f->cos_ != NULL)
-		f->be->ops->free(f->be, f->cos_);
-	if (f->sin_ != NULL)
-		f->be->ops->free(f->be, f->sin_);
-	if (f->arena != NULL)
-		f->be->ops->free(f->be, f->arena);
+	drop(f, f->cos_);
+	drop(f, f->sin_);
+	drop(f, f->ones);
+	drop(f, f->zeros);
+	drop(f, f->arena);
+	route_free(f->route);
+	free(f->mat);
+	free(f->vec);
 	free(f->wide);
 	free(f);
 }
@@ -142,13 +136,14 @@ static int load_slot(struct forward *f, struct block *b, enum slot s, struct err
 {
 	const struct item *it;
 
-	if (model_row(f->m, s)->cols == DIM_NONE) {
+	int64_t shape[2];
+
+	if (model_shape(f->m, s, shape) == 1) {
 		it = block_find(b, s, ROLE_WEIGHT);
 		if (it == NULL)
 			return err_set(e, ERR_BUG, "forward", "a vector of block %ld is missing",
 				       b->layer);
-		return device_vector(f->be, &f->vec[s], it,
-				     (size_t)model_dim(f->m, model_row(f->m, s)->rows), e);
+		return device_vector(f->be, &f->vec[s], it, (size_t)shape[0], e);
 	}
 	it = block_find(b, s, ROLE_WEIGHT);
 	return it != NULL ? device_matrix(f->be, &f->mat[s], it, e) : load_codes(f, b, s, e);
@@ -177,8 +172,11 @@ int forward_load(struct forward *f, struct block *b, struct err *e)
 {
 	if (check_plain(b, e) < 0)
 		return -1;
-	for (int s = 0; s < SLOT_BLOCK_COUNT; s++)
-		if (model_has(f->m, s) && load_slot(f, b, s, e) < 0)
+	f->layer = b->layer;
+	if (f->route != NULL)
+		route_reset(f->route);
+	for (int s = 0; s < model_slots(f->m); s++)
+		if (slot_in_block(s) && model_has(f->m, s, b->layer) && load_slot(f, b, s, e) < 0)
 			return -1;
 	return 0;
 }
@@ -186,6 +184,11 @@ int forward_load(struct forward *f, struct block *b, struct err *e)
 int forward_reload(struct forward *f, struct block *b, enum slot weight, struct err *e)
 {
 	return load_slot(f, b, weight, e);
+}
+
+void forward_all_experts(struct forward *f, bool on)
+{
+	f->all_experts = on;
 }
 
 /* ---- slices --------------------------------------------------------------------- */
@@ -202,7 +205,9 @@ static int reserve(struct forward *f, size_t tokens, struct err *e)
 {
 	const size_t a = larger(f->hidden, f->q_dim);
 	const size_t mid = f->m->family->gated ? 2 * f->ffn : f->ffn;
-	const size_t width = f->hidden + a + larger(f->q_dim + 2 * f->kv_dim, mid);
+	const size_t rows = larger(f->q_dim + 2 * f->kv_dim, mid);
+	const size_t experts = (size_t)f->m->cfg.experts;
+	const size_t width = f->hidden + a + rows + (experts > 0 ? 2 * f->hidden + experts : 0);
 
 	if (tokens > f->arena_tokens) {
 		if (f->arena != NULL)
@@ -220,23 +225,29 @@ static int reserve(struct forward *f, size_t tokens, struct err *e)
 	f->v = f->k + f->arena_tokens * f->kv_dim;
 	f->up = f->q;
 	f->gate = f->up + f->arena_tokens * f->ffn;
+	f->picked = f->q + f->arena_tokens * rows;
+	f->made = f->picked + f->arena_tokens * f->hidden;
+	f->scores = f->made + f->arena_tokens * f->hidden;
 	return 0;
 }
 
-static int norm(struct forward *f, enum slot w, enum slot bias, size_t t, struct err *e)
+static int norm(struct forward *f, float *y, enum slot w, enum slot bias, size_t t, struct err *e)
 {
 	const float eps = (float)f->m->cfg.norm_eps;
 
 	if (f->m->family->norm == NORM_RMS)
-		return f->be->ops->rmsnorm(f->be, f->a, f->x, f->vec[w], t, f->hidden, eps, e);
-	return f->be->ops->layernorm(f->be, f->a, f->x, f->vec[w], f->vec[bias], t, f->hidden, eps,
+		return f->be->ops->rmsnorm(f->be, y, f->x, f->vec[w], t, f->hidden, eps, e);
+	return f->be->ops->layernorm(f->be, y, f->x, f->ones != NULL ? f->ones : f->vec[w],
+				     f->zeros != NULL ? f->zeros : f->vec[bias], t, f->hidden, eps,
 				     e);
 }
 
-static int linear(struct forward *f, float *y, size_t n, const float *x, size_t k, size_t t,
-		  enum slot w, enum slot bias, int add, struct err *e)
+/* What attention or the MLP reads: a, the normed x, or x itself if norms stand behind. */
+static const float *input(struct forward *f, enum slot w, enum slot bias, size_t t, struct err *e)
 {
-	return f->be->ops->linear(f->be, y, n, x, k, t, f->mat[w], f->vec[bias], add, e);
+	if (f->m->cfg.post_norm)
+		return f->x;
+	return norm(f, f->a, w, bias, t, e) < 0 ? NULL : f->a;
 }
 
 static int rope(struct forward *f, float *x, size_t ld, size_t t, size_t seqlen, long heads,
@@ -246,56 +257,93 @@ static int rope(struct forward *f, float *x, size_t ld, size_t t, size_t seqlen,
 				f->cos_, f->sin_, e);
 }
 
+/* Norms of the heads of q and k, then their rotation, as far as the family has them. */
+static int turn_heads(struct forward *f, size_t t, size_t seqlen, struct err *e)
+{
+	const struct model_config *c = &f->m->cfg;
+	const size_t d = (size_t)c->head_dim;
+	const float eps = (float)c->norm_eps;
+
+	if (c->qk_norm && (f->be->ops->rmsnorm(f->be, f->q, f->q, f->vec[SLOT_Q_NORM],
+					       t * (size_t)c->heads, d, eps, e) < 0 ||
+			   f->be->ops->rmsnorm(f->be, f->k, f->k, f->vec[SLOT_K_NORM],
+					       t * (size_t)c->kv_heads, d, eps, e) < 0))
+		return -1;
+	if (f->cos_ == NULL)
+		return 0;
+	return rope(f, f->q, f->q_dim, t, seqlen, c->heads, e) < 0 ? -1 :
+	       rope(f, f->k, f->kv_dim, t, seqlen, c->kv_heads, e);
+}
+
 /* a = attention(norm1(x)), before o. */
 static int slice_attention(struct forward *f, size_t nseq, size_t seqlen, const struct hook *h,
 			   struct err *e)
 {
 	const struct model_config *c = &f->m->cfg;
 	const size_t t = nseq * seqlen;
+	const float *x = input(f, SLOT_NORM1, SLOT_NORM1_B, t, e);
 	struct attention_shape s = {
 		.nseq = nseq, .seqlen = seqlen, .heads = (int)c->heads,
 		.kv_heads = (int)c->kv_heads, .head_dim = (int)c->head_dim,
 		.ldq = f->q_dim, .ldkv = f->kv_dim, .ldo = f->q_dim,
-		.scale = (float)(1 / sqrt((double)c->head_dim)), .causal = 1,
+		.scale = (float)(1 / sqrt((double)c->head_dim)), .causal = !f->m->family->images,
+		.window = (size_t)model_window(f->m, f->layer),
 	};
 
-	if (norm(f, SLOT_NORM1, SLOT_NORM1_B, t, e) < 0 || call(h, EDGE_ATTN_IN, f->a, t, e) < 0 ||
-	    linear(f, f->q, f->q_dim, f->a, f->hidden, t, SLOT_Q, SLOT_Q_B, 0, e) < 0 ||
-	    linear(f, f->k, f->kv_dim, f->a, f->hidden, t, SLOT_K, SLOT_K_B, 0, e) < 0 ||
-	    linear(f, f->v, f->kv_dim, f->a, f->hidden, t, SLOT_V, SLOT_V_B, 0, e) < 0)
+	if (x == NULL || hook_call(h, EDGE_ATTN_IN, x, t, e) < 0 ||
+	    forward_linear(f, f->q, f->q_dim, x, f->hidden, t, SLOT_Q, SLOT_Q_B, 0, e) < 0 ||
+	    forward_linear(f, f->k, f->kv_dim, x, f->hidden, t, SLOT_K, SLOT_K_B, 0, e) < 0 ||
+	    forward_linear(f, f->v, f->kv_dim, x, f->hidden, t, SLOT_V, SLOT_V_B, 0, e) < 0 ||
+	    turn_heads(f, t, seqlen, e) < 0 ||
+	    f->be->ops->attention(f->be, f->a, f->q, f->k, f->v, &s, e) < 0)
 		return -1;
-	if (f->cos_ != NULL && (rope(f, f->q, f->q_dim, t, seqlen, c->heads, e) < 0 ||
-				rope(f, f->k, f->kv_dim, t, seqlen, c->kv_heads, e) < 0))
-		return -1;
-	if (f->be->ops->attention(f->be, f->a, f->q, f->k, f->v, &s, e) < 0)
-		return -1;
-	return call(h, EDGE_ATTN_MID, f->a, t, e);
+	return hook_call(h, EDGE_ATTN_MID, f->a, t, e);
 }
 
 /* x += o(a) */
 static int slice_out(struct forward *f, size_t t, struct err *e)
 {
-	return linear(f, f->x, f->hidden, f->a, f->q_dim, t, SLOT_O, SLOT_O_B, 1, e);
+	if (forward_linear(f, f->x, f->hidden, f->a, f->q_dim, t, SLOT_O, SLOT_O_B, 1, e) < 0)
+		return -1;
+	return f->m->cfg.post_norm ? norm(f, f->x, SLOT_NORM1, SLOT_NORM1_B, t, e) : 0;
 }
 
-/* x += down(act(gate) up) of norm2(x), or only as far as the last hook. */
-static int slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h, struct err *e)
+int forward_mid(struct forward *f, const float *x, size_t t, size_t n, enum slot gate,
+		enum slot up, enum edge mid, const struct hook *h, struct err *e)
 {
 	static const enum act_fn fn[] = {
 		[ACT_SILU] = ACT_FN_SILU, [ACT_RELU] = ACT_FN_RELU,
 		[ACT_GELU] = ACT_FN_GELU, [ACT_GELU_TANH] = ACT_FN_GELU_TANH,
 	};
-	const struct family *fam = f->m->family;
+	const bool gated = f->m->family->gated, dense = up == SLOT_UP;
 
-	if (norm(f, SLOT_NORM2, SLOT_NORM2_B, t, e) < 0 || call(h, EDGE_MLP_IN, f->a, t, e) < 0 ||
-	    linear(f, f->up, f->ffn, f->a, f->hidden, t, SLOT_UP, SLOT_UP_B, 0, e) < 0 ||
-	    (fam->gated &&
-	     linear(f, f->gate, f->ffn, f->a, f->hidden, t, SLOT_GATE, SLOT_GATE_B, 0, e) < 0) ||
-	    f->be->ops->gate(f->be, f->up, fam->gated ? f->gate : NULL, f->up, t * f->ffn,
-			     fn[fam->act], e) < 0 ||
-	    call(h, EDGE_MLP_MID, f->up, t, e) < 0)
+	if (forward_linear(f, f->up, n, x, f->hidden, t, up, dense ? SLOT_UP_B : SLOT_NONE, 0,
+			   e) < 0 ||
+	    (gated && forward_linear(f, f->gate, n, x, f->hidden, t, gate,
+				     dense ? SLOT_GATE_B : SLOT_NONE, 0, e) < 0) ||
+	    f->be->ops->gate(f->be, f->up, gated ? f->gate : NULL, f->up, t * n,
+			     fn[f->m->cfg.act], e) < 0)
 		return -1;
-	return add ? linear(f, f->x, f->hidden, f->up, f->ffn, t, SLOT_DOWN, SLOT_DOWN_B, 1, e) : 0;
+	return hook_call(h, mid, f->up, t, e);
+}
+
+/* x += the MLP of norm2(x), or only as far as the last hook. */
+static int slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h, struct err *e)
+{
+	const float *x = input(f, SLOT_NORM2, SLOT_NORM2_B, t, e);
+	const size_t n = (size_t)f->m->cfg.ffn;
+
+	if (x == NULL || hook_call(h, EDGE_MLP_IN, x, t, e) < 0)
+		return -1;
+	if (model_is_sparse(f->m, f->layer))
+		return forward_experts(f, t, add, h, e);
+	if (forward_mid(f, x, t, n, SLOT_GATE, SLOT_UP, EDGE_MLP_MID, h, e) < 0)
+		return -1;
+	if (!add)
+		return 0;
+	if (forward_linear(f, f->x, f->hidden, f->up, n, t, SLOT_DOWN, SLOT_DOWN_B, 1, e) < 0)
+		return -1;
+	return f->m->cfg.post_norm ? norm(f, f->x, SLOT_NORM2, SLOT_NORM2_B, t, e) : 0;
 }
 
 static int up(struct forward *f, float *dst, const float *src, size_t n, struct err *e)
@@ -413,35 +461,5 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 		    (add && down(f, xs, f->x, t * f->hidden, e) < 0))
 			return -1;
 	}
-	return 0;
-}
-
-int forward_check_ids(const struct model *m, const int32_t *ids, size_t t, struct err *e)
-{
-	for (size_t i = 0; i < t; i++)
-		if (ids[i] < 0 || ids[i] >= m->cfg.vocab)
-			return err_set(e, ERR_DATA, "token ids",
-				       "id %ld at position %zu is outside the vocabulary of %ld",
-				       (long)ids[i], i, m->cfg.vocab);
-	return 0;
-}
-
-int forward_embed(const struct model *m, const struct item *embed, const int32_t *ids, size_t t,
-		  float *x, struct err *e)
-{
-	const size_t d = (size_t)m->cfg.hidden;
-	const size_t row = d * (size_t)dtype_bits(embed->rec.dtype) / 8;
-
-	if (embed->rec.role != ROLE_WEIGHT)
-		return err_set(e, ERR_DATA, embed->rec.name, "%s where a weight was expected",
-			       role_name(embed->rec.role));
-	if (forward_check_ids(m, ids, t, e) < 0)
-		return -1;
-	for (size_t i = 0; i < t; i++)
-		if (dtype_to_f32(x + i * d, (const char *)embed->data + (size_t)ids[i] * row,
-				 embed->rec.dtype, d) < 0)
-			return err_set(e, ERR_DATA, embed->rec.name,
-				       "%s is not a floating-point type of weights",
-				       dtype_name(embed->rec.dtype));
 	return 0;
 }

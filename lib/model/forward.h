@@ -12,6 +12,17 @@
  *     b = norm2(x)                        hook EDGE_MLP_IN
  *     m = act(gate b) * (up b)            hook EDGE_MLP_MID
  *     x += down m
+ *
+ * Where norms stand behind (OPT-350m): a = x, x = norm1(x + o c), b = x, x = norm2(x + down m).
+ * Where a layer has experts (Qwen2-MoE), the last two lines are, p being the k largest of
+ * softmax(router b):
+ *
+ *     b_e = b of the tokens routed to e              hook of edge EDGE_X_IN of expert e
+ *     m_e = act(gate_e b_e) * (up_e b_e)             hook of edge EDGE_X_MID of expert e
+ *     m_s = act(gate_s b) * (up_s b)                 hook EDGE_SHARED_MID
+ *     x += sum_e p_e down_e m_e + sigmoid(switch b) down_s m_s
+ *
+ * An expert that a slice sends no tokens is not hooked there.
  */
 #ifndef QP_FORWARD_H
 #define QP_FORWARD_H
@@ -30,6 +41,12 @@ void forward_free(struct forward *f);
 /* Pack the weights of b for this backend (all, or one linear that has changed). */
 int forward_load(struct forward *f, struct block *b, struct err *e) MUST_USE;
 int forward_reload(struct forward *f, struct block *b, enum slot weight, struct err *e) MUST_USE;
+
+/* All tokens through all experts, for statistics: hooks of experts see every token; what comes out
+ * of the block does not change.  Off at first. */
+void forward_all_experts(struct forward *f, bool on);
+/* Tokens that the router has sent to each expert since forward_load [experts]; NULL: no experts. */
+const uint64_t *forward_routed(const struct forward *f);
 
 /* x [t, width] is a slice at an edge: device memory, to be read during the call only. */
 typedef int (*edge_hook)(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
@@ -53,30 +70,5 @@ int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size
 			  struct err *e) MUST_USE;
 int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook hook, void *ctx,
 		struct err *e) MUST_USE;
-
-/* ERR_DATA for an id outside [0, vocab), with its position in ids [t]. */
-int forward_check_ids(const struct model *m, const int32_t *ids, size_t t,
-		      struct err *e) MUST_USE;
-/* Embedding rows of ids [T] into x [T, hidden]; ERR_DATA for an id outside [0, vocab). */
-int forward_embed(const struct model *m, const struct item *embed, const int32_t *ids,
-		  size_t t, float *x, struct err *e) MUST_USE;
-
-/*
- * Final norm and head.  head: packed by head_load (norm_f_bias NULL: none; head may be the
- * embedding).  nll[i] = -log softmax(logits(x_i))[target_i], natural log, f32 logits, f64 sum,
- * for n rows of x [n, hidden]; target < 0: 0, and no logits are made for the row.  Logits are
- * made in slices of rows.  head_norm: y [n, hidden] = final norm of x.
- */
-struct head;
-int head_load(struct head **h, const struct model *m, struct backend *be, struct item *norm_f,
-	      struct item *norm_f_bias, struct item *head, struct err *e) MUST_USE;
-void head_free(struct head *h);
-int head_nll(struct head *h, const float *x, size_t n, const int32_t *target, double *nll,
-	     struct err *e) MUST_USE;
-int head_logits(struct head *h, const float *x, size_t n, float *logits, struct err *e) MUST_USE;
-int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e) MUST_USE;
-/* top[i]: target_i, a token of the vocabulary, is the most likely one (the first of equals). */
-int head_top(struct head *h, const float *x, size_t n, const int32_t *target, bool *top,
-	     struct err *e) MUST_USE;
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * head.c - final norm and head, in slices of rows: never [tokens, vocabulary] at once
+ * head.c - final norm, projection and head, in slices of rows: never [tokens, vocabulary] at once
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/model/device.h"
-#include "lib/model/forward.h"
+#include "lib/model/head.h"
 
 #define HEAD_FLOATS ((size_t)8 << 20) /* logits of a slice: 32 MiB */
 #define HEAD_ROWS_MIN 32
@@ -15,40 +15,61 @@
 struct head {
 	const struct model *m;
 	struct backend *be;
-	struct packed *mat;
-	float *norm, *norm_bias;
-	size_t hidden, vocab, rows;
+	struct packed *mat, *project;
+	float *norm, *norm_bias, *bias;
+	size_t hidden, width, vocab, rows;
 	float *stage;            /* host [rows, hidden]: rows to score, gathered */
-	float *x, *logits;       /* device [rows, hidden], [rows, vocab] */
+	float *x, *y, *logits;   /* device [rows, hidden], [rows, width], [rows, vocab] */
 };
 
 void head_free(struct head *h)
 {
+	float *device[6];
+
 	if (h == NULL)
 		return;
+	memcpy(device, (float *[]){ h->norm, h->norm_bias, h->bias, h->x, h->logits,
+				    h->project != NULL ? h->y : NULL }, sizeof(device));
 	if (h->mat != NULL)
 		h->be->ops->pack_free(h->be, h->mat);
-	if (h->norm != NULL)
-		h->be->ops->free(h->be, h->norm);
-	if (h->norm_bias != NULL)
-		h->be->ops->free(h->be, h->norm_bias);
-	if (h->x != NULL)
-		h->be->ops->free(h->be, h->x);
-	if (h->logits != NULL)
-		h->be->ops->free(h->be, h->logits);
+	if (h->project != NULL)
+		h->be->ops->pack_free(h->be, h->project);
+	for (size_t i = 0; i < sizeof(device) / sizeof(*device); i++)
+		if (device[i] != NULL)
+			h->be->ops->free(h->be, device[i]);
 	free(h->stage);
 	free(h);
 }
 
-static int fill(struct head *h, const struct item *norm_f, const struct item *norm_f_bias,
-		const struct item *head, struct err *e)
+static bool has_norm(const struct model *m)
+{
+	return !m->cfg.post_norm && !m->cfg.no_final_norm;
+}
+
+static int fill_norm(struct head *h, struct ends *n, struct err *e)
 {
 	struct backend *be = h->be;
 
-	if (device_vector(be, &h->norm, norm_f, h->hidden, e) < 0 ||
-	    (norm_f_bias != NULL &&
-	     device_vector(be, &h->norm_bias, norm_f_bias, h->hidden, e) < 0) ||
-	    device_matrix(be, &h->mat, head, e) < 0)
+	if (!has_norm(h->m))
+		return 0;
+	if (h->m->cfg.norm_plain)
+		return device_constants(be, &h->norm, &h->norm_bias, h->hidden, e);
+	if (device_vector(be, &h->norm, ends_item(n, SLOT_NORM_F), h->hidden, e) < 0)
+		return -1;
+	return !model_has(h->m, SLOT_NORM_F_B, -1) ? 0 :
+	       device_vector(be, &h->norm_bias, ends_item(n, SLOT_NORM_F_B), h->hidden, e);
+}
+
+static int fill(struct head *h, struct ends *n, struct err *e)
+{
+	struct backend *be = h->be;
+	const enum slot head = h->m->cfg.tied ? SLOT_EMBED : SLOT_HEAD;
+
+	if (fill_norm(h, n, e) < 0 || device_matrix(be, &h->mat, ends_item(n, head), e) < 0 ||
+	    (model_has(h->m, SLOT_HEAD_B, -1) &&
+	     device_vector(be, &h->bias, ends_item(n, SLOT_HEAD_B), h->vocab, e) < 0) ||
+	    (model_has(h->m, SLOT_PROJECT_OUT, -1) &&
+	     device_matrix(be, &h->project, ends_item(n, SLOT_PROJECT_OUT), e) < 0))
 		return -1;
 	h->stage = malloc(h->rows * h->hidden * sizeof(*h->stage));
 	if (h->stage == NULL)
@@ -56,12 +77,16 @@ static int fill(struct head *h, const struct item *norm_f, const struct item *no
 	h->x = be->ops->alloc(be, h->rows * h->hidden * sizeof(float), e);
 	if (h->x == NULL)
 		return -1;
+	h->y = h->project == NULL ? h->x : be->ops->alloc(be, h->rows * h->width * sizeof(float),
+							  e);
+	if (h->y == NULL)
+		return -1;
 	h->logits = be->ops->alloc(be, h->rows * h->vocab * sizeof(float), e);
 	return h->logits != NULL ? 0 : -1;
 }
 
-int head_load(struct head **h, const struct model *m, struct backend *be, struct item *norm_f,
-	      struct item *norm_f_bias, struct item *head, struct err *e)
+int head_load(struct head **h, const struct model *m, struct backend *be, struct ends *n,
+	      struct err *e)
 {
 	size_t rows;
 
@@ -71,11 +96,12 @@ int head_load(struct head **h, const struct model *m, struct backend *be, struct
 	(*h)->m = m;
 	(*h)->be = be;
 	(*h)->hidden = (size_t)m->cfg.hidden;
+	(*h)->width = (size_t)m->cfg.embed_dim;
 	(*h)->vocab = (size_t)m->cfg.vocab;
 	rows = HEAD_FLOATS / (*h)->vocab;
 	rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows;
 	(*h)->rows = rows > HEAD_ROWS_MAX ? HEAD_ROWS_MAX : rows;
-	if (fill(*h, norm_f, norm_f_bias, head, e) < 0) {
+	if (fill(*h, n, e) < 0) {
 		head_free(*h);
 		*h = NULL;
 		return -1;
@@ -83,17 +109,27 @@ int head_load(struct head **h, const struct model *m, struct backend *be, struct
 	return 0;
 }
 
-/* h->x = final norm of x [n, hidden] (host), n <= rows. */
+size_t head_width(const struct head *h)
+{
+	return h->width;
+}
+
+/* h->y = what the head reads of x [n, hidden] (host), n <= rows. */
 static int slice_norm(struct head *h, const float *x, size_t n, struct err *e)
 {
 	const struct backend_ops *ops = h->be->ops;
 	const float eps = (float)h->m->cfg.norm_eps;
+	int ret = ops->upload(h->be, h->x, x, n * h->hidden * sizeof(*x), e);
 
-	if (ops->upload(h->be, h->x, x, n * h->hidden * sizeof(*x), e) < 0)
-		return -1;
-	if (h->m->family->norm == NORM_RMS)
-		return ops->rmsnorm(h->be, h->x, h->x, h->norm, n, h->hidden, eps, e);
-	return ops->layernorm(h->be, h->x, h->x, h->norm, h->norm_bias, n, h->hidden, eps, e);
+	if (ret == 0 && has_norm(h->m))
+		ret = h->m->family->norm == NORM_RMS ?
+		      ops->rmsnorm(h->be, h->x, h->x, h->norm, n, h->hidden, eps, e) :
+		      ops->layernorm(h->be, h->x, h->x, h->norm, h->norm_bias, n, h->hidden, eps,
+				     e);
+	if (ret == 0 && h->project != NULL)
+		ret = ops->linear(h->be, h->y, h->width, h->x, h->hidden, n, h->project, NULL, 0,
+				  e);
+	return ret;
 }
 
 /* h->logits [n, vocab], on the device, of x [n, hidden] (host). */
@@ -101,8 +137,8 @@ static int slice_logits(struct head *h, const float *x, size_t n, struct err *e)
 {
 	if (slice_norm(h, x, n, e) < 0)
 		return -1;
-	return h->be->ops->linear(h->be, h->logits, h->vocab, h->x, h->hidden, n, h->mat, NULL, 0,
-				  e);
+	return h->be->ops->linear(h->be, h->logits, h->vocab, h->y, h->width, n, h->mat, h->bias,
+				  0, e);
 }
 
 int head_nll(struct head *h, const float *x, size_t n, const int32_t *target, double *nll,
@@ -159,8 +195,8 @@ int head_norm(struct head *h, const float *x, size_t n, float *y, struct err *e)
 		const size_t m = h->rows < n - i ? h->rows : n - i;
 
 		if (slice_norm(h, x + i * h->hidden, m, e) < 0 ||
-		    h->be->ops->download(h->be, y + i * h->hidden, h->x,
-					 m * h->hidden * sizeof(*y), e) < 0)
+		    h->be->ops->download(h->be, y + i * h->width, h->y,
+					 m * h->width * sizeof(*y), e) < 0)
 			return -1;
 	}
 	return 0;

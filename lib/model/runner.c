@@ -11,42 +11,104 @@
 #define EMBED_TOKENS 1024
 #define HEAD_TOKENS 4096
 
-int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
-		 const int32_t *ids, size_t tokens, size_t seqlen, struct err *e)
+int runner_input(struct runner *r, const struct runner_input *input, struct err *e)
 {
-	long layer;
+	const struct model *m = &r->model;
 
-	if (rec->type != REC_TENSOR || model_slot(&r->model, rec->name, &layer) != SLOT_EMBED)
-		return 0;
-	if ((long)seqlen > r->model.cfg.max_positions)
+	if (m->family->images != (input->pixels != NULL))
+		return err_set(e, ERR_DATA, "model", m->family->images ?
+			       "takes images, not token ids" : "takes token ids, not images");
+	if ((long)input->seqlen > m->cfg.max_positions)
 		return err_set(e, ERR_DATA, "model", "%ld positions, but a sequence has %zu tokens",
-			       r->model.cfg.max_positions, seqlen);
-	if (forward_check_ids(&r->model, ids, tokens, e) < 0 ||
-	    ends_take(&r->ends, &r->model, in, rec, e) < 0 ||
-	    hidden_open(&r->hidden, tokens, (size_t)r->model.cfg.hidden, r->spill, e) < 0)
+			       m->cfg.max_positions, input->seqlen);
+	if ((input->ids != NULL && embed_check_ids(m, input->ids, input->tokens, e) < 0) ||
+	    hidden_open(&r->hidden, input->tokens, (size_t)m->cfg.hidden, r->spill, e) < 0)
 		return -1;
-	for (size_t i = 0; i < tokens; i += EMBED_TOKENS) {
-		const size_t n = tokens - i < EMBED_TOKENS ? tokens - i : EMBED_TOKENS;
+	r->ids = input->ids;
+	r->position = input->position;
+	r->pixels = input->pixels;
+	r->seqlen = input->seqlen;
+	return 0;
+}
 
-		if (forward_embed(&r->model, &r->ends.embed, ids + i, n,
-				  r->hidden.x + i * r->hidden.width, e) < 0)
-			return -1;
+int runner_calib(struct runner *r, const struct calib *c, struct err *e)
+{
+	const struct model_config *cfg = &r->model.cfg;
+	const bool images = r->model.family->images;
+	const size_t seqlen = images ? (size_t)cfg->max_positions : c->seqlen;
+	const struct runner_input input = {
+		.ids = c->ids, .pixels = c->pixels, .tokens = c->nsamples * seqlen,
+		.seqlen = seqlen,
+	};
+	const size_t size = images ? (size_t)cfg->image_size : 0;
+
+	if (calib_suits(c, images ? (size_t)cfg->channels : 0, size, size, e) < 0)
+		return -1;
+	return runner_input(r, &input, e);
+}
+
+int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec, struct err *e)
+{
+	const enum slot s = ends_slot(&r->model, rec);
+
+	if (s == SLOT_NONE || !ends_in_front(s))
+		return 0;
+	r->front = ends_item(&r->ends, s);
+	return ends_take(&r->ends, &r->model, in, rec, e) < 0 ? -1 : 1;
+}
+
+/* A piece of the first hidden states: tokens from i on, whole images. */
+static int embed_piece(struct runner *r, struct embed *em, size_t i, size_t n, struct err *e)
+{
+	const struct model_config *c = &r->model.cfg;
+	float *x = r->hidden.x + i * r->hidden.width;
+
+	if (r->pixels == NULL)
+		return embed_tokens(em, r->ids + i, r->position != NULL ? r->position + i : NULL,
+				    i, r->seqlen, n, x, e);
+	return embed_images(em, r->pixels + i / r->seqlen *
+			    (size_t)(c->channels * c->image_size * c->image_size), n / r->seqlen,
+			    x, e);
+}
+
+static int embed_all(struct runner *r, struct err *e)
+{
+	const size_t step = r->pixels != NULL ? r->seqlen : EMBED_TOKENS;
+	struct embed *em;
+	int ret = 0;
+
+	if (ends_need_front(&r->ends, &r->model, e) < 0 ||
+	    embed_new(&em, &r->model, r->be, &r->ends, e) < 0)
+		return -1;
+	for (size_t i = 0; i < r->hidden.tokens && ret == 0; i += step) {
+		const size_t n = r->hidden.tokens - i < step ? r->hidden.tokens - i : step;
+
+		ret = embed_piece(r, em, i, n, e);
 		hidden_drop(&r->hidden, i, n);
 	}
-	r->seqlen = seqlen;
-	return 1;
+	embed_free(em);
+	ends_drop_front(&r->ends, r->model.cfg.tied && !r->headless);
+	r->embedded = true;
+	return ret;
 }
 
 int runner_load(struct runner *r, struct block *b, struct err *e)
 {
 	const double start = usage_seconds();
-	int ret;
+	int ret = 0;
 
-	if (ends_need_embed(&r->ends, &r->model, e) < 0)
-		return -1;
-	if (r->f == NULL)
+	if (r->hidden.x == NULL)
+		return err_set(e, ERR_DATA, "model", "no tensor stands in front of block %ld",
+			       b->layer);
+	if (!r->embedded)
+		ret = embed_all(r, e);
+	if (ret == 0 && r->f == NULL) {
 		r->f = forward_new(&r->model, r->be, (long)r->seqlen, e);
-	ret = r->f != NULL ? forward_load(r->f, b, e) : -1;
+		if (r->f != NULL)
+			forward_all_experts(r->f, r->all_experts);
+	}
+	if (ret == 0)
+		ret = r->f != NULL ? forward_load(r->f, b, e) : -1;
 	r->seconds += usage_seconds() - start;
 	return ret;
 }
@@ -68,8 +130,9 @@ int runner_head(struct runner *r, struct head **h, struct err *e)
 {
 	forward_free(r->f);
 	r->f = NULL;
-	if (ends_need_embed(&r->ends, &r->model, e) < 0 ||
-	    ends_load_head(&r->ends, &r->model, r->be, h, e) < 0)
+	if (ends_need_front(&r->ends, &r->model, e) < 0 ||
+	    ends_need_back(&r->ends, &r->model, e) < 0 ||
+	    head_load(h, &r->model, r->be, &r->ends, e) < 0)
 		return -1;
 	ends_release(&r->ends);
 	return 0;

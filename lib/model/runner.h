@@ -2,41 +2,64 @@
 /*
  * runner.h - hidden states carried through a model, block by block, as it streams by
  *
- * What record-acts, eval-ppl and qp-forward share: the embedding sets the states up, each block
- * moves all of them on, the head is left to the caller.  One block is in memory at a time.
+ * What record-acts, eval-ppl and qp-forward share: what stands in front of the blocks sets the
+ * states up, each block moves all of them on, the head is left to the caller.  One block is in memory at a time.
  */
 #ifndef QP_RUNNER_H
 #define QP_RUNNER_H
 
 #include "lib/compute/backend.h"
+#include "lib/data/calib.h"
+#include "lib/model/embed.h"
 #include "lib/model/ends.h"
 #include "lib/model/forward.h"
+#include "lib/model/head.h"
 #include "lib/model/hidden.h"
 
 struct runner {
 	/* set by the caller */
 	struct backend *be;
 	const char *spill;     /* directory, or NULL: hidden states in memory */
+	bool headless;         /* the head is not asked for: an embedding need not be kept for it */
+	bool all_experts;      /* forward_all_experts */
 	void (*done)(void *arg, size_t tokens); /* after each slice of a block, or NULL */
 	void *arg;
 	/* kept here */
 	struct model model;
 	struct ends ends;
-	struct hidden hidden;  /* x NULL until the embedding has been seen */
+	struct item *front;    /* what runner_embed took last */
+	struct hidden hidden;  /* x NULL until the input is known; states from runner_load on */
+	const int32_t *ids, *position;
+	const float *pixels;
+	bool embedded;
 	size_t seqlen;         /* longest sequence */
 	struct forward *f;
 	double seconds;        /* in forward passes and what hooks do */
 };
 
-/*
- * The record at hand, if it is the embedding: ids [tokens], sequences of at most seqlen, become
- * hidden states.  1: it was, and is in r->ends.embed; 0: it is another record.  ERR_DATA if
- * seqlen exceeds the model's positions, or for an id outside the vocabulary.
- */
-int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
-		 const int32_t *ids, size_t tokens, size_t seqlen, struct err *e) MUST_USE;
+/* What goes into the model.  ids [tokens] or, of a model of images, pixels [images, channels, size,
+ * size] and tokens = images * max_positions.  All are kept by reference until the first block. */
+struct runner_input {
+	const int32_t *ids;
+	const int32_t *position; /* [tokens], or NULL: sequences of seqlen, from 0 */
+	const float *pixels;
+	size_t tokens, seqlen;   /* seqlen: of the longest sequence */
+};
 
-/* Get b's weights ready: before the first, ERR_DATA if no embedding has been seen. */
+/* Before the first tensor.  ERR_DATA if seqlen exceeds the model's positions, for an id outside the
+ * vocabulary, or if the model takes the other kind of input. */
+int runner_input(struct runner *r, const struct runner_input *input, struct err *e) MUST_USE;
+
+/* The same of a calibration set: ERR_DATA if it is not for this model. */
+int runner_calib(struct runner *r, const struct calib *c, struct err *e) MUST_USE;
+
+/* The record at hand, if it is a tensor that stands in front of the blocks: 1, and it is
+ * *r->front; 0: it is another record. */
+int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
+		 struct err *e) MUST_USE;
+
+/* Get b's weights ready.  Before the first block the hidden states are set up: ERR_DATA if anything
+ * in front of the blocks is missing. */
 int runner_load(struct runner *r, struct block *b, struct err *e) MUST_USE;
 /* runner_load, then all states, sequences of r->seqlen, through it. */
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
@@ -44,7 +67,7 @@ int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
 
 /*
  * All blocks have gone by: the final norm and the head, packed (head_free).  What the blocks took
- * and the tensors themselves are freed.  ERR_DATA if the embedding, norm or head was missing.
+ * and the tensors themselves are freed.  ERR_DATA if any of them was missing.
  */
 int runner_head(struct runner *r, struct head **h, struct err *e) MUST_USE;
 /* head_nll over all hidden states: nll and target [tokens]. */

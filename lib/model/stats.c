@@ -23,7 +23,8 @@ struct stats {
 	struct backend *be;
 	unsigned which;
 	size_t max_samples, stride; /* every stride-th token is a sample */
-	struct edge_stats edge[EDGE_COUNT];
+	struct edge_stats *edge; /* [edges]; width 0: no layer has it */
+	int n;
 	void *host;              /* [largest width] doubles: vectors on their way */
 };
 
@@ -51,6 +52,14 @@ static int alloc_edge(struct stats *s, struct edge_stats *g, struct err *e)
 	return 0;
 }
 
+static bool anywhere(const struct model *m, enum edge g)
+{
+	for (long i = 0; i < m->cfg.layers; i++)
+		if (model_has_edge(m, g, i))
+			return true;
+	return false;
+}
+
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
 			size_t total_tokens, struct err *e)
 {
@@ -69,7 +78,13 @@ struct stats *stats_new(const struct model *m, struct backend *be, unsigned whic
 	if (s->max_samples > total_tokens && total_tokens > 0)
 		s->max_samples = total_tokens;
 	s->stride = total_tokens / s->max_samples > 0 ? total_tokens / s->max_samples : 1;
-	for (int g = 0; g < EDGE_COUNT && ret == 0; g++) {
+	s->n = model_edges(m);
+	s->edge = calloc((size_t)s->n, sizeof(*s->edge));
+	if (s->edge == NULL)
+		ret = err_nomem(e, "statistics", (size_t)s->n * sizeof(*s->edge));
+	for (int g = 0; g < s->n && ret == 0; g++) {
+		if (!anywhere(m, g))
+			continue;
 		s->edge[g].width = (size_t)model_edge_width(m, g);
 		if (s->edge[g].width > widest)
 			widest = s->edge[g].width;
@@ -87,7 +102,7 @@ void stats_free(struct stats *s)
 {
 	if (s == NULL)
 		return;
-	for (int g = 0; g < EDGE_COUNT; g++) {
+	for (int g = 0; s->edge != NULL && g < s->n; g++) {
 		struct edge_stats *x = &s->edge[g];
 		void *const device[] = { x->absmax, x->min, x->max, x->abssum };
 
@@ -98,6 +113,7 @@ void stats_free(struct stats *s)
 			s->be->ops->hessian_free(s->be, x->h);
 		free(x->samples);
 	}
+	free(s->edge);
 	free(s->host);
 	free(s);
 }
@@ -115,7 +131,7 @@ static int fill_f32(struct stats *s, float *dst, size_t n, float value, struct e
 
 int stats_reset(struct stats *s, struct err *e)
 {
-	for (int i = 0; i < EDGE_COUNT; i++) {
+	for (int i = 0; i < s->n; i++) {
 		struct edge_stats *g = &s->edge[i];
 		double *zero = s->host;
 
@@ -173,6 +189,12 @@ static int fetch(struct stats *s, const struct edge_stats *g, enum stat k, float
 	const size_t f32 = g->width * sizeof(float);
 	double *sum = s->host;
 
+	if (g->tokens == 0) {
+		/* An expert that no token was sent to: nothing seen, in every statistic. */
+		memset(out, 0, k == STAT_HESSIAN ? g->width * (g->width + 1) / 2 * sizeof(*out) :
+			       k == STAT_SAMPLES ? 0 : f32);
+		return 0;
+	}
 	switch (k) {
 	case STAT_ABSMAX:
 		return ops->download(s->be, out, g->absmax, f32, e);
@@ -244,9 +266,10 @@ int stats_store(struct stats *s, struct block *b, struct err *e)
 {
 	if (block_drop_stats(b, e) < 0)
 		return -1;
-	for (int i = 0; i < EDGE_COUNT; i++)
+	for (int i = 0; i < s->n; i++)
 		for (int k = 0; k < STAT_COUNT; k++)
-			if (wants(s, k) && store_one(s, i, k, b, e) < 0)
+			if (wants(s, k) && model_has_edge(s->m, i, b->layer) &&
+			    store_one(s, i, k, b, e) < 0)
 				return -1;
 	return 0;
 }

@@ -47,7 +47,7 @@ static void names(const struct model *m)
 	for (; model_nth(m, n, &s, &layer); n++) {
 		model_tensor_name(m, s, layer, name);
 		back = model_slot(m, name, &l);
-		wrong += back != s || l != layer || !model_has(m, s);
+		wrong += back != s || l != layer || !model_has(m, s, layer);
 	}
 	ok(n == 1 + 12 * 12 + 2, "an untied model with q, k, v biases has 147 tensors (%zu)", n);
 	ok(wrong == 0, "every name leads back to its slot and layer");
@@ -93,7 +93,7 @@ static void shapes(const struct model *m)
 		{ SLOT_V_B, 1, 48, 1 }, { SLOT_DOWN_B, 1, 64, 1 }, { SLOT_EMBED, 2, 320, 64 },
 		{ SLOT_HEAD, 2, 320, 64 },
 	};
-	const struct family *f = m->family;
+	struct linear_row l;
 	int64_t shape[2];
 	size_t wrong = 0;
 
@@ -101,21 +101,21 @@ static void shapes(const struct model *m)
 		ok(model_shape(m, list[i].s, shape) == list[i].rank && shape[0] == list[i].rows &&
 		   shape[1] == list[i].cols, "shape of %s", model_row(m, list[i].s)->name);
 	/* The tables agree with one another: a linear is as wide as its edge. */
-	for (const struct linear_row *l = f->linears; l->weight != SLOT_NONE; l++) {
-		model_shape(m, l->weight, shape);
-		wrong += shape[1] != model_edge_width(m, l->in);
-		wrong += model_row(m, l->bias)->rows != model_row(m, l->weight)->rows;
-	}
-	for (int i = 0; i < EDGE_COUNT; i++) {
-		const struct edge_row *row = &f->edges[i];
+	for (size_t n = 0; model_linear(m, 3, n, &l); n++) {
+		int64_t bias[2];
 
-		wrong += row->edge != (enum edge)i;
-		for (int k = 0; k < 4 && row->consumers[k] != SLOT_NONE; k++)
-			wrong += model_shape(m, row->consumers[k], shape) != 2 ||
-				 shape[1] != model_edge_width(m, row->edge);
-		model_shape(m, row->producer, shape);
-		wrong += shape[0] != (row->kv_grouped ? model_dim(m, DIM_KV) :
-				      model_edge_width(m, row->edge));
+		model_shape(m, l.weight, shape);
+		wrong += shape[1] != model_edge_width(m, l.in) || !model_has_edge(m, l.in, 3);
+		wrong += l.bias != SLOT_NONE && (model_shape(m, l.bias, bias) != 1 ||
+						 bias[0] != shape[0]);
+	}
+	for (int i = 0; i <= EDGE_MLP_MID; i++) {
+		const struct edge_row row = model_edge_row(m, i);
+
+		wrong += row.edge != (enum edge)i || row.of != row.edge;
+		model_shape(m, row.producer, shape);
+		wrong += shape[0] != (row.kv_grouped ? model_dim(m, DIM_KV) :
+				      model_edge_width(m, row.edge));
 	}
 	ok(wrong == 0, "linears, edges and tensors of the table agree");
 }
@@ -124,14 +124,14 @@ static void edges(const struct model *m)
 {
 	static const char *const foreign[] = { "layers.12.mlp.in", "layers.3.mlp", "layers.3mlp.in",
 					       "layers.3.mlp.in2", "model.layers.3.mlp.in",
-					       "layers.",
-					       "" };
+					       "layers.", "layers.3.mlp.shared.mid",
+					       "layers.3.mlp.experts.0.in", "" };
 	char name[256];
 	long layer;
 
 	model_edge_name(m, EDGE_MLP_MID, 7, name);
 	ok_str(name, "layers.7.mlp.mid", "the name of an edge");
-	for (int i = 0; i < EDGE_COUNT; i++) {
+	for (int i = 0; i <= EDGE_MLP_MID; i++) {
 		model_edge_name(m, (enum edge)i, 10, name);
 		ok(model_edge(m, name, &layer) == i && layer == 10, "%s leads back", name);
 	}
@@ -286,7 +286,8 @@ static void biases(void)
 	while (model_nth(&m, n, &s, &layer))
 		n++;
 	ok(n == 1 + 12 * 16 + 1, "16 tensors a block, no head (%zu)", n);
-	ok(!model_has(&m, SLOT_HEAD) && model_has(&m, SLOT_O_B) && !model_has(&m, SLOT_NORM1_B),
+	ok(!model_has(&m, SLOT_HEAD, -1) && model_has(&m, SLOT_O_B, 0) &&
+	   !model_has(&m, SLOT_NORM1_B, 0),
 	   "has what it should");
 	ok(model_slot(&m, "lm_head.weight", &layer) == SLOT_NONE, "a tied head is no tensor of it");
 }

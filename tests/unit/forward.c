@@ -2,7 +2,9 @@
 /*
  * forward.c - the forward pass against the textbook in f64, and against itself in pieces
  */
+#include "lib/model/embed.h"
 #include "lib/model/forward.h"
+#include "lib/model/head.h"
 #include "lib/model/rope.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny.h"
@@ -282,23 +284,30 @@ static void test_refusals(struct backend *be)
 
 /* ---- embedding, head, positions --------------------------------------------------------- */
 
-static void test_embed(void)
+static void test_embed(struct backend *be)
 {
 	static const uint16_t half[] = { 0x3f80, 0xc000, 0x0000, 0x3f00, 0x4040, 0xbf80 };
 	struct model_config c = tiny_config();
-	struct item it = { .data = (void *)half, .rec = { .role = ROLE_WEIGHT, .dtype = DT_BF16 } };
+	struct ends n = { 0 };
+	struct item *it = ends_item(&n, SLOT_EMBED);
+	struct embed *em;
 	struct model m;
 	const int32_t ids[] = { 2, 0 }, bad[] = { 1, 3 }, minus[] = { -1 };
 	float x[4];
 
-	c.hidden = 2;
+	it->data = (void *)half;
+	it->rec.role = ROLE_WEIGHT;
+	it->rec.dtype = DT_BF16;
+	c.hidden = c.embed_dim = 2;
 	c.vocab = 3;
 	m = tiny_model(&c);
-	ok(forward_embed(&m, &it, ids, 2, x, &e) == 0 && x[0] == 3 && x[1] == -1 && x[2] == 1 &&
-	   x[3] == -2, "embed: rows of a bf16 table");
-	ok(forward_embed(&m, &it, bad, 2, x, &e) < 0 && e.cls == ERR_DATA &&
+	ok(embed_new(&em, &m, be, &n, &e) == 0, "embed: a table");
+	ok(embed_tokens(em, ids, NULL, 0, 2, 2, x, &e) == 0 && x[0] == 3 && x[1] == -1 &&
+	   x[2] == 1 && x[3] == -2, "embed: rows of a bf16 table");
+	ok(embed_tokens(em, bad, NULL, 0, 2, 2, x, &e) < 0 && e.cls == ERR_DATA &&
 	   strstr(e.what, "id 3 at position 1") != NULL, "embed: an id beyond the vocabulary");
-	ok(forward_embed(&m, &it, minus, 1, x, &e) < 0, "embed: a negative id");
+	ok(embed_tokens(em, minus, NULL, 0, 1, 1, x, &e) < 0, "embed: a negative id");
+	embed_free(em);
 }
 
 static struct item make_item(const struct model *m, enum slot s, float *data)
@@ -314,7 +323,8 @@ static void test_head(struct backend *be)
 	enum { N = 2500, D = 8, V = 20 };
 	struct model_config c = tiny_config();
 	struct model m;
-	struct item norm, w;
+	struct ends n = { 0 };
+	struct item *norm = ends_item(&n, SLOT_NORM_F), *w = ends_item(&n, SLOT_HEAD);
 	struct head *h;
 	static float x[N * D], gain[D], table[V * D], logits[N * V], normed[N * D];
 	static double nll[N], y[N * D], z[N * V], want;
@@ -325,9 +335,9 @@ static void test_head(struct backend *be)
 	tiny_fill(x, N * D, 0, 3);
 	tiny_fill(gain, D, 1, 0.5f);
 	tiny_fill(table, V * D, 0, 1);
-	norm = make_item(&m, SLOT_NORM_F, gain);
-	w = make_item(&m, SLOT_HEAD, table);
-	ok(head_load(&h, &m, be, &norm, NULL, &w, &e) == 0, "head: loads");
+	*norm = make_item(&m, SLOT_NORM_F, gain);
+	*w = make_item(&m, SLOT_HEAD, table);
+	ok(head_load(&h, &m, be, &n, &e) == 0, "head: loads");
 	for (size_t i = 0; i < N * D; i++)
 		y[i] = x[i];
 	naive_norm(y, y, N, gain, D, c.norm_eps);
@@ -355,16 +365,16 @@ static void test_head(struct backend *be)
 	   "head: a target beyond the vocabulary");
 	head_free(h);
 	memset(table, 0, sizeof(table));
-	ok(head_load(&h, &m, be, &norm, NULL, &w, &e) == 0, "head: of zeros");
+	ok(head_load(&h, &m, be, &n, &e) == 0, "head: of zeros");
 	target[0] = 3;
 	ok(head_nll(h, x, 1, target, nll, &e) == 0, "head: of zeros scores");
 	ok_near(nll[0], log(V), 1e-6, "head: equal logits cost log(vocabulary)");
 	head_free(h);
-	norm.rec.shape[0] = 9;
-	ok(head_load(&h, &m, be, &norm, NULL, &w, &e) < 0 && h == NULL,
+	norm->rec.shape[0] = 9;
+	ok(head_load(&h, &m, be, &n, &e) < 0 && h == NULL,
 	   "head: a norm that is wider");
-	record_clear(&norm.rec);
-	record_clear(&w.rec);
+	record_clear(&norm->rec);
+	record_clear(&w->rec);
 }
 
 static void test_hidden(void)
@@ -448,7 +458,7 @@ int main(void)
 	test_block(&be, c, "wide residual");
 	test_pieces(&be, &one);
 	test_refusals(&be);
-	test_embed();
+	test_embed(&be);
 	test_head(&be);
 	test_hidden();
 	test_rope();

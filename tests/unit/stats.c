@@ -9,7 +9,9 @@
 enum { T = 50, ALL = (1 << STAT_COUNT) - 1 };
 
 static struct err e;
-static float x[EDGE_COUNT][T * 24];
+enum { EDGES = EDGE_MLP_MID + 1 }; /* of a block without experts */
+
+static float x[EDGES][T * 24];
 
 /* Three slices of uneven length, as a forward pass would bring them. */
 static int feed(struct stats *s, const struct model *m)
@@ -17,7 +19,7 @@ static int feed(struct stats *s, const struct model *m)
 	static const size_t from[] = { 0, 17, 18, T };
 
 	for (int i = 0; i < 3; i++)
-		for (int g = 0; g < EDGE_COUNT; g++)
+		for (int g = 0; g < EDGES; g++)
 			if (stats_hook(s, g, x[g] + from[i] * (size_t)model_edge_width(m, g),
 				       from[i + 1] - from[i], &e) < 0)
 				return -1;
@@ -111,7 +113,7 @@ int main(void)
 
 	if (!ok(backend_open(&be, "cpu", 2, &e) == 0, "backend"))
 		return done();
-	for (int g = 0; g < EDGE_COUNT; g++)
+	for (int g = 0; g < EDGES; g++)
 		tiny_fill(x[g], T * 24, 0.2f, 3);
 	for (int t = 0; t < T; t++) { /* channels that never change their sign */
 		x[EDGE_ATTN_IN][t * 8] = 1 + fabsf(x[EDGE_ATTN_IN][t * 8]);
@@ -124,12 +126,12 @@ int main(void)
 	if (!ok(s != NULL, "statistics"))
 		return done();
 	ok(feed(s, &m) == 0 && stats_reset(s, &e) == 0 && feed(s, &m) == 0, "slices, twice");
-	ok(stats_store(s, &b, &e) == 0 && b.n == n + (size_t)EDGE_COUNT * STAT_COUNT, "stored");
-	ok(stats_store(s, &b, &e) == 0 && b.n == n + (size_t)EDGE_COUNT * STAT_COUNT,
+	ok(stats_store(s, &b, &e) == 0 && b.n == n + EDGES * STAT_COUNT, "stored");
+	ok(stats_store(s, &b, &e) == 0 && b.n == n + EDGES * STAT_COUNT,
 	   "stored again in their place");
 	ok_str(block_stat(&b, EDGE_MLP_MID, STAT_MIN)->rec.name, "layers.1.mlp.mid",
 	       "named by layer");
-	for (int g = 0; g < EDGE_COUNT; g++) {
+	for (int g = 0; g < EDGES; g++) {
 		const size_t k = (size_t)model_edge_width(&m, g);
 
 		check_vectors(&b, g, k);
@@ -143,7 +145,7 @@ int main(void)
 	stats_free(s);
 	x[EDGE_MLP_IN][8 * 20 + 3] = 0;
 	s = stats_new(&m, &be, 1u << STAT_MAX, 1, T, &e);
-	ok(s != NULL && feed(s, &m) == 0 && stats_store(s, &b, &e) == 0 && b.n == n + EDGE_COUNT,
+	ok(s != NULL && feed(s, &m) == 0 && stats_store(s, &b, &e) == 0 && b.n == n + EDGES,
 	   "only what was asked for; the others are gone");
 	stats_free(s);
 	s = stats_new(&m, &be, 1u << STAT_SAMPLES, 1000, T, &e);

@@ -51,10 +51,12 @@ static inline void tiny_record(const struct model *m, enum slot s, long layer, s
 
 	model_tensor_name(m, s, layer, name);
 	record_init(r, REC_TENSOR, name);
-	r->rank = model_shape(m, s, r->shape);
+	r->rank = model_dims(m, s, r->shape);
 	r->role = strstr(name, ".bias") != NULL ? ROLE_BIAS : ROLE_WEIGHT;
 	r->dtype = DT_F32;
-	r->nbytes = (uint64_t)r->shape[0] * (r->rank == 2 ? (uint64_t)r->shape[1] : 1) * 4;
+	r->nbytes = 4;
+	for (int i = 0; i < r->rank; i++)
+		r->nbytes *= (uint64_t)r->shape[i];
 }
 
 static inline void tiny_fill(float *x, size_t n, float mean, float scale)
@@ -69,10 +71,10 @@ static inline int tiny_block(struct block *b, long layer, struct err *e)
 	struct record r = { .rank = -1 };
 
 	b->layer = layer;
-	for (int s = 0; s < SLOT_BLOCK_COUNT; s++) {
+	for (int s = 0; s < model_slots(b->model); s++) {
 		struct item *it;
 
-		if (!model_has(b->model, s))
+		if (!slot_in_block(s) || !model_has(b->model, s, layer))
 			continue;
 		tiny_record(b->model, s, layer, &r);
 		it = block_add(b, &r, e);
