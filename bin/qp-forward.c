@@ -10,6 +10,7 @@
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/data/idlines.h"
+#include "lib/model/rows.h"
 #include "lib/model/runner.h"
 
 static const char usage[] =
@@ -29,7 +30,6 @@ struct job {
 	bool hidden, logits;
 	struct runner run;
 	struct id_lines lines;
-	int32_t *position;   /* of every token */
 	struct stream_out *out;
 };
 
@@ -59,27 +59,6 @@ static void options(int argc, char **argv, struct job *j)
 		cli_fail(ERR_USAGE, "--no-logits", "without --hidden leaves nothing to write");
 }
 
-static int write_rows(struct job *j, const char *name, size_t line, const float *x, size_t width,
-		      struct err *e)
-{
-	const int64_t at = f32_first_nonfinite(x, j->lines.len[line] * width);
-	struct record r = { .rank = -1 };
-	int ret;
-
-	if (at >= 0)
-		return err_set(e, ERR_DATA, name, "the value of token %ld, column %ld is not "
-			       "finite", (long)at / (long)width, (long)at % (long)width);
-	record_init(&r, REC_TENSOR, name);
-	r.dtype = DT_F32;
-	r.rank = 2;
-	r.shape[0] = (int64_t)j->lines.len[line];
-	r.shape[1] = (int64_t)width;
-	r.nbytes = j->lines.len[line] * width * sizeof(*x);
-	ret = stream_write(j->out, &r, x, e);
-	record_clear(&r);
-	return ret;
-}
-
 /* hidden.N.WHAT of all lines. */
 static int write_hidden(struct job *j, const char *what, struct err *e)
 {
@@ -88,27 +67,20 @@ static int write_hidden(struct job *j, const char *what, struct err *e)
 
 	for (size_t n = 0; j->hidden && n < j->lines.n; n++) {
 		snprintf(name, sizeof(name), "hidden.%zu.%s", n, what);
-		if (write_rows(j, name, n, x, j->run.hidden.width, e) < 0)
+		if (rows_write(j->out, name, x, j->lines.len[n], j->run.hidden.width, e) < 0)
 			return -1;
 		x += j->lines.len[n] * j->run.hidden.width;
 	}
 	return 0;
 }
 
-/* Before the first tensor: every line begins at position 0. */
 static int set_input(struct job *j, struct err *e)
 {
-	struct runner_input input = {
+	const struct runner_input input = {
 		.ids = j->lines.ids.id, .tokens = j->lines.ids.n, .seqlen = j->lines.longest,
+		.len = j->lines.len, .n = j->lines.n,
 	};
-	int32_t *at = j->position = malloc(j->lines.ids.n * sizeof(*at));
 
-	if (!at)
-		return err_nomem(e, "positions", j->lines.ids.n * sizeof(*at));
-	for (size_t n = 0; n < j->lines.n; n++)
-		for (size_t t = 0; t < j->lines.len[n]; t++)
-			*at++ = (int32_t)t;
-	input.position = j->position;
 	return runner_input(&j->run, &input, e);
 }
 
@@ -125,16 +97,12 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 /* All lines through one block. */
 static int pass(struct job *j, struct block *b, struct err *e)
 {
-	float *x = j->run.hidden.x;
 	char name[32];
 
-	if (runner_load(&j->run, b, e) < 0 || (b->layer == 0 && write_hidden(j, "0", e) < 0))
+	if (b->layer == 0 && (runner_load(&j->run, b, e) < 0 || write_hidden(j, "0", e) < 0))
 		return -1;
-	for (size_t n = 0; n < j->lines.n; n++) {
-		if (forward_block(j->run.f, x, 1, j->lines.len[n], NULL, NULL, e) < 0)
-			return -1;
-		x += j->lines.len[n] * j->run.hidden.width;
-	}
+	if (runner_block(&j->run, b, NULL, NULL, e) < 0)
+		return -1;
 	snprintf(name, sizeof(name), "%ld", b->layer + 1);
 	return write_hidden(j, name, e);
 }
@@ -155,7 +123,7 @@ static int finish(struct job *j, struct err *e)
 	for (size_t n = 0; j->logits && n < j->lines.n; x += j->lines.len[n++] * d) {
 		snprintf(name, sizeof(name), "logits.%zu", n);
 		if (head_logits(head, x, j->lines.len[n], logits, e) < 0 ||
-		    write_rows(j, name, n, logits, vocab, e) < 0)
+		    rows_write(j->out, name, logits, j->lines.len[n], vocab, e) < 0)
 			return -1;
 	}
 	free(logits);
@@ -206,7 +174,6 @@ int main(int argc, char **argv)
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
 	id_lines_release(&j.lines);
-	free(j.position);
 	runner_release(&j.run);
 	record_clear(&head);
 	record_clear(&own);

@@ -57,17 +57,14 @@ static void options(int argc, char **argv, struct job *j)
 		{ "spill", optional_argument, NULL, OPT_SPILL },
 		{ 0 }
 	};
+	int c, bad = 0;
 	struct err e;
-	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
-	while ((c = cli_getopt("c:S:n:s:", longopts)) != -1)
+	while (!bad && (c = cli_getopt("c:S:n:s:", longopts)) != -1)
 		switch (c) {
 		case 'c': j->choice.file = optarg; cli_note_path(); break;
-		case 'S':
-			if (stats_parse(optarg, &j->which, &e) < 0)
-				cli_die(&e);
-			break;
+		case 'S': bad = stats_parse(optarg, &j->which, &e); break;
 		case OPT_SAMPLES: j->samples = cli_long("--samples", optarg, 1, 1 << 24); break;
 		case 'n': j->choice.nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->choice.seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
@@ -75,6 +72,8 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_MOE_ALL: j->run.all_experts = true; break;
 		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
+	if (bad)
+		cli_die(&e);
 	cli_operands(1, 2);
 	if (j->samples && !(j->which >> STAT_SAMPLES & 1))
 		cli_fail(ERR_USAGE, "--samples", "needs samples among --stats");

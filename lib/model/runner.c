@@ -24,9 +24,7 @@ int runner_input(struct runner *r, const struct runner_input *input, struct err 
 	if ((input->ids != NULL && embed_check_ids(m, input->ids, input->tokens, e) < 0) ||
 	    hidden_open(&r->hidden, input->tokens, (size_t)m->cfg.hidden, r->spill, e) < 0)
 		return -1;
-	r->ids = input->ids;
-	r->position = input->position;
-	r->pixels = input->pixels;
+	r->input = *input;
 	r->seqlen = input->seqlen;
 	return 0;
 }
@@ -57,35 +55,52 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 	return ends_take(&r->ends, &r->model, in, rec, e) < 0 ? -1 : 1;
 }
 
-/* A piece of the first hidden states: tokens from i on, whole images. */
-static int embed_piece(struct runner *r, struct embed *em, size_t i, size_t n, struct err *e)
+/* Tokens [from, from + n), sequences of seqlen of which the first begins at from. */
+static int embed_some(struct runner *r, struct embed *em, size_t from, size_t n, size_t seqlen,
+		      struct err *e)
+{
+	for (size_t i = 0; i < n; i += EMBED_TOKENS) {
+		const size_t t = n - i < EMBED_TOKENS ? n - i : EMBED_TOKENS;
+
+		if (embed_tokens(em, r->input.ids + from + i, i, seqlen, t,
+				 r->hidden.x + (from + i) * r->hidden.width, e) < 0)
+			return -1;
+		hidden_drop(&r->hidden, from + i, t);
+	}
+	return 0;
+}
+
+static int embed_pixels(struct runner *r, struct embed *em, struct err *e)
 {
 	const struct model_config *c = &r->model.cfg;
-	float *x = r->hidden.x + i * r->hidden.width;
+	const size_t one = (size_t)(c->channels * c->image_size * c->image_size);
 
-	if (r->pixels == NULL)
-		return embed_tokens(em, r->ids + i, r->position != NULL ? r->position + i : NULL,
-				    i, r->seqlen, n, x, e);
-	return embed_images(em, r->pixels + i / r->seqlen *
-			    (size_t)(c->channels * c->image_size * c->image_size), n / r->seqlen,
-			    x, e);
+	for (size_t i = 0; i < r->hidden.tokens / r->seqlen; i++) {
+		if (embed_images(em, r->input.pixels + i * one, 1,
+				 r->hidden.x + i * r->seqlen * r->hidden.width, e) < 0)
+			return -1;
+		hidden_drop(&r->hidden, i * r->seqlen, r->seqlen);
+	}
+	return 0;
 }
 
 static int embed_all(struct runner *r, struct err *e)
 {
-	const size_t step = r->pixels != NULL ? r->seqlen : EMBED_TOKENS;
 	struct embed *em;
+	size_t from = 0;
 	int ret = 0;
 
-	if (ends_need_front(&r->ends, &r->model, e) < 0 ||
-	    embed_new(&em, &r->model, r->be, &r->ends, e) < 0)
+	if (r->hidden.x == NULL)
+		return err_set(e, ERR_BUG, "model", "no input");
+	if (embed_new(&em, &r->model, r->be, &r->ends, e) < 0)
 		return -1;
-	for (size_t i = 0; i < r->hidden.tokens && ret == 0; i += step) {
-		const size_t n = r->hidden.tokens - i < step ? r->hidden.tokens - i : step;
-
-		ret = embed_piece(r, em, i, n, e);
-		hidden_drop(&r->hidden, i, n);
-	}
+	if (r->input.pixels != NULL)
+		ret = embed_pixels(r, em, e);
+	else if (r->input.len == NULL)
+		ret = embed_some(r, em, 0, r->hidden.tokens, r->seqlen, e);
+	else
+		for (size_t i = 0; i < r->input.n && ret == 0; from += r->input.len[i++])
+			ret = embed_some(r, em, from, r->input.len[i], r->input.len[i], e);
 	embed_free(em);
 	ends_drop_front(&r->ends, r->model.cfg.tied && !r->headless);
 	r->embedded = true;
@@ -97,11 +112,8 @@ int runner_load(struct runner *r, struct block *b, struct err *e)
 	const double start = usage_seconds();
 	int ret = 0;
 
-	if (r->hidden.x == NULL)
-		return err_set(e, ERR_DATA, "model", "no tensor stands in front of block %ld",
-			       b->layer);
 	if (!r->embedded)
-		ret = embed_all(r, e);
+		ret = ends_need_front(&r->ends, &r->model, e) < 0 ? -1 : embed_all(r, e);
 	if (ret == 0 && r->f == NULL) {
 		r->f = forward_new(&r->model, r->be, (long)r->seqlen, e);
 		if (r->f != NULL)
@@ -113,6 +125,22 @@ int runner_load(struct runner *r, struct block *b, struct err *e)
 	return ret;
 }
 
+/* Sequences of different lengths, one after the other. */
+static int forward_each(struct runner *r, edge_hook hook, void *ctx, struct err *e)
+{
+	size_t from = 0;
+
+	for (size_t i = 0; i < r->input.n; from += r->input.len[i++]) {
+		if (forward_block(r->f, r->hidden.x + from * r->hidden.width, 1, r->input.len[i],
+				  hook, ctx, e) < 0)
+			return -1;
+		hidden_drop(&r->hidden, from, r->input.len[i]);
+		if (r->done != NULL)
+			r->done(r->arg, r->input.len[i]);
+	}
+	return 0;
+}
+
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx, struct err *e)
 {
 	double start;
@@ -121,7 +149,10 @@ int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx, s
 	if (runner_load(r, b, e) < 0)
 		return -1;
 	start = usage_seconds();
-	ret = forward_all(r->f, &r->hidden, r->seqlen, hook, ctx, r->done, r->arg, e);
+	if (r->input.len == NULL)
+		ret = forward_all(r->f, &r->hidden, r->seqlen, hook, ctx, r->done, r->arg, e);
+	else
+		ret = forward_each(r, hook, ctx, e);
 	r->seconds += usage_seconds() - start;
 	return ret;
 }

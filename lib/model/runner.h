@@ -3,7 +3,8 @@
  * runner.h - hidden states carried through a model, block by block, as it streams by
  *
  * What record-acts, eval-ppl and qp-forward share: what stands in front of the blocks sets the
- * states up, each block moves all of them on, the head is left to the caller.  One block is in memory at a time.
+ * states up, each block moves all of them on, the head is left to the caller.  One block is in
+ * memory at a time.
  */
 #ifndef QP_RUNNER_H
 #define QP_RUNNER_H
@@ -15,6 +16,16 @@
 #include "lib/model/forward.h"
 #include "lib/model/head.h"
 #include "lib/model/hidden.h"
+
+/* What goes into the model.  ids [tokens] or, of a model of images, pixels [images, channels, size,
+ * size] and tokens = images * max_positions.  All are kept by reference. */
+struct runner_input {
+	const int32_t *ids;
+	const float *pixels;
+	size_t tokens, seqlen; /* seqlen: of the longest sequence */
+	const size_t *len;     /* [n] tokens of each sequence; NULL: all have seqlen */
+	size_t n;
+};
 
 struct runner {
 	/* set by the caller */
@@ -29,21 +40,11 @@ struct runner {
 	struct ends ends;
 	struct item *front;    /* what runner_embed took last */
 	struct hidden hidden;  /* x NULL until the input is known; states from runner_load on */
-	const int32_t *ids, *position;
-	const float *pixels;
+	struct runner_input input;
 	bool embedded;
 	size_t seqlen;         /* longest sequence */
 	struct forward *f;
 	double seconds;        /* in forward passes and what hooks do */
-};
-
-/* What goes into the model.  ids [tokens] or, of a model of images, pixels [images, channels, size,
- * size] and tokens = images * max_positions.  All are kept by reference until the first block. */
-struct runner_input {
-	const int32_t *ids;
-	const int32_t *position; /* [tokens], or NULL: sequences of seqlen, from 0 */
-	const float *pixels;
-	size_t tokens, seqlen;   /* seqlen: of the longest sequence */
 };
 
 /* Before the first tensor.  ERR_DATA if seqlen exceeds the model's positions, for an id outside the
@@ -61,7 +62,7 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 /* Get b's weights ready.  Before the first block the hidden states are set up: ERR_DATA if anything
  * in front of the blocks is missing. */
 int runner_load(struct runner *r, struct block *b, struct err *e) MUST_USE;
-/* runner_load, then all states, sequences of r->seqlen, through it. */
+/* runner_load, then all states, sequence by sequence, through it. */
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
 		 struct err *e) MUST_USE;
 
