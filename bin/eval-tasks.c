@@ -115,6 +115,7 @@ static int ready(void *ctx, struct carry *c, struct err *e)
 			 j->tasks.truncated, j->tasks.n_request, j->tasks.ctx > 0 ? j->tasks.ctx :
 			 c->run.model.cfg.max_positions);
 	c->ids = j->tasks.row_id;
+	c->position = j->tasks.row_position;
 	c->tokens = j->tasks.rows;
 	c->seqlen = j->tasks.longest;
 	progress_start("eval-tasks", c->tokens * (uint64_t)c->run.model.cfg.layers, "tokens",

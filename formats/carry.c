@@ -28,24 +28,28 @@ int carry_open(struct carry *c, const char *path, struct err *e)
 /* All files have gone by. */
 static int start(struct carry *c, struct err *e)
 {
+	struct runner_input input;
+
+	if (c->run.model.family->images)
+		return err_set(e, ERR_DATA, "model", "takes images, not text");
 	if (tokenizer_files_any(&c->files) && tokenizer_files_build(&c->tok, &c->files, NULL, e))
 		return -1;
 	tokenizer_files_release(&c->files);
-	return c->ready(c->ctx, c, e);
+	if (c->ready(c->ctx, c, e) < 0)
+		return -1;
+	input = (struct runner_input){ .ids = c->ids, .position = c->position,
+				       .tokens = c->tokens, .seqlen = c->seqlen };
+	return runner_input(&c->run, &input, e);
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
 {
 	struct carry *c = ctx;
-	int got;
 
 	if (rec->type == REC_FILE)
 		return source_take_file(&c->files, in, rec, NULL, e);
 	if (rec->type == REC_TENSOR && c->ids == NULL && start(c, e) < 0)
 		return -1;
-	got = runner_embed(&c->run, in, rec, c->ids, c->tokens, c->seqlen, e);
-	if (got != 0)
-		return got < 0 ? -1 : 0;
 	if (runner_refuse(rec, e) < 0)
 		return -1;
 	return ends_take(&c->run.ends, &c->run.model, in, rec, e) < 0 ? -1 : 0;

@@ -16,13 +16,15 @@ struct carry {
 	/* set by the caller; in run: be, spill, done, arg */
 	struct runner run;
 	/* Before the first tensor, run.model and tok (NULL: the model carries none) being known:
-	 * sets ids [tokens], which stay its own, and seqlen, the longest sequence. */
+	 * sets ids [tokens], which stay its own, seqlen, the longest sequence, and perhaps
+	 * position. */
 	int (*ready)(void *ctx, struct carry *c, struct err *e);
 	/* All hidden states through a block whose weights are loaded; NULL: as sequences of
 	 * seqlen. */
 	int (*pass)(void *ctx, struct carry *c, struct err *e);
 	void *ctx;
 	const int32_t *ids;
+	const int32_t *position; /* [tokens], or NULL: sequences of seqlen, each from 0 */
 	size_t tokens, seqlen;
 	/* kept here */
 	struct tokenizer_files files;

@@ -141,8 +141,8 @@ static void add_row(float *x, const float *row, size_t d)
 		x[j] += row[j];
 }
 
-int embed_tokens(struct embed *em, const int32_t *ids, size_t first, size_t seqlen, size_t t,
-		 float *x, struct err *e)
+int embed_tokens(struct embed *em, const int32_t *ids, const int32_t *position, size_t first,
+		 size_t seqlen, size_t t, float *x, struct err *e)
 {
 	const struct item *table_of = ends_item(em->n, SLOT_EMBED);
 	const size_t d = (size_t)em->m->cfg.hidden, w = (size_t)em->m->cfg.embed_dim;
@@ -158,9 +158,13 @@ int embed_tokens(struct embed *em, const int32_t *ids, size_t first, size_t seql
 				return -1;
 		if (em->mat != NULL && apply(em, n, x + i * d, e) < 0)
 			return -1;
-		for (size_t k = i; em->position != NULL && k < i + n; k++)
-			add_row(x + k * d, em->position + ((first + k) % seqlen +
-				(size_t)em->m->family->position_offset) * d, d);
+		for (size_t k = i; em->position != NULL && k < i + n; k++) {
+			const size_t at = position != NULL ? (size_t)position[k] :
+					  (first + k) % seqlen;
+
+			add_row(x + k * d, em->position +
+				(at + (size_t)em->m->family->position_offset) * d, d);
+		}
 	}
 	return 0;
 }

@@ -21,10 +21,10 @@ int embed_check_ids(const struct model *m, const int32_t *ids, size_t t, struct 
 
 /*
  * x [t, hidden] = project_in(embedding of ids) + positions, as far as the model has them, f32.
- * The i-th token's position is (first + i) mod seqlen.
+ * position [t], or NULL: the i-th token's is (first + i) mod seqlen.
  */
-int embed_tokens(struct embed *em, const int32_t *ids, size_t first, size_t seqlen, size_t t,
-		 float *x, struct err *e) MUST_USE;
+int embed_tokens(struct embed *em, const int32_t *ids, const int32_t *position, size_t first,
+		 size_t seqlen, size_t t, float *x, struct err *e) MUST_USE;
 
 /*
  * x [n * max_positions, hidden] = for each image the class token, then its patches row by row,

@@ -62,7 +62,8 @@ static int embed_some(struct runner *r, struct embed *em, size_t from, size_t n,
 	for (size_t i = 0; i < n; i += EMBED_TOKENS) {
 		const size_t t = n - i < EMBED_TOKENS ? n - i : EMBED_TOKENS;
 
-		if (embed_tokens(em, r->input.ids + from + i, i, seqlen, t,
+		if (embed_tokens(em, r->input.ids + from + i, r->input.position == NULL ? NULL :
+				 r->input.position + from + i, i, seqlen, t,
 				 r->hidden.x + (from + i) * r->hidden.width, e) < 0)
 			return -1;
 		hidden_drop(&r->hidden, from + i, t);

@@ -21,9 +21,10 @@
  * size] and tokens = images * max_positions.  All are kept by reference. */
 struct runner_input {
 	const int32_t *ids;
+	const int32_t *position; /* [tokens], or NULL: each sequence's from 0 */
 	const float *pixels;
-	size_t tokens, seqlen; /* seqlen: of the longest sequence */
-	const size_t *len;     /* [n] tokens of each sequence; NULL: all have seqlen */
+	size_t tokens, seqlen;   /* seqlen: of the longest sequence */
+	const size_t *len;       /* [n] tokens of each sequence; NULL: all have seqlen */
 	size_t n;
 };
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/model/forward.h"
+#include "lib/model/head.h"
 #include "lib/model/tasks.h"
 
 #define STAGE_ROWS 1024

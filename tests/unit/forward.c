@@ -302,11 +302,11 @@ static void test_embed(struct backend *be)
 	c.vocab = 3;
 	m = tiny_model(&c);
 	ok(embed_new(&em, &m, be, &n, &e) == 0, "embed: a table");
-	ok(embed_tokens(em, ids, 0, 2, 2, x, &e) == 0 && x[0] == 3 && x[1] == -1 &&
+	ok(embed_tokens(em, ids, NULL, 0, 2, 2, x, &e) == 0 && x[0] == 3 && x[1] == -1 &&
 	   x[2] == 1 && x[3] == -2, "embed: rows of a bf16 table");
-	ok(embed_tokens(em, bad, 0, 2, 2, x, &e) < 0 && e.cls == ERR_DATA &&
+	ok(embed_tokens(em, bad, NULL, 0, 2, 2, x, &e) < 0 && e.cls == ERR_DATA &&
 	   strstr(e.what, "id 3 at position 1") != NULL, "embed: an id beyond the vocabulary");
-	ok(embed_tokens(em, minus, 0, 1, 1, x, &e) < 0, "embed: a negative id");
+	ok(embed_tokens(em, minus, NULL, 0, 1, 1, x, &e) < 0, "embed: a negative id");
 	embed_free(em);
 }
 
