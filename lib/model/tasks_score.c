@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/model/head.h"
+#include "lib/model/hidden.h"
 #include "lib/model/tasks.h"
 
 #define STAGE_ROWS 1024
