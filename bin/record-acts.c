@@ -99,7 +99,7 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 
 	if (!calib_there(&j->calib))
 		got = calib_choose(&j->calib, &j->choice, &j->files,
-				   j->run.model.cfg.max_positions, j->out, e);
+				   &j->run.model, j->out, e);
 	if (got < 0)
 		return -1;
 	if (got > 0)

@@ -32,7 +32,9 @@ static int start(struct carry *c, struct err *e)
 
 	if (c->run.model.family->images)
 		return err_set(e, ERR_DATA, "model", "takes images, not text");
-	if (tokenizer_files_any(&c->files) && tokenizer_files_build(&c->tok, &c->files, NULL, e))
+	if (tokenizer_files_any(&c->files) &&
+	    (tokenizer_files_build(&c->tok, &c->files, NULL, e) < 0 ||
+	     tokenizer_fits(c->tok, c->run.model.cfg.vocab, e) < 0))
 		return -1;
 	tokenizer_files_release(&c->files);
 	if (c->ready(c->ctx, c, e) < 0)

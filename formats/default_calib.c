@@ -15,6 +15,7 @@
 #include "lib/data/calib.h"
 #include "lib/data/stream.h"
 #include "lib/data/tokenizer.h"
+#include "lib/model/family.h"
 
 #define TEXT "calibration.txt"
 
@@ -42,10 +43,10 @@ static int find_text(char *path, size_t cap, struct err *e)
 }
 
 static int from_text(struct calib *c, const struct calib_choice *o,
-		     const struct tokenizer_files *files, long max_positions, struct record *rec,
+		     const struct tokenizer_files *files, const struct model *m, struct record *rec,
 		     struct err *e)
 {
-	const long most = max_positions < 2048 ? max_positions : 2048;
+	const long most = m->cfg.max_positions < 2048 ? m->cfg.max_positions : 2048;
 	const size_t seqlen = (size_t)(o->seqlen > 0 ? o->seqlen : most);
 	const size_t nsamples = (size_t)(o->nsamples > 0 ? o->nsamples : 128);
 	char path[PATH_MAX];
@@ -63,6 +64,8 @@ static int from_text(struct calib *c, const struct calib_choice *o,
 		return -1;
 	ret = tokenizer_files_build(&t, files, NULL, e);
 	if (ret == 0)
+		ret = tokenizer_fits(t, m->cfg.vocab, e);
+	if (ret == 0)
 		ret = tokenizer_encode(t, text, n, true, &ids, e);
 	if (ret == 0)
 		ret = calib_sample(c, &ids, &ids.n, 1, nsamples, seqlen, CALIB_RANDOM,
@@ -78,14 +81,14 @@ static int from_text(struct calib *c, const struct calib_choice *o,
 }
 
 int calib_choose(struct calib *c, const struct calib_choice *o,
-		 const struct tokenizer_files *files, long max_positions, struct stream_out *out,
+		 const struct tokenizer_files *files, const struct model *m, struct stream_out *out,
 		 struct err *e)
 {
 	struct record rec = { .rank = -1 };
 	int ret;
 
 	ret = o->file ? calib_open_record(c, &rec, o->file, e) :
-			from_text(c, o, files, max_positions, &rec, e);
+			from_text(c, o, files, m, &rec, e);
 	if (ret == 0)
 		ret = stream_write(out, &rec, calib_payload(c), e);
 	record_clear(&rec);

@@ -11,6 +11,7 @@
 
 struct calib;
 struct stream_out;
+struct model;
 struct tokenizer_files;
 
 struct calib_choice {
@@ -23,10 +24,11 @@ struct calib_choice {
  * The calibration set, and its record into out.  From file; else drawn at random from
  * calibration.txt, tokenized as files say: 1 then.  That text is looked for in $QP_DATA, else in
  * ../share/quantpipe beside the program's directory.  ERR_NOINPUT if a file is not there, ERR_DATA
- * if the text is shorter than a window or files hold no tokenizer.
+ * if the text is shorter than a window files hold no tokenizer,
+ * or one with more ids than the model has.
  */
 int calib_choose(struct calib *c, const struct calib_choice *o,
-		 const struct tokenizer_files *files, long max_positions, struct stream_out *out,
+		 const struct tokenizer_files *files, const struct model *m, struct stream_out *out,
 		 struct err *e) MUST_USE;
 
 #endif

@@ -320,6 +320,14 @@ int32_t tokenizer_prefix_id(const struct tokenizer *t)
 	return t->before.n ? t->before.id[0] : -1;
 }
 
+int tokenizer_fits(const struct tokenizer *t, long vocab, struct err *e)
+{
+	if (vocab >= 0 && t->vocab.n <= (size_t)vocab)
+		return 0;
+	return err_set(e, ERR_DATA, "tokenizer", "has ids up to %zu, but the model's vocabulary is "
+		       "%ld", t->vocab.n - 1, vocab);
+}
+
 const char *tokenizer_fingerprint(const struct tokenizer *t)
 {
 	return t->fingerprint;

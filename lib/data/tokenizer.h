@@ -44,6 +44,8 @@ size_t tokenizer_vocab(const struct tokenizer *t);
 bool tokenizer_has(const struct tokenizer *t, int32_t id);
 int32_t tokenizer_id(const struct tokenizer *t, const char *token);
 int32_t tokenizer_prefix_id(const struct tokenizer *t);
+/* ERR_DATA if there are ids that a model of so many tokens has no row for. */
+int tokenizer_fits(const struct tokenizer *t, long vocab, struct err *e) MUST_USE;
 /* "xxh128:" and 32 hex digits of the file that describes it. */
 const char *tokenizer_fingerprint(const struct tokenizer *t);
 

@@ -225,7 +225,7 @@ int ppl_prepare(struct ppl_set *s, const struct tokenizer *t, const struct model
 
 	memset(s, 0, sizeof(*s));
 	s->dialect = opt->dialect;
-	if (choose_ctx(s, m, opt, e) < 0)
+	if (choose_ctx(s, m, opt, e) < 0 || tokenizer_fits(t, m->cfg.vocab, e) < 0)
 		return -1;
 	if (n == 0)
 		return err_set(e, ERR_DATA, "text", "empty");

@@ -59,7 +59,8 @@ struct ppl_result {
 const char *ppl_dialect_name(enum ppl_dialect d);
 
 /* ERR_DATA for text that is empty, not UTF-8, or too short for a window; ctx beyond the model's
- * positions; harness without a token to start from. */
+ * positions; a tokenizer with more ids than its vocabulary; harness without a token to start
+ * from. */
 int ppl_prepare(struct ppl_set *s, const struct tokenizer *t, const struct model *m,
 		const char *text, size_t n, const struct ppl_options *opt, struct err *e) MUST_USE;
 void ppl_release(struct ppl_set *s);
