@@ -23,7 +23,8 @@ static const char usage[] =
 	"      --static-groups  fit every scale before the first column\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
-	"      --block=N        columns in a lazy batch (default 128)\n"
+	"      --block=N        columns in a lazy batch (default 128; from 2048 columns on\n"
+	"                       256)\n"
 	"      --sequential     Hessians of the calibration set run through the blocks\n"
 	"                       as they are quantized, not those in the stream\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
@@ -138,7 +139,7 @@ static void report(const struct gptq *g, struct stream_in *in, struct stream_out
 int main(int argc, char **argv)
 {
 	struct job j = {
-		.opt = { .damp = 0.01, .damp_auto = true, .block = 128 },
+		.opt = { .damp = 0.01, .damp_auto = true },
 		.layers = { .by = "gptq", .q = { .bits = 4, .group = 128,
 						 .scale_dtype = DT_F16 } },
 	};

@@ -61,16 +61,26 @@ static double *tile(const struct tiling *m, size_t r, size_t c)
 	return m->h + r * m->nb * m->ld + c * m->nb;
 }
 
-/* The sums of the two lines above. */
-static void tile_sum(const struct tiling *m, size_t r, size_t c)
+/* The sums of the two lines above, over the tiles [l, end). */
+static void tile_sum(const struct tiling *m, size_t r, size_t c, size_t l, size_t end)
 {
-	size_t from = (c + 1) * m->nb, to = r < c ? m->k : r * m->nb + tile_size(m, r);
+	size_t n = end * m->nb < m->k ? end * m->nb : m->k;
 
-	if (from < to)
+	if (l < end)
 		m->blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile_size(m, r),
-			       (int)tile_size(m, c), (int)(to - from), -1.0, tile(m, r, c + 1),
-			       (int)m->ld, tile(m, c, c + 1), (int)m->ld, r < c ? 1.0 : 0.0,
+			       (int)tile_size(m, c), (int)(n - l * m->nb), -1.0, tile(m, r, l),
+			       (int)m->ld, tile(m, c, l), (int)m->ld, r < c ? 1.0 : 0.0,
 			       tile(m, r, c), (int)m->ld);
+}
+
+static void diagonal_sum(const struct tiling *m, size_t c, size_t l, size_t end)
+{
+	size_t n = end * m->nb < m->k ? end * m->nb : m->k;
+
+	if (l < end)
+		m->blas->dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)tile_size(m, c),
+			       (int)(n - l * m->nb), -1.0, tile(m, c, l), (int)m->ld, 1.0,
+			       tile(m, c, c), (int)m->ld);
 }
 
 /* and the products */
@@ -134,27 +144,26 @@ static int factor_base(const struct tiling *m, const double *was, struct breakdo
 	return 0;
 }
 
-/* The diagonal tile c of m, by smaller tiles in one thread; was as above, for all of m. */
+/* The diagonal tile c of m, whose sums are taken, by smaller tiles in one thread; was as above,
+ * for all of m. */
 static int factor_diagonal(const struct tiling *m, size_t c, const double *was,
 			   struct breakdown *why)
 {
-	size_t n = tile_size(m, c), right = m->k - c * m->nb - n;
+	size_t n = tile_size(m, c);
 	struct tiling t = { .blas = m->blas, .h = tile(m, c, c), .k = n, .ld = m->ld,
 			    .first = m->first + c * m->nb };
 
-	if (right)
-		m->blas->dsyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)n, (int)right, -1.0,
-			       t.h + n, (int)m->ld, 1.0, t.h, (int)m->ld);
 	was += c * m->nb;
 	if (n <= BASE_TILE)
 		return factor_base(&t, was, why);
 	t.nt = cpu_parts(n, BASE_TILE, 8, &t.nb);
 	for (size_t i = t.nt; i-- > 0;) {
+		diagonal_sum(&t, i, i + 1, t.nt);
 		if (factor_diagonal(&t, i, was, why) < 0)
 			return -1;
 		for (size_t r = 0; r < t.nt; r++)
 			if (r != i) {
-				tile_sum(&t, r, i);
+				tile_sum(&t, r, i, i + 1, r < i ? t.nt : r + 1);
 				tile_product(&t, r, i);
 			}
 	}
@@ -185,17 +194,25 @@ static void finish(struct factor_job *j, size_t r, int failed)
 	pthread_mutex_unlock(&j->lock);
 }
 
+/* The nearest tile, which is finished last, apart: on it the next diagonal waits, and so on. */
 static void diagonal_task(struct factor_job *j, size_t c)
 {
-	if (await(j, c, j->m.nt - 1 - c))
-		finish(j, c, factor_diagonal(&j->m, c, j->was, &j->why) < 0);
+	size_t right = j->m.nt - 1 - c, far = right ? right - 1 : 0;
+
+	if (!await(j, c, far))
+		return;
+	diagonal_sum(&j->m, c, j->m.nt - far, j->m.nt);
+	if (!await(j, c, right))
+		return;
+	diagonal_sum(&j->m, c, c + 1, j->m.nt - far);
+	finish(j, c, factor_diagonal(&j->m, c, j->was, &j->why) < 0);
 }
 
 static void tile_task(struct factor_job *j, size_t r, size_t c)
 {
 	if (!await(j, r, j->m.nt - 1 - c) || !await(j, c, j->m.nt - 1 - c))
 		return;
-	tile_sum(&j->m, r, c);
+	tile_sum(&j->m, r, c, c + 1, j->m.nt);
 	if (!await(j, c, j->m.nt - c))
 		return;
 	tile_product(&j->m, r, c);

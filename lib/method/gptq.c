@@ -10,7 +10,7 @@
 #include "lib/method/gptq_solve.h"
 #include "lib/model/block.h"
 
-#define TILE 64      /* side of a tile of the transposition */
+#define TILE 16      /* side of a tile of the transposition */
 #define ENERGY_ROWS 512
 #define ENERGY_COLS 256
 
@@ -47,19 +47,25 @@ static void fill_row(void *ctx, size_t i, int thread)
 static void transpose_strip(void *ctx, size_t strip, int thread)
 {
 	const struct gptq_hessian *h = ctx;
-	size_t k = h->k, j0 = strip * TILE, j1 = j0 + TILE < k ? j0 + TILE : k;
+	size_t k = h->k, j0 = strip * TILE, n = k - j0 < TILE ? k - j0 : TILE;
+	float t[TILE][TILE];
 
 	(void)thread;
-	for (size_t i0 = 0; i0 < j1; i0 += TILE)
-		for (size_t j = j0; j < j1; j++) {
-			float *dst = (float *)h->factor + j * 2 * k;
-			size_t i1 = i0 + TILE < j ? i0 + TILE : j;
+	for (size_t i0 = 0; i0 < j0; i0 += TILE) {
+		/* By rows into t: rows are often 4 KiB and its multiples apart. */
+		for (size_t i = 0; i < TILE; i++)
+			for (size_t j = 0; j < n; j++)
+				t[j][i] = (float)h->factor[(i0 + i) * k + j0 + j];
+		for (size_t j = 0; j < n; j++)
+			memcpy((float *)h->factor + (j0 + j) * 2 * k + i0, t[j], sizeof(t[j]));
+	}
+	for (size_t j = j0; j < j0 + n; j++) {
+		float *dst = (float *)h->factor + j * 2 * k;
 
-			for (size_t i = i0; i < i1; i++)
-				dst[i] = (float)h->factor[i * k + j];
-		}
-	for (size_t j = j0; j < j1; j++)
+		for (size_t i = j0; i < j; i++)
+			dst[i] = (float)h->factor[i * k + j];
 		h->diag[j] = h->factor[j * k + j];
+	}
 }
 
 struct order {
@@ -177,10 +183,12 @@ static int factorize(struct gptq_hessian *h, struct backend *be, const struct gp
 		       h->damp > 0 ? h->damp * 5 : 0.01);
 }
 
-/* A group that is fitted on the way must not lie across two panels. */
+/* Wide panels make wide products, narrow ones keep all threads busy.  A group that is fitted on
+ * the way must not lie across two. */
 static size_t panel_width(const struct gptq_options *o, size_t k)
 {
-	size_t panel = o->block > 0 ? (size_t)o->block : 128, group = (size_t)o->q.group;
+	size_t panel = o->block > 0 ? (size_t)o->block : k < 2048 ? 128 : 256;
+	size_t group = (size_t)o->q.group;
 
 	if (o->q.group > 0 && group < k && !o->act_order && !o->static_groups)
 		panel = group > panel ? group : panel - panel % group;

@@ -41,6 +41,7 @@ struct eight {
 /* The inner loops, once for each instruction set; nothing is contracted, so that all give the
  * same bits. */
 struct kernels {
+	const char *name;
 	void (*update)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
 	void (*enter)(float *t, const struct eight *g);
 	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
@@ -154,7 +155,7 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 	{                                                                                          \
 		solve_body(t, code, g, loss);                                                      \
 	}                                                                                          \
-	static const struct kernels name = { update_##name, enter_##name, solve_##name }
+	static const struct kernels name = { #name, update_##name, enter_##name, solve_##name }
 
 DEFINE_KERNELS(plain, , 16);
 
@@ -163,15 +164,26 @@ DEFINE_KERNELS(avx2, __attribute__((target("avx2"))), 32);
 DEFINE_KERNELS(avx512, __attribute__((target("avx512f"))), 64);
 #endif
 
-static const struct kernels *choose_kernels(void)
+/* The i-th that this machine has, each faster than the one before; NULL behind the last. */
+static const struct kernels *kernel_set(size_t i)
 {
+	const struct kernels *have[4] = { &plain };
+	size_t n = 1;
+
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f"))
-		return &avx512;
 	if (__builtin_cpu_supports("avx2"))
-		return &avx2;
+		have[n++] = &avx2;
+	if (__builtin_cpu_supports("avx512f"))
+		have[n++] = &avx512;
 #endif
-	return &plain;
+	return i < n ? have[i] : NULL;
+}
+
+const char *gptq_kernels(size_t i)
+{
+	const struct kernels *set = kernel_set(i);
+
+	return set ? set->name : NULL;
 }
 
 /* As update, for n < 8 columns. */
@@ -543,10 +555,11 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	return 0;
 }
 
-int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
-		  size_t rows, const struct gptq_options *opt, const char *where, struct err *e)
+int gptq_quantize_by(size_t kernels, struct quantized *z, struct gptq_result *res,
+		     struct gptq_hessian *h, float *w, size_t rows, const struct gptq_options *opt,
+		     const char *where, struct err *e)
 {
-	struct solve s = { .h = h, .z = z, .q = &opt->q, .kernels = choose_kernels() };
+	struct solve s = { .h = h, .z = z, .q = &opt->q, .kernels = kernel_set(kernels) };
 	double start = usage_seconds();
 	int r = -1;
 
@@ -557,4 +570,14 @@ int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hess
 	free(s.code);
 	res->seconds = usage_seconds() - start;
 	return r;
+}
+
+int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
+		  size_t rows, const struct gptq_options *opt, const char *where, struct err *e)
+{
+	size_t best = 0;
+
+	while (gptq_kernels(best + 1))
+		best++;
+	return gptq_quantize_by(best, z, res, h, w, rows, opt, where, e);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gptq_solve.h - what gptq.c and gptq_solve.c share: the factor and the scratch
+ * gptq_solve.h - what gptq.c and gptq_solve.c share: the factor, the scratch, the inner loops
  */
 #ifndef QP_GPTQ_SOLVE_H
 #define QP_GPTQ_SOLVE_H
@@ -30,5 +30,13 @@ struct gptq_hessian {
 	float *params;       /* scale and zero, each [groups, padded rows] */
 	size_t cap_w, cap_sum, cap_params;
 };
+
+/* The solver's inner loops are there once for each instruction set: the name of the i-th set that
+ * this machine can run, NULL behind the last; 0 is plain C. */
+const char *gptq_kernels(size_t i);
+/* gptq_quantize with the set of so many; all give the same bits. */
+int gptq_quantize_by(size_t kernels, struct quantized *z, struct gptq_result *res,
+		     struct gptq_hessian *h, float *w, size_t rows, const struct gptq_options *opt,
+		     const char *where, struct err *e) MUST_USE;
 
 #endif

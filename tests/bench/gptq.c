@@ -85,7 +85,7 @@ static void make(struct job *j, size_t n, size_t k)
 			j->tri[at++] = r == c ? (float)k : uniform();
 	j->opt = (struct gptq_options){
 		.q = { .bits = 4, .sym = true, .group = k % 128 ? 64 : 128, .scale_dtype = DT_F16 },
-		.damp = 0.01, .damp_auto = true, .block = 128,
+		.damp = 0.01, .damp_auto = true,
 	};
 }
 
