@@ -9,16 +9,17 @@
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
+#include "lib/data/calib.h"
 #include "lib/data/idlines.h"
-#include "lib/model/rows.h"
-#include "lib/model/runner.h"
+#include "lib/model/trace.h"
 
 static const char usage[] =
 	"usage: qp-forward [options] MODEL [OUT] < IDS\n\n"
 	"Run a model on lines of token ids and write its logits as a stream.\n\n"
-	"MODEL is a directory, a stream, a packed stream, or - (then give -i).\n"
-	"Line N, from 0, gives logits.N [tokens, vocabulary], F32.\n\n"
+	"MODEL is a directory, a stream, a packed stream, or - (then give -i or -c).\n"
+	"Line N, from 0, gives logits.N [tokens, vocabulary], F32; image N [1, classes].\n\n"
 	"  -i, --ids=FILE       the lines of ids (default: standard input)\n"
+	"  -c, --calib=FILE     no lines, but the windows or images of a calibration set\n"
 	"      --hidden         hidden.N.L [tokens, width] too: L = 0 the embeddings, L\n"
 	"                       after block L, L = norm what the head reads\n"
 	"      --no-logits      no logits\n";
@@ -26,17 +27,19 @@ static const char usage[] =
 enum { OPT_HIDDEN = 256, OPT_NO_LOGITS };
 
 struct job {
-	const char *ids_file;
+	const char *ids_file, *calib_file;
 	bool hidden, logits;
 	struct runner run;
-	struct id_lines lines;
-	struct stream_out *out;
+	struct id_lines lines; /* of ids; or */
+	struct calib calib;
+	struct trace trace;
 };
 
 static void options(int argc, char **argv, struct job *j)
 {
 	static const struct option longopts[] = {
 		{ "ids", required_argument, NULL, 'i' },
+		{ "calib", required_argument, NULL, 'c' },
 		{ "hidden", no_argument, NULL, OPT_HIDDEN },
 		{ "no-logits", no_argument, NULL, OPT_NO_LOGITS },
 		{ 0 }
@@ -45,33 +48,34 @@ static void options(int argc, char **argv, struct job *j)
 	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
-	while ((c = cli_getopt("i:", longopts)) != -1)
+	while ((c = cli_getopt("i:c:", longopts)) != -1)
 		switch (c) {
 		case 'i': j->ids_file = optarg; cli_note_path(); break;
+		case 'c': j->calib_file = optarg; cli_note_path(); break;
 		case OPT_HIDDEN: j->hidden = true; break;
 		case OPT_NO_LOGITS: j->logits = false; break;
 		}
 	cli_operands(1, 2);
 	model = cli_operand(0);
-	if (model[0] == '-' && model[1] == '\0' && j->ids_file == NULL)
-		cli_fail(ERR_USAGE, "--ids", "needed when the model comes from standard input");
+	if (j->ids_file != NULL && j->calib_file != NULL)
+		cli_fail(ERR_USAGE, "--calib", "stands in place of --ids");
+	if (model[0] == '-' && model[1] == '\0' && !j->ids_file && !j->calib_file)
+		cli_fail(ERR_USAGE, "--ids", "or --calib, needed when the model comes from "
+			 "standard input");
 	if (!j->hidden && !j->logits)
 		cli_fail(ERR_USAGE, "--no-logits", "without --hidden leaves nothing to write");
 }
 
-/* hidden.N.WHAT of all lines. */
-static int write_hidden(struct job *j, const char *what, struct err *e)
+/* Before anything else: what is to go in. */
+static int read_input(struct job *j, struct err *e)
 {
-	const float *x = j->run.hidden.x;
-	char name[64];
+	const int ret = j->calib_file ? calib_open(&j->calib, j->calib_file, e) :
+			id_lines_read(&j->lines, j->ids_file, e);
 
-	for (size_t n = 0; j->hidden && n < j->lines.n; n++) {
-		snprintf(name, sizeof(name), "hidden.%zu.%s", n, what);
-		if (rows_write(j->out, name, x, j->lines.len[n], j->run.hidden.width, e) < 0)
-			return -1;
-		x += j->lines.len[n] * j->run.hidden.width;
-	}
-	return 0;
+	j->trace.run = &j->run;
+	j->trace.n = j->calib_file ? j->calib.nsamples : j->lines.n;
+	j->trace.len = j->lines.len;
+	return ret;
 }
 
 static int set_input(struct job *j, struct err *e)
@@ -81,7 +85,8 @@ static int set_input(struct job *j, struct err *e)
 		.len = j->lines.len, .n = j->lines.n,
 	};
 
-	return runner_input(&j->run, &input, e);
+	return j->calib_file ? runner_calib(&j->run, &j->calib, e) :
+	       runner_input(&j->run, &input, e);
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
@@ -99,39 +104,22 @@ static int pass(struct job *j, struct block *b, struct err *e)
 {
 	char name[32];
 
-	if (b->layer == 0 && (runner_load(&j->run, b, e) < 0 || write_hidden(j, "0", e) < 0))
+	if (b->layer == 0 && j->hidden &&
+	    (runner_load(&j->run, b, e) < 0 || trace_hidden(&j->trace, "0", e) < 0))
 		return -1;
 	if (runner_block(&j->run, b, NULL, NULL, e) < 0)
 		return -1;
 	snprintf(name, sizeof(name), "%ld", b->layer + 1);
-	return write_hidden(j, name, e);
+	return j->hidden ? trace_hidden(&j->trace, name, e) : 0;
 }
 
-/* Final norm in place of the hidden states if they are asked for, and logits. */
 static int finish(struct job *j, struct err *e)
 {
-	const size_t d = j->run.hidden.width, vocab = (size_t)j->run.model.cfg.vocab;
-	float *x = j->run.hidden.x, *logits;
 	struct head *head;
-	char name[32];
 
-	if (runner_head(&j->run, &head, e) < 0)
-		return -1;
-	logits = malloc(j->lines.longest * vocab * sizeof(*logits));
-	if (logits == NULL)
-		return err_nomem(e, "logits", j->lines.longest * vocab * sizeof(*logits));
-	for (size_t n = 0; j->logits && n < j->lines.n; x += j->lines.len[n++] * d) {
-		snprintf(name, sizeof(name), "logits.%zu", n);
-		if (head_logits(head, x, j->lines.len[n], logits, e) < 0 ||
-		    rows_write(j->out, name, logits, j->lines.len[n], vocab, e) < 0)
-			return -1;
-	}
-	free(logits);
-	x = j->run.hidden.x;
-	if (j->hidden && head_norm(head, x, j->lines.ids.n, x, e) < 0)
-		return -1;
-	j->run.hidden.width = head_width(head);
-	if (write_hidden(j, "norm", e) < 0)
+	if (runner_head(&j->run, &head, e) < 0 ||
+	    (j->logits && trace_logits(&j->trace, head, e) < 0) ||
+	    (j->hidden && trace_norm(&j->trace, head, e) < 0))
 		return -1;
 	head_free(head);
 	return 0;
@@ -148,15 +136,14 @@ int main(int argc, char **argv)
 	int got;
 
 	options(argc, argv, &j);
-	if (id_lines_read(&j.lines, j.ids_file, &e) < 0 ||
-	    source_open(&in, cli_operand(0), &e) < 0 ||
+	if (read_input(&j, &e) < 0 || source_open(&in, cli_operand(0), &e) < 0 ||
 	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
 		cli_die(&e);
 	j.run.be = &be;
-	j.out = cli_open_out(cli_operand(1));
+	j.trace.out = cli_open_out(cli_operand(1));
 	record_init(&own, REC_STREAM, "");
-	if (stream_write_head(j.out, &own, cli_provenance(be.name), &e) < 0)
+	if (stream_write_head(j.trace.out, &own, cli_provenance(be.name), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &j.run.model);
 	progress_start("qp-forward", (uint64_t)j.run.model.cfg.layers, "blocks", cli_quiet());
@@ -165,20 +152,21 @@ int main(int argc, char **argv)
 			cli_die(&e);
 		progress_step((uint64_t)b.layer + 1);
 	}
-	if (got < 0 || finish(&j, &e) < 0 || stream_commit(j.out, &e) < 0)
+	if (got < 0 || finish(&j, &e) < 0 || stream_commit(j.trace.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
 	if (cli_verbose())
 		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.out),
+			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.trace.out),
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
 	id_lines_release(&j.lines);
+	calib_release(&j.calib);
 	runner_release(&j.run);
 	record_clear(&head);
 	record_clear(&own);
 	backend_close(&be);
-	stream_close_out(j.out);
+	stream_close_out(j.trace.out);
 	stream_close_in(in);
 	return 0;
 }
