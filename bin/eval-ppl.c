@@ -70,16 +70,22 @@ static void options(int argc, char **argv, struct job *j)
 	cli_init(argc, argv, usage, CLI_THREADS);
 	while ((c = cli_getopt("t:d:c:w:", longopts)) != -1)
 		switch (c) {
-		case 't': j->text_file = optarg; break;
+		case 't': j->text_file = optarg; cli_note_path(); break;
 		case 'd': j->opt.dialect = cli_choice("--dialect", optarg, dialects); break;
 		case 'c': j->opt.ctx = cli_long("--ctx", optarg, 2, 1 << 24); break;
 		case 'w': j->opt.windows = cli_long("--windows", optarg, 1, INT32_MAX); break;
-		case OPT_KL: j->ref = optarg; break;
-		case OPT_SAVE: j->save = optarg; break;
+		case OPT_KL: j->ref = optarg; cli_note_none(); break;
+		case OPT_SAVE: j->save = optarg; cli_note_none(); break;
 		case OPT_TOP: j->top = cli_long("--top", optarg, 1, 1 << 24); break;
-		case OPT_JSON: j->json = true; break;
-		case OPT_MAX: j->max = cli_double("--max", optarg, 1, 1e300); break;
-		case OPT_SPILL: j->model.run.spill = optarg ? optarg : "/var/tmp"; break;
+		case OPT_JSON: j->json = true; cli_note_none(); break;
+		case OPT_MAX:
+			j->max = cli_double("--max", optarg, 1, 1e300);
+			cli_note_none();
+			break;
+		case OPT_SPILL:
+			j->model.run.spill = optarg ? optarg : "/var/tmp";
+			cli_note_none();
+			break;
 		}
 	cli_operands(1, 1);
 	if (strcmp(cli_operand(0), "-") == 0 && j->text_file == NULL)

@@ -342,3 +342,162 @@ by_hand() {	# by_hand DIALECT CTX
 		END
 	done
 }
+
+quantized() {	# the shipped model in 4 bits: q.qp
+	record-acts -q --stats=none "$MODEL" | rtn -q -b 4 | pack-int4 -q -o q.qp
+}
+
+@test "eval-ppl: --kl: a model and itself are 0 apart and agree everywhere" {
+	record-acts -q --stats=none "$MODEL" > m.qp
+	eval-ppl -q -c 128 --json --kl m.qp "$MODEL" < text > out
+	[ "$(json kl)" = 0 ]
+	[ "$(json kl_stderr)" = 0 ]
+	[ "$(json kl_p99)" = 0 ]
+	[ "$(json kl_max)" = 0 ]
+	[ "$(json top1)" = 1 ]
+	near "$(json ppl_ref)" "$(json ppl)" 1e-6
+}
+
+values() { qp-dump "$1" | sed -n '/^tensor/,$p'; } # without the header, which has the options
+
+# In numpy, from the logits of both models; K: what a base of K tokens knows of them.
+divergence() {	# divergence DIALECT CTX K
+	"$PYTHON" - "$1" "$2" "$3" "$MODEL" <<-'END'
+	import subprocess, sys, msgpack, numpy as np
+	dialect, ctx, top, model = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+	ids = [int(i) for i in subprocess.run(["qp-tok", "-m", model], input=open("text", "rb").read(),
+	       stdout=subprocess.PIPE, check=True).stdout.split()]
+	windows = [ids[i:i + ctx] for i in range(0, len(ids) - ctx + 1, ctx)]
+	fed = [[1] + w[1:] for w in windows] if dialect == "llama.cpp" else windows
+	first = ctx // 2 if dialect == "llama.cpp" else 0
+	def logp(path):
+	    lines = "\n".join(" ".join(map(str, w)) for w in fed).encode()
+	    u = msgpack.Unpacker(raw=False, max_buffer_size=0)
+	    u.feed(subprocess.run(["qp-forward", "-q", path], input=lines, check=True,
+	                          stdout=subprocess.PIPE).stdout)
+	    out = []
+	    for h in u:
+	        data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	        if h["t"] == "tensor":
+	            out.append(np.frombuffer(data, "f4").reshape(h["shape"]).astype(float)[first:-1])
+	    x = np.concatenate(out)
+	    return x - np.log(np.exp(x).sum(1, keepdims=True))
+	p, q = logp(model), logp("q.qp")
+	want = np.concatenate([w[first + 1:] for w in windows])
+	agree = p.argmax(1) == q.argmax(1)
+	nll = -p[np.arange(len(p)), want].mean()
+	outside = 0
+	if top < p.shape[1]:
+	    order = np.argsort(-p, 1)
+	    def group(x):
+	        x = np.take_along_axis(x, order, 1)
+	        return np.concatenate([x[:, :top], np.log(np.exp(x[:, top:]).sum(1))[:, None]], 1)
+	    p, q = group(p), group(q)
+	    outside = np.exp(p[:, -1]).mean()
+	kl = (np.exp(p) * (p - q)).sum(1)
+	print(kl.mean(), kl.std(ddof=1) / len(kl) ** .5, np.percentile(kl, 99), kl.max(),
+	      agree.mean(), np.exp(nll), outside)
+	END
+}
+
+@test "eval-ppl: --kl is what numpy makes of both models' logits" {
+	need_python msgpack numpy
+	quantized
+	for dialect in gptq llama.cpp; do
+		divergence $dialect 128 2048 > want
+		read -r kl se p99 max top1 ppl _ < want
+		eval-ppl -q --json -d $dialect -c 128 --kl "$MODEL" q.qp < text > out
+		near "$(json kl)" "$kl" 1e-5
+		near "$(json kl_stderr)" "$se" 1e-5
+		near "$(json kl_p99)" "$p99" 1e-5
+		near "$(json kl_max)" "$max" 1e-5
+		near "$(json top1)" "$top1" 1e-9
+		near "$(json ppl_ref)" "$ppl" 1e-5
+		eval-ppl -q -d $dialect -c 128 --kl "$MODEL" q.qp < text > table
+		near "$(sed -n 's/^kl \([^ ]*\) .*/\1/p' table)" "$kl" 1e-4
+	done
+	# the other way round is another number
+	eval-ppl -q --json -c 128 --kl q.qp "$MODEL" < text > other
+	! near "$(json kl other)" "$kl" 1e-3 > /dev/null
+}
+
+@test "eval-ppl: --save-logits and --kl of it: the outcomes outside of the top count as one" {
+	need_python msgpack numpy
+	quantized
+	for top in 1 7 64 2048; do
+		divergence gptq 128 $top > want
+		read -r kl se p99 max top1 ppl outside < want
+		eval-ppl -q --json -c 128 --save-logits=b.qp --top=$top "$MODEL" < text > saved
+		near "$(json base_outside saved)" "$outside" 1e-5
+		[ "$(json base_top saved)" -eq $top ]
+		eval-ppl -q --json -c 128 --kl b.qp q.qp < text > out
+		near "$(json kl)" "$kl" 1e-4
+		near "$(json kl_stderr)" "$se" 1e-4
+		near "$(json kl_p99)" "$p99" 1e-4
+		near "$(json kl_max)" "$max" 1e-4
+		near "$(json top1)" "$top1" 1e-9
+		near "$(json ppl_ref)" "$ppl" 1e-5
+		near "$(json kl_outside)" "$outside" 1e-5
+	done
+	qp-check b.qp
+	[ "$(json base_bytes saved)" -eq "$(qp-ls b.qp | awk '$1 == "tensor" { n += $NF } END { print n }')" ]
+	# more than there are: all
+	eval-ppl -q --json -c 128 --save-logits=all.qp --top=100000 "$MODEL" < text > saved
+	cmp <(values all.qp) <(values b.qp)
+	eval-ppl -q -d harness --save-logits=b.qp "$MODEL" < text > saved
+	grep -q '^base: ' saved
+	eval-ppl -q -d harness --json --kl b.qp "$MODEL" < text > out
+	near "$(json ppl_ref)" "$(json ppl)" 1e-6
+	[ "$(json top1)" = 1 ]
+}
+
+@test "eval-ppl: the same divergence and base, whatever the number of threads, spilled or not" {
+	quantized
+	for t in 1 3; do
+		eval-ppl -q -j $t --json -c 128 --kl "$MODEL" q.qp < text > kl.$t
+		eval-ppl -q -j $t -c 128 --save-logits=b.$t "$MODEL" < text > saved.$t
+		eval-ppl -q -j $t --spill=. --json -c 128 --kl b.$t q.qp < text > base.$t
+	done
+	cmp kl.1 kl.3
+	cmp b.1 b.3
+	cmp base.1 base.3
+	eval-ppl -q -t text --json --spill=. -c 128 --save-logits=b.0 "$MODEL" > saved.json
+	cmp <(values b.0) <(values b.1)
+	qp-dump b.0 | grep -qF '"options":["--text=$TEXT","--ctx=128"]'
+}
+
+@test "eval-ppl: a reference that does not fit is refused" {
+	small layers=1
+	sed 's/"vocab_size": 2048/"vocab_size": 2040/' m/config.json > c
+	eval-ppl -q -c 128 -w 2 --save-logits=b.qp "$MODEL" < text > /dev/null
+	refuses 65 '--kl: the base is of another text' eval-ppl -c 128 -w 3 --kl b.qp -t text "$MODEL"
+	refuses 65 '--kl: the base is of another text' eval-ppl -c 64 -w 2 --kl b.qp -t text "$MODEL"
+	tail -c 9000 text > other
+	refuses 65 '--kl: the base is of another text.* .tokens differ.' \
+		eval-ppl -c 128 -w 2 --kl b.qp -t other "$MODEL"
+	refuses 65 '--kl: the base is of another text.*differ' \
+		eval-ppl -d llama.cpp -c 128 -w 2 --kl b.qp -t text "$MODEL"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" v vocab=2052 tokenizer="$MODEL"
+	refuses 65 '--kl: a vocabulary of 2052, the model.s has 2048' \
+		eval-ppl -c 64 --kl v -t text "$MODEL"
+	refuses 65 '--kl: a vocabulary of 2048, the model.s has 2052' \
+		eval-ppl -c 64 --kl b.qp -t text v
+	mkdir t && cp m/* t && echo >> t/tokenizer.json
+	refuses 65 '--kl: the reference has another tokenizer' eval-ppl -c 64 --kl t -t text "$MODEL"
+	refuses_every_prefix b.qp refuse_base
+	refuses 66 '/no/such' eval-ppl -c 64 --kl /no/such -t text "$MODEL"
+	refuses 64 '--kl: expected a model' eval-ppl --kl - -t text "$MODEL"
+	refuses 64 '--top: goes with --save-logits' eval-ppl --top=5 -t text "$MODEL"
+	refuses 73 '/no/such/b' eval-ppl --save-logits=/no/such/b -t text "$MODEL"
+}
+
+refuse_base() {
+	cat > cut.qp
+	eval-ppl -q -c 128 -w 2 --kl cut.qp -t text "$MODEL"
+}
+
+@test "eval-ppl: a base that was not finished does not appear" {
+	mkdir dir
+	refuses 65 '' eval-ppl -c 100000 --save-logits=dir/b.qp -t text "$MODEL"
+	[ -z "$(ls -A dir)" ]
+}
