@@ -288,14 +288,15 @@ def encode(kv, tensors, version, align):
 
 
 def set_key(kv, spec):
-    key, kind, *v = spec.split(":", 2)
+    key, *rest = spec.split(":", 2)
     kv.pop(key, None)
-    if not v:
+    if not rest:
         return
+    kind, v = rest
     listed = kind.endswith("[]")
     kind = KINDS[kind.rstrip("[]")]
     parse = {STR: str, F32: float, F64: float}.get(kind, int)
-    kv[key] = (kind, [parse(x) for x in v[0].split(",")] if listed else parse(v[0]))
+    kv[key] = (kind, [parse(x) for x in v.split(",")] if listed else parse(v))
 
 
 def main():
