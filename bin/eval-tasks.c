@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * eval-tasks - zero-shot tasks under a model that streams by
+ * eval-tasks - zero-shot tasks, or labelled images, under a model that streams by
  *
  * All samples of all tasks are carried through the blocks together; the head comes last.
  */
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/carry.h"
+#include "formats/image_task.h"
 #include "formats/tasks.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
@@ -17,16 +17,18 @@
 #include "lib/model/tasks_run.h"
 
 static const char usage[] =
-	"usage: eval-tasks [options] -t [NAME=]FILE ... MODEL\n\n"
-	"Score a model on multiple-choice and cloze tasks.\n\n"
+	"usage: eval-tasks [options] -t [NAME=]FILE ... MODEL\n"
+	"       eval-tasks [options] -i SET MODEL\n\n"
+	"Score a model on multiple-choice and cloze tasks, or on labelled images.\n\n"
 	"MODEL is a directory, a stream, a packed stream, or - . FILE is JSON Lines or\n"
 	"CSV: ready queries, or the raw lines of arc_challenge arc_easy boolq copa\n"
 	"hellaswag lambada openbookqa piqa social_iqa storycloze winogrande.\n\n"
 	"  -t, --task=[NAME=]FILE  a task, again for more; NAME selects the template\n"
 	"                       (default: that of the file)\n"
+	"  -i, --images=SET     labelled images: a file, list or directory, see calib-pack\n"
 	"  -d, --delimiter=TEXT what joins context and continuation in the tasks behind\n"
 	"                       it (\\n is a new line; default a blank, or the task's)\n"
-	"  -l, --limit=N        only the first N samples of each task\n"
+	"  -l, --limit=N        only the first N samples of each task, or images\n"
 	"  -b, --bos=WHEN       first token: auto (the tokenizer's), never, always\n"
 	"  -c, --ctx=N          at most N tokens go in (default all positions)\n"
 	"      --json           print one JSON object\n"
@@ -38,8 +40,9 @@ enum { OPT_JSON = 256, OPT_SAMPLES, OPT_SPILL };
 struct job {
 	struct tasks_file *file;
 	size_t files;
+	struct image_task image; /* path NULL: tasks of text */
 	long limit;
-	bool json;
+	bool json, text, in; /* text: an option about text was given; in: standard input */
 	const char *samples;
 	struct tasks tasks;
 	uint64_t done;
@@ -49,6 +52,7 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 {
 	static const struct option longopts[] = {
 		{ "task", required_argument, NULL, 't' },
+		{ "images", required_argument, NULL, 'i' },
 		{ "delimiter", required_argument, NULL, 'd' },
 		{ "limit", required_argument, NULL, 'l' },
 		{ "bos", required_argument, NULL, 'b' },
@@ -64,11 +68,17 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 	int o;
 
 	cli_init(argc, argv, usage, CLI_THREADS);
-	while ((o = cli_getopt("t:d:l:b:c:", longopts)) != -1)
+	while ((o = cli_getopt("t:i:d:l:b:c:", longopts)) != -1) {
+		j->text |= o == 't' || o == 'd' || o == 'b' || o == 'c';
 		switch (o) {
+		case 'i':
+			j->image.path = optarg;
+			j->in |= strcmp(optarg, "-") == 0;
+			break;
 		case 't':
 			if (tasks_file_name(&j->file[j->files], optarg, &e) < 0)
 				cli_die(&e);
+			j->in |= strcmp(j->file[j->files].path, "-") == 0;
 			j->file[j->files++].delimiter = delimiter;
 			break;
 		case 'd':
@@ -82,33 +92,22 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 		case OPT_SAMPLES: j->samples = optarg; break;
 		case OPT_SPILL: c->run.spill = optarg ? optarg : "/var/tmp"; break;
 		}
-	cli_operands(1, 1);
-	if (j->files == 0)
-		cli_fail(ERR_USAGE, "--task", "needed: a file of samples");
-	for (size_t i = 0; i < j->files; i++) {
-		j->file[i].limit = j->limit;
-		if (strcmp(j->file[i].path, "-") == 0 && strcmp(cli_operand(0), "-") == 0)
-			cli_fail(ERR_USAGE, "-", "the model and a task cannot both be standard "
-				 "input");
 	}
+	cli_operands(1, 1);
+	j->image.limit = j->limit;
+	c->images = j->image.path != NULL;
+	if (c->images && j->text)
+		cli_fail(ERR_USAGE, "--images", "not with --task, --delimiter, --bos or --ctx");
+	if (!c->images && j->files == 0)
+		cli_fail(ERR_USAGE, "--task", "needed: a file of samples");
+	if (j->in && strcmp(cli_operand(0), "-") == 0)
+		cli_fail(ERR_USAGE, "-", "the model and a task cannot both be standard input");
 }
 
-/* Before the first tensor: all samples, as tokens in rows. */
-static int ready(void *ctx, struct carry *c, struct err *e)
+/* All samples, as tokens in rows. */
+static int lay_out(struct job *j, struct carry *c, struct err *e)
 {
-	struct job *j = ctx;
-
-	if (c->tok == NULL)
-		return err_set(e, ERR_DATA, "model", "carries no tokenizer.json");
-	j->tasks.tok = c->tok;
-	j->tasks.model = &c->run.model;
-	if (j->tasks.ctx > c->run.model.cfg.max_positions)
-		return err_set(e, ERR_DATA, "--ctx", "%ld, but the model has %ld positions",
-			       j->tasks.ctx, c->run.model.cfg.max_positions);
-	for (size_t i = 0; i < j->files; i++)
-		if (tasks_read(&j->tasks, &j->file[i], e) < 0)
-			return -1;
-	if (tasks_layout(&j->tasks, false, e) < 0)
+	if (tasks_read_all(&j->tasks, j->file, j->files, j->limit, c->tok, &c->run.model, e) < 0)
 		return -1;
 	if (j->tasks.truncated > 0)
 		cli_warn("%zu of %zu contexts lost their beginning: longer than %ld tokens",
@@ -118,8 +117,17 @@ static int ready(void *ctx, struct carry *c, struct err *e)
 	c->position = j->tasks.row_position;
 	c->tokens = j->tasks.rows;
 	c->seqlen = j->tasks.longest;
-	progress_start("eval-tasks", c->tokens * (uint64_t)c->run.model.cfg.layers, "tokens",
-		       cli_quiet());
+	return 0;
+}
+
+static int ready(void *ctx, struct carry *c, struct err *e)
+{
+	const struct model_config *cfg = &c->run.model.cfg;
+	struct job *j = ctx;
+
+	if ((c->images ? image_task_ready(&j->image, c, e) : lay_out(j, c, e)) < 0)
+		return -1;
+	progress_start("eval-tasks", c->tokens * (uint64_t)cfg->layers, "tokens", cli_quiet());
 	return 0;
 }
 
@@ -138,18 +146,18 @@ static int pass(void *ctx, struct carry *c, struct err *e)
 static void print(const struct job *j, struct output *log, struct err *e)
 {
 	struct buf out = { 0 };
-	struct iovec v;
 
 	if (j->samples != NULL) {
-		if (tasks_log(&out, &j->tasks, e) < 0)
+		if ((j->image.path ? image_task_report(&out, &j->image, IMAGE_LOG, e) :
+				     tasks_log(&out, &j->tasks, e)) < 0)
 			cli_die(e);
-		v = (struct iovec){ out.p, out.n };
-		if (output_write(log, &v, 1, e) < 0)
+		if (output_write(log, &(struct iovec){ out.p, out.n }, 1, e) < 0)
 			cli_die(e);
 		cli_commit_file(log);
 		buf_clear(&out);
 	}
-	if ((j->json ? tasks_json : tasks_table)(&out, &j->tasks, e) < 0)
+	if ((j->image.path ? image_task_report(&out, &j->image, j->json, e) :
+	     (j->json ? tasks_json : tasks_table)(&out, &j->tasks, e)) < 0)
 		cli_die(e);
 	fwrite(out.p, 1, out.n, stdout);
 	buf_release(&out);
@@ -158,7 +166,7 @@ static void print(const struct job *j, struct output *log, struct err *e)
 int main(int argc, char **argv)
 {
 	struct job j = { .file = calloc((size_t)argc, sizeof(*j.file)) };
-	struct carry c = { .ready = ready, .pass = pass, .ctx = &j };
+	struct carry c = { .ready = ready, .ctx = &j, .run = { .done = tick, .arg = &j } };
 	struct output log;
 	struct backend be;
 	struct head *head;
@@ -172,8 +180,10 @@ int main(int argc, char **argv)
 	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0)
 		cli_die(&e);
 	c.run.be = &be;
+	c.pass = c.images ? NULL : pass;
 	if (carry_open(&c, cli_operand(0), &e) < 0 || carry_through(&c, &head, &e) < 0 ||
-	    tasks_score(&j.tasks, head, &c.run.hidden, &e) < 0)
+	    (c.images ? image_task_score(&j.image, &c, head, &e) :
+			tasks_score(&j.tasks, head, &c.run.hidden, &e)) < 0)
 		cli_die(&e);
 	progress_finish();
 	print(&j, &log, &e);
@@ -182,6 +192,7 @@ int main(int argc, char **argv)
 			 c.run.seconds, (double)usage_peak_bytes() / 1048576);
 	head_free(head);
 	tasks_release(&j.tasks);
+	image_task_release(&j.image);
 	carry_close(&c);
 	backend_close(&be);
 	free(j.file);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carry.c - token sequences carried through a model
+ * carry.c - token sequences, or images, carried through a model
  */
 #include "formats/carry.h"
 
@@ -25,13 +25,35 @@ int carry_open(struct carry *c, const char *path, struct err *e)
 	return ret;
 }
 
+static int image(void *ctx, size_t i, float *to, struct err *e)
+{
+	return imageset_read(ctx, i, to, e);
+}
+
+static int start_images(struct carry *c, struct err *e)
+{
+	const size_t seqlen = (size_t)c->run.model.cfg.max_positions;
+	struct runner_input input = { .image = image, .seqlen = seqlen };
+
+	if (image_model_complete(&c->image_model, "model", e) < 0 ||
+	    c->ready(c->ctx, c, e) < 0)
+		return -1;
+	input.image_ctx = c->set;
+	input.tokens = c->tokens;
+	return runner_input(&c->run, &input, e);
+}
+
 /* All files have gone by. */
 static int start(struct carry *c, struct err *e)
 {
 	struct runner_input input;
 
-	if (c->run.model.family->images)
-		return err_set(e, ERR_DATA, "model", "takes images, not text");
+	if (c->run.model.family->images != c->images)
+		return err_set(e, ERR_DATA, "model", c->images ? "takes text, not images" :
+			       "takes images, not text");
+	c->started = true;
+	if (c->images)
+		return start_images(c, e);
 	if (tokenizer_files_any(&c->files) &&
 	    (tokenizer_files_build(&c->tok, &c->files, NULL, e) < 0 ||
 	     tokenizer_fits(c->tok, c->run.model.cfg.vocab, e) < 0))
@@ -49,8 +71,9 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	struct carry *c = ctx;
 
 	if (rec->type == REC_FILE)
-		return source_take_file(&c->files, in, rec, NULL, e);
-	if (rec->type == REC_TENSOR && c->ids == NULL && start(c, e) < 0)
+		return c->images ? image_model_take(&c->image_model, in, rec, e) :
+		       source_take_file(&c->files, in, rec, NULL, e);
+	if (rec->type == REC_TENSOR && !c->started && start(c, e) < 0)
 		return -1;
 	if (runner_refuse(rec, e) < 0)
 		return -1;
@@ -91,6 +114,7 @@ void carry_close(struct carry *c)
 {
 	tokenizer_files_release(&c->files);
 	tokenizer_free(c->tok);
+	image_model_release(&c->image_model);
 	runner_release(&c->run);
 	if (c->in != NULL)
 		stream_close_in(c->in);

@@ -148,12 +148,15 @@ int image_model_complete(const struct image_model *m, const char *where, struct 
 	return m->classes ? 0 : err_set(e, ERR_DATA, where, "has no " CONFIG);
 }
 
-static int take_record(struct image_model *m, struct stream_in *in, const struct record *r,
-		       struct err *e)
+int image_model_take(struct image_model *m, struct stream_in *in, const struct record *r,
+		     struct err *e)
 {
-	char *text = malloc((size_t)r->nbytes + 1);
+	char *text;
 	int ret = -1;
 
+	if (strcmp(r->name, CONFIG) && strcmp(r->name, PROCESSOR))
+		return 0;
+	text = malloc((size_t)r->nbytes + 1);
 	if (!text)
 		return err_nomem(e, r->name, r->nbytes);
 	if (!r->nbytes || !stream_payload(in, text, e))
@@ -173,9 +176,7 @@ static int open_stream(struct image_model *m, const char *path, struct err *e)
 	/* Files stand in front of the tensors: the rest of a stream need not be read. */
 	while ((got = stream_next(in, &rec, e)) > 0 &&
 	       (rec.type == REC_STREAM || rec.type == REC_FILE))
-		if (rec.type == REC_FILE &&
-		    (strcmp(rec.name, CONFIG) == 0 || strcmp(rec.name, PROCESSOR) == 0) &&
-		    take_record(m, in, &rec, e)) {
+		if (rec.type == REC_FILE && image_model_take(m, in, &rec, e)) {
 			got = -1;
 			break;
 		}

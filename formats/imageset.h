@@ -27,6 +27,9 @@
 #include "formats/image_processor.h"
 #include "lib/base/err.h"
 
+struct record;
+struct stream_in;
+
 /* What of a model (its config.json and preprocessor_config.json) images have to do with. */
 struct image_model {
 	size_t channels, height, width; /* num_channels and image_size */
@@ -41,9 +44,11 @@ struct image_model {
  * input).  ERR_NOINPUT if it or its config.json is not there; ERR_DATA naming file and key. */
 int image_model_open(struct image_model *m, const char *path, struct err *e) MUST_USE;
 void image_model_release(struct image_model *m);
-/* The same of a stream at hand: zero-initialise, give it each file record (files that do not
- * matter are passed over), then see that there was a config.json. */
+/* The same of a stream at hand: zero-initialise, give it each file, or file record, (those that do
+ * not matter are passed over), then see that there was a config.json. */
 int image_model_file(struct image_model *m, const char *name, const char *text, size_t n,
+		     struct err *e) MUST_USE;
+int image_model_take(struct image_model *m, struct stream_in *in, const struct record *r,
 		     struct err *e) MUST_USE;
 int image_model_complete(const struct image_model *m, const char *where, struct err *e) MUST_USE;
 /* The class of that name or, all digits, of that number; -1: none. */

@@ -375,3 +375,21 @@ int tasks_read(struct tasks *t, const struct tasks_file *f, struct err *e)
 	free(r);
 	return ret;
 }
+
+int tasks_read_all(struct tasks *t, struct tasks_file *f, size_t n, long limit,
+		   const struct tokenizer *tok, const struct model *m, struct err *e)
+{
+	if (tok == NULL)
+		return err_set(e, ERR_DATA, "model", "carries no tokenizer.json");
+	t->tok = tok;
+	t->model = m;
+	if (t->ctx > m->cfg.max_positions)
+		return err_set(e, ERR_DATA, "--ctx", "%ld, but the model has %ld positions",
+			       t->ctx, m->cfg.max_positions);
+	for (size_t i = 0; i < n; i++) {
+		f[i].limit = limit;
+		if (tasks_read(t, &f[i], e) < 0)
+			return -1;
+	}
+	return tasks_layout(t, false, e);
+}

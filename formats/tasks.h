@@ -39,4 +39,9 @@ int tasks_unescape(char **out, const char *arg, struct err *e) MUST_USE;
  */
 int tasks_read(struct tasks *t, const struct tasks_file *f, struct err *e) MUST_USE;
 
+/* All n files for a model that is known, at most limit samples (0: all) of each, laid out.
+ * ERR_DATA also if it has no tokenizer, or fewer positions than t->ctx. */
+int tasks_read_all(struct tasks *t, struct tasks_file *f, size_t n, long limit,
+		   const struct tokenizer *tok, const struct model *m, struct err *e) MUST_USE;
+
 #endif

@@ -4,6 +4,7 @@
  */
 #include "lib/model/runner.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/usage.h"
@@ -15,7 +16,7 @@ int runner_input(struct runner *r, const struct runner_input *input, struct err 
 {
 	const struct model *m = &r->model;
 
-	if (m->family->images != (input->pixels != NULL))
+	if (m->family->images != (input->pixels != NULL || input->image != NULL))
 		return err_set(e, ERR_DATA, "model", m->family->images ?
 			       "takes images, not token ids" : "takes token ids, not images");
 	if ((long)input->seqlen > m->cfg.max_positions)
@@ -75,14 +76,21 @@ static int embed_pixels(struct runner *r, struct embed *em, struct err *e)
 {
 	const struct model_config *c = &r->model.cfg;
 	const size_t one = (size_t)(c->channels * c->image_size * c->image_size);
+	float *own = r->input.pixels == NULL ? malloc(one * sizeof(*own)) : NULL;
+	int ret = 0;
 
-	for (size_t i = 0; i < r->hidden.tokens / r->seqlen; i++) {
-		if (embed_images(em, r->input.pixels + i * one, 1,
-				 r->hidden.x + i * r->seqlen * r->hidden.width, e) < 0)
-			return -1;
+	if (r->input.pixels == NULL && own == NULL)
+		return err_nomem(e, "images", one * sizeof(*own));
+	for (size_t i = 0; i < r->hidden.tokens / r->seqlen && ret == 0; i++) {
+		if (own != NULL)
+			ret = r->input.image(r->input.image_ctx, i, own, e);
+		if (ret == 0)
+			ret = embed_images(em, own != NULL ? own : r->input.pixels + i * one, 1,
+					   r->hidden.x + i * r->seqlen * r->hidden.width, e);
 		hidden_drop(&r->hidden, i * r->seqlen, r->seqlen);
 	}
-	return 0;
+	free(own);
+	return ret;
 }
 
 static int embed_all(struct runner *r, struct err *e)
@@ -95,7 +103,7 @@ static int embed_all(struct runner *r, struct err *e)
 		return err_set(e, ERR_BUG, "model", "no input");
 	if (embed_new(&em, &r->model, r->be, &r->ends, e) < 0)
 		return -1;
-	if (r->input.pixels != NULL)
+	if (r->model.family->images)
 		ret = embed_pixels(r, em, e);
 	else if (r->input.len == NULL)
 		ret = embed_some(r, em, 0, r->hidden.tokens, r->seqlen, e);

@@ -18,11 +18,14 @@
 #include "lib/model/hidden.h"
 
 /* What goes into the model.  ids [tokens] or, of a model of images, pixels [images, channels, size,
- * size] and tokens = images * max_positions.  All are kept by reference. */
+ * size] and tokens = images * max_positions; instead of pixels image(image_ctx, i, to) may give
+ * image i, in order, so that they need not all be in memory.  All are kept by reference. */
 struct runner_input {
 	const int32_t *ids;
 	const int32_t *position; /* [tokens], or NULL: each sequence's from 0 */
 	const float *pixels;
+	int (*image)(void *ctx, size_t i, float *to, struct err *e);
+	void *image_ctx;
 	size_t tokens, seqlen;   /* seqlen: of the longest sequence */
 	const size_t *len;       /* [n] tokens of each sequence; NULL: all have seqlen */
 	size_t n;
