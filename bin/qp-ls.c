@@ -19,6 +19,7 @@ static const char usage[] =
 	"List what is in a stream, or in a model directory.\n\n"
 	"      --json           one JSON object instead of a table\n"
 	"      --errors         the errors of the quantized layers, and their mean\n"
+	"      --experts        how many tokens were sent to each expert\n"
 	"      --provenance     only the pipeline that made it\n\n";
 
 int main(int argc, char **argv)
@@ -27,6 +28,7 @@ int main(int argc, char **argv)
 	static const struct option longopts[] = {
 		{ "json", no_argument, NULL, OPT_FIRST + LISTING_JSON },
 		{ "errors", no_argument, NULL, OPT_FIRST + LISTING_ERRORS },
+		{ "experts", no_argument, NULL, OPT_FIRST + LISTING_EXPERTS },
 		{ "provenance", no_argument, NULL, OPT_FIRST + LISTING_PROVENANCE },
 		{ 0 }
 	};
@@ -41,7 +43,8 @@ int main(int argc, char **argv)
 	cli_init(argc, argv, usage, CLI_BASIC);
 	while ((c = cli_getopt("", longopts)) != -1) {
 		if (kind != LISTING_TABLE)
-			cli_fail(ERR_USAGE, "", "one of --json, --errors, --provenance at a time");
+			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --provenance at a "
+				 "time");
 		kind = (enum listing_kind)(c - OPT_FIRST);
 	}
 	cli_operands(0, 1);

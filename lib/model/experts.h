@@ -5,6 +5,7 @@
 #ifndef QP_EXPERTS_H
 #define QP_EXPERTS_H
 
+#include "lib/base/buf.h"
 #include "lib/model/forward.h"
 
 /*
@@ -13,5 +14,11 @@
  * replaced.  Nothing for a block without experts.
  */
 int experts_note(struct block *b, const struct forward *f, struct err *e) MUST_USE;
+
+/* Head of the table that such notes make, and a note's line: experts, tokens sent to all, to the
+ * one with fewest and to the one with most, then to each.  1: r is such a note; 0: it is not; -1:
+ * ERR_DATA. */
+void experts_head(struct buf *out);
+int experts_row(struct buf *out, const struct record *r, struct err *e) MUST_USE;
 
 #endif

@@ -15,6 +15,7 @@
 #include "lib/data/stream.h"
 #include "lib/data/value.h"
 #include "lib/model/codes.h"
+#include "lib/model/experts.h"
 
 struct listing {
 	enum listing_kind kind;
@@ -315,6 +316,10 @@ static void add_error(struct listing *l, const struct record *r)
 	add_number(out, r, "damp_raised", " %6.0f", "      -");
 	add_number(out, r, "dead", " %6.0f", "      -");
 	add_number(out, r, "seconds", " %8.3f", "");
+	if (record_get_str(r, "starved", kind, sizeof(kind))) {
+		add_number(out, r, "tokens", " %8.0f tokens:", "");
+		buf_printf(out, " %s", kind);
+	}
 	buf_byte(out, '\n');
 }
 
@@ -328,6 +333,8 @@ int listing_add(struct listing *l, const struct record *r, struct err *e)
 		return -1;
 	else if (l->kind == LISTING_ERRORS)
 		add_error(l, r);
+	else if (l->kind == LISTING_EXPERTS && experts_row(&l->rows, r, e) < 0)
+		return -1;
 	return buf_failed(&l->rows, r->name, e);
 }
 
@@ -487,6 +494,16 @@ static int put_errors(struct listing *l, struct buf *out, struct err *e)
 	return 0;
 }
 
+static int put_experts(struct listing *l, struct buf *out, struct err *e)
+{
+	if (l->rows.n == 0)
+		return err_set(e, ERR_DATA, "", "no notes of experts in this stream; record-acts "
+			       "leaves them");
+	experts_head(out);
+	buf_add(out, l->rows.p, l->rows.n);
+	return 0;
+}
+
 static int put_provenance(struct listing *l, struct buf *out, struct err *e)
 {
 	size_t before = out->n;
@@ -506,6 +523,7 @@ int listing_text(struct listing *l, struct buf *out, struct err *e)
 	close_codes(l);
 	r = l->kind == LISTING_TABLE ? put_table(l, out, e) :
 	    l->kind == LISTING_JSON ? put_json(l, out, e) :
-	    l->kind == LISTING_ERRORS ? put_errors(l, out, e) : put_provenance(l, out, e);
+	    l->kind == LISTING_ERRORS ? put_errors(l, out, e) :
+	    l->kind == LISTING_EXPERTS ? put_experts(l, out, e) : put_provenance(l, out, e);
 	return r < 0 ? -1 : buf_failed(out, "", e);
 }

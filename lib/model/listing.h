@@ -17,6 +17,7 @@ enum listing_kind {
 	LISTING_TABLE,      /* a line a record, then the sums; for people */
 	LISTING_JSON,       /* one object, RFC 8259 */
 	LISTING_ERRORS,     /* the notes of kind layer-error as a table, and their mean */
+	LISTING_EXPERTS,    /* the notes of kind coverage: tokens sent to each expert (experts.h) */
 	LISTING_PROVENANCE, /* the pipeline, one line (pipeline.h) */
 };
 
@@ -24,7 +25,7 @@ struct listing *listing_new(enum listing_kind kind, struct err *e); /* NULL: ERR
 void listing_free(struct listing *l);
 int listing_add(struct listing *l, const struct record *r, struct err *e) MUST_USE;
 /* The text, with its line end(s), appended to out.  ERR_DATA when there is nothing to tell: a
- * stream without provenance, or without layer errors. */
+ * stream without provenance, without layer errors, or without experts. */
 int listing_text(struct listing *l, struct buf *out, struct err *e) MUST_USE;
 
 #endif
