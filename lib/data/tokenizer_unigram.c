@@ -240,13 +240,15 @@ static int extend(struct uni_run *r, struct path *p, size_t i, size_t n, struct 
 static int put_unknown(struct uni_run *r, struct path *p, struct ids *out, struct err *e)
 {
 	const struct tok_unigram *u = &r->t->uni;
-	const char *s = p->s + p->unk_begin;
-	const size_t n = p->unk_end - p->unk_begin;
 	bool bytes = u->byte_fallback;
+	const char *s;
 	int32_t id;
+	size_t n;
 
 	if (p->unk_begin == NONE)
 		return 0;
+	s = p->s + p->unk_begin;
+	n = p->unk_end - p->unk_begin;
 	p->unk_begin = NONE;
 	id = u->single ? -1 : tok_model_find(&r->t->vocab, s, n);
 	if (id >= 0)
