@@ -71,7 +71,8 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	struct carry *c = ctx;
 
 	if (rec->type == REC_FILE)
-		return c->images ? image_model_take(&c->image_model, in, rec, e) :
+		return c->run.model.family->images ?
+		       image_model_take(&c->image_model, in, rec, e) :
 		       source_take_file(&c->files, in, rec, NULL, e);
 	if (rec->type == REC_TENSOR && !c->started && start(c, e) < 0)
 		return -1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carry.h - token sequences, or images, carried through a model, from its operand to its packed head
+ * carry.h - token sequences, or images, carried through a model, from operand to packed head
  *
  * The loop that programs share which score a model: open anything that is one (source.h), ask
  * for the sequences once the tokenizer is known, then block after block; one is in memory.
@@ -19,8 +19,8 @@ struct carry {
 	bool images; /* images will be given, else text: refused if the model takes the other */
 	/* Before the first tensor, run.model and tok (NULL: the model carries none) being known:
 	 * sets ids [tokens], which stay its own, seqlen, the longest sequence, and perhaps
-	 * position.  Of images: image_model being known, set, which stays its own, and tokens of its
-	 * first images. */
+	 * position.  Of images: image_model being known, set, which stays its own, and the
+	 * tokens of its first images. */
 	int (*ready)(void *ctx, struct carry *c, struct err *e);
 	/* All hidden states through a block whose weights are loaded; NULL: as sequences of
 	 * seqlen. */

@@ -422,3 +422,132 @@ with_set() {	# with_set FILE
 		"$v/cifar10-test-1000.bin" > c.qp
 	pixels c.qp "(c == (cifar('$v/cifar10-test-1000.bin') * 0.00392156862745098).astype('f4')).all()"
 }
+
+# ---- eval-tasks --images ---------------------------------------------------------------------
+
+VIT=$BATS_TEST_DIRNAME/../data/vit
+
+# The golden images of $VIT with labels: "order" of the expression is each one's classes, the
+# largest golden logit first.
+labelled() {	# labelled FILE EXPRESSION
+	"$PYTHON" - "$@" <<-'END'
+	import json, os, struct, sys
+	import numpy as np
+	f = open(os.environ["VIT"] + "/golden.safetensors", "rb").read()
+	n = struct.unpack("<Q", f[:8])[0]
+	head = json.loads(f[8:8 + n])
+	def get(name):
+	    a, b = head[name]["data_offsets"]
+	    return np.frombuffer(f[8 + n + a:8 + n + b], "<f4").reshape(head[name]["shape"])
+	order = np.argsort(-get("logits"), axis=1, kind="stable")
+	labels, pixels = np.array(eval(sys.argv[2]), "<i8"), get("pixel_values")
+	head = json.dumps({
+	    "labels": {"dtype": "I64", "shape": [len(labels)], "data_offsets": [0, labels.nbytes]},
+	    "pixel_values": {"dtype": "F32", "shape": pixels.shape,
+	                     "data_offsets": [labels.nbytes, labels.nbytes + pixels.nbytes]}}).encode()
+	open(sys.argv[1], "wb").write(struct.pack("<Q", len(head)) + head + labels.tobytes() + pixels.tobytes())
+	END
+}
+
+@test "eval-tasks --images: top-1 and top-5 are those of the golden logits" {
+	need_python numpy
+	export VIT
+	labelled a.safetensors '[order[i][0] for i in range(4)]'
+	eval-tasks -q -i a.safetensors "$VIT" > got
+	grep -qE '^a +4 +1\.0000 \+- 0\.0000 +1\.0000' got
+	labelled a.safetensors '[order[0][0], order[1][1], order[2][4], order[3][5]]'
+	eval-tasks -q --json --samples=log -i a.safetensors "$VIT" > got
+	"$PYTHON" -c '
+import json
+r = json.load(open("got"))["tasks"]["a"]
+assert (r["samples"], r["right"], r["top1"], r["top5"]) == (4, 1, 0.25, 0.75), r
+assert abs(r["top1_stderr"] - (0.25 * 0.75 / 4) ** 0.5) < 1e-9, r
+log = [json.loads(l) for l in open("log")]
+assert [x["acc"] for x in log] == [1, 0, 0, 0] and [x["acc_top5"] for x in log] == [1, 1, 1, 0], log'
+	labelled order.safetensors '[0] * 4'
+	eval-tasks -q --samples=log -i order.safetensors "$VIT" > /dev/null
+	labelled x.safetensors 'open("order", "w").write(repr(order[:, :5].tolist())) and [0] * 4'
+	"$PYTHON" -c '
+import json
+assert [json.loads(l)["first"] for l in open("log")] == json.load(open("order"))'
+	eval-tasks -q --limit=2 -i a.safetensors "$VIT" | grep -qE '^a +2 +0\.5000 .* 1\.0000'
+}
+
+@test "eval-tasks --images: a stream, and any number of threads, give the same bytes" {
+	export VIT
+	labelled a.safetensors '[order[0][0], order[1][1], order[2][4], order[3][5]]'
+	eval-tasks -q --json --samples=want.log -i a.safetensors "$VIT" > want
+	for j in 1 2 3; do
+		record-acts -q --stats=none "$VIT" |
+			eval-tasks -q -j $j --json --samples=got.log -i a.safetensors - | cmp want -
+		cmp want.log got.log
+	done
+	eval-tasks -q --json --spill="$PWD" -i a.safetensors "$VIT" | cmp want -
+}
+
+@test "eval-tasks --images: pictures are prepared by the preprocessor that the stream carries" {
+	cp -r "$VIT" vit
+	echo "$PLAIN" > vit/preprocessor_config.json
+	calib-pack -q --images -m vit -n 12 --sampling=sequential "$IMAGES/cifar12.bin" > c.qp
+	record-acts -q --stats=none vit | eval-tasks -q --samples=log -i "$IMAGES/cifar12.bin" - > table
+	grep -qE '^cifar12 +12 ' table
+	"$PYTHON" - <<-'END'
+	import json
+	log = [json.loads(l) for l in open("log")]
+	assert [x["gold"] for x in log] == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9], log
+	END
+	# The same pixels by way of safetensors, with the same labels, come to the same.
+	"$PYTHON" - <<-'END'
+	import json, struct, msgpack
+	u = msgpack.Unpacker(open("c.qp", "rb"))
+	for h in u:
+	    data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	    if h["t"] == "calib":
+	        break
+	labels = struct.pack("<12i", 3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9)
+	head = json.dumps({"labels": {"dtype": "I32", "shape": [12], "data_offsets": [0, 48]},
+	    "pixel_values": {"dtype": "F32", "shape": h["shape"], "data_offsets": [48, 48 + len(data)]}}).encode()
+	open("cifar12.safetensors", "wb").write(struct.pack("<Q", len(head)) + head + labels + data)
+	END
+	eval-tasks -q --samples=log2 -i cifar12.safetensors "$VIT" | diff table -
+	cmp log log2
+}
+
+@test "eval-tasks --images: a calibration set of images drives record-acts, smooth and gptq" {
+	export VIT
+	labelled a.safetensors '[order[i][0] for i in range(4)]'
+	calib-pack -q --images -m "$VIT" -n 4 a.safetensors > c.qp
+	record-acts -q -c c.qp "$VIT" | smooth -q | gptq -q -b 8 -g -1 > q.qp
+	eval-tasks -q -i a.safetensors q.qp | grep -qE '^a +4 +1\.0000'
+	qp-dump --head q.qp | grep -q '^calib .*shape=\[4,3,32,32\]'
+}
+
+@test "eval-tasks --images: what does not go together is refused" {
+	export VIT
+	labelled a.safetensors '[0] * 4'
+	refuses 65 'model: takes text, not images' eval-tasks -q -i a.safetensors "$MODEL"
+	echo '{"query": "a", "choices": ["b", "c"], "gold": 0}' > t.jsonl
+	refuses 65 'model: takes images, not text' eval-tasks -q -t t.jsonl "$VIT"
+	refuses 65 '.*golden.safetensors: has no label' \
+		eval-tasks -q -i "$VIT/golden.safetensors" "$VIT"
+	refuses 65 '.*cifar12.bin: the model has no preprocessor_config.json' \
+		eval-tasks -q -i "$IMAGES/cifar12.bin" "$VIT"
+	refuses 66 'gone: cannot open' eval-tasks -q -i gone "$VIT"
+	refuses 64 '--images: not with' eval-tasks -q -i a.safetensors --bos=never "$VIT"
+	refuses 64 '--images: not with' eval-tasks -q -i a.safetensors -t x.jsonl "$VIT"
+	refuses 64 '-: the model and a task' eval-tasks -q -i - -
+	refuses 64 '--task: needed' eval-tasks -q "$VIT"
+}
+
+@test "eval-tasks --images: 553 of CIFAR-10's thousand, each first class as in the golden file" {
+	need_shared vision/cifar10-test-1000.bin vision/vit-cifar10-ashu-hf golden
+	v=$SHARED/vision
+	eval-tasks -q --json --samples=log -i "$v/cifar10-test-1000.bin" "$v/vit-cifar10-ashu-hf" > got
+	"$PYTHON" - "$SHARED/golden/vit-cifar10-ashu-hf.json" <<-'END'
+	import json, sys
+	r = json.load(open("got"))["tasks"]["cifar10-test-1000"]
+	golden = json.load(open(sys.argv[1]))
+	assert r["samples"] == 1000 and r["right"] == golden["correct_of_1000"] == 553, r
+	assert [json.loads(l)["first"][0] for l in open("log")] == golden["argmax"]
+	END
+}
