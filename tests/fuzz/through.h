@@ -42,7 +42,7 @@ static inline void through(const struct tokenizer *t, const char *text, size_t n
 	ids_release(&ids);
 }
 
-#define THROUGH_TEXT " The  e\xcc\x81nd<s> 12  \xe6\x97\xa5\n\n'LL_\xf0\x9f\x98\x80[ud]\xef\xac\x81x" \
-	"\xe2\x96\x81 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xc2\xa0"
+#define THROUGH_TEXT " The  e\xcc\x81nd<s> 12  \xe6\x97\xa5\n\n'LL_\xf0\x9f\x98\x80" \
+	"[ud]\xef\xac\x81x\xe2\x96\x81 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xc2\xa0"
 
 #endif
