@@ -391,5 +391,5 @@ int tasks_read_all(struct tasks *t, struct tasks_file *f, size_t n, long limit,
 		if (tasks_read(t, &f[i], e) < 0)
 			return -1;
 	}
-	return tasks_layout(t, false, e);
+	return tasks_layout(t, e);
 }

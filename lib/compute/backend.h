@@ -36,6 +36,15 @@ struct attention_shape {
 	float scale;             /* on q.k, usually 1 / sqrt(head_dim) */
 	int causal;
 	size_t window;           /* keys i-window < j <= i only; 0: no limit */
+	/*
+	 * Branches: the rows of one sequence (nseq 1, causal) are continuations, side by side, of
+	 * the same `past` tokens, whose keys and values are at past_k, past_v [past, ldkv].  Row i
+	 * sees all of those and the rows begin[i] .. i (host memory, [seqlen], not decreasing);
+	 * windows count from row to row, then on into the past.  begin NULL: plain sequences.
+	 */
+	size_t past;
+	const float *past_k, *past_v;
+	const size_t *begin;
 };
 
 /* One call at a time: all share the pool and its scratch memory. */

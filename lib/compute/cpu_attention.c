@@ -34,6 +34,10 @@ static void attention_task(void *ctx, size_t task, int thread)
 		.window = s->window,
 		.scale = s->scale,
 		.causal = s->causal,
+		.past = s->past,
+		.past_k = s->past_k + (s->past ? head / (heads / (size_t)s->kv_heads) * d : 0),
+		.past_v = s->past_v + (s->past ? head / (heads / (size_t)s->kv_heads) * d : 0),
+		.begin = s->begin ? s->begin + q0 : NULL,
 	};
 
 	j->cpu->vec->attend(&t, j->cpu->scratch[thread]);
@@ -49,6 +53,8 @@ int cpu_attention(struct backend *b, float *o, const float *q, const float *k, c
 	if (s->heads < 1 || s->kv_heads < 1 || s->heads % s->kv_heads || s->head_dim < 1)
 		return err_set(e, ERR_BUG, "", "attention: %d heads on %d of size %d", s->heads,
 			       s->kv_heads, s->head_dim);
+	if ((s->past || s->begin) && (s->nseq > 1 || !s->causal || !s->begin))
+		return err_set(e, ERR_BUG, "", "attention: branches of %zu sequences", s->nseq);
 	if (cpu_scratch(b, VEC_ATTEND_WORK(s->head_dim) * sizeof(float), e) < 0)
 		return -1;
 	if (s->nseq && s->seqlen)

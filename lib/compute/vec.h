@@ -25,6 +25,9 @@ struct attend {
 	size_t ldq, ldkv, ldo, d, seqlen, q0, nq, window;
 	float scale;
 	int causal;
+	size_t past;                   /* as in struct attention_shape */
+	const float *past_k, *past_v;
+	const size_t *begin;           /* [nq], or NULL */
 };
 
 /* Floats of scratch that attend needs, aligned to 64 bytes. */

@@ -28,6 +28,25 @@ static void mask(const struct attend *t, float *s, size_t k0, size_t n)
 	}
 }
 
+/* Branches: of the past keys k0 ... those out of a query's window become -infinity; it stands as
+ * far behind the past as it stands behind its branch's begin. */
+static void mask_past(const struct attend *t, float *s, size_t k0, size_t n)
+{
+	for (size_t key = k0; key < k0 + n; key++, s += QUERIES)
+		for (size_t q = 0; q < t->nq; q++)
+			if (t->past - key + (t->q0 + q - t->begin[q]) >= t->window)
+				s[q] = -INFINITY;
+}
+
+/* Branches: keys of another branch become -infinity. */
+static void mask_others(const struct attend *t, float *s, size_t k0, size_t n)
+{
+	for (size_t key = k0; key < k0 + n; key++, s += QUERIES)
+		for (size_t q = 0; q < t->nq; q++)
+			if (key < t->begin[q])
+				s[q] = -INFINITY;
+}
+
 /* Scores to exp(score - maximum), the maximum and the sum carried on, o scaled to the new
  * maximum when there is one. */
 static void soften(float *restrict s, size_t n, float *restrict max, float *restrict sum,
@@ -68,7 +87,10 @@ static void attend(const struct attend *t, float *work)
 	float max[QUERIES], sum[QUERIES];
 	size_t k0 = t->window && t->q0 >= t->window ? t->q0 - t->window + 1 : 0;
 	size_t k1 = t->causal || t->window ? t->q0 + t->nq : t->seqlen;
+	size_t p0 = t->window && t->past >= t->window ? t->past - t->window + 1 : 0;
 
+	if (t->begin && t->begin[0] > k0)
+		k0 = t->begin[0];
 	if (t->nq < QUERIES)
 		memset(qt, 0, d * QUERIES * sizeof(float));
 	transpose(qt, QUERIES, t->q, t->ldq, t->nq, d);
@@ -80,11 +102,22 @@ static void attend(const struct attend *t, float *work)
 		max[q] = -1e30f; /* not infinite: a query may see nothing in its first block */
 		sum[q] = 0.0f;
 	}
+	for (size_t k = p0; k < t->past; k += KEYS) {
+		size_t n = t->past - k < KEYS ? t->past - k : KEYS;
+
+		product(n, d, t->past_k + k * t->ldkv, t->ldkv, 1, qt, s, QUERIES, 0);
+		if (t->window)
+			mask_past(t, s, k, n);
+		soften(s, n, max, sum, o, d);
+		product(d, n, t->past_v + k * t->ldkv, 1, t->ldkv, s, o, QUERIES, 1);
+	}
 	for (size_t k = k0; k < k1; k += KEYS) {
 		size_t n = k1 - k < KEYS ? k1 - k : KEYS;
 
 		product(n, d, t->k + k * t->ldkv, t->ldkv, 1, qt, s, QUERIES, 0);
 		mask(t, s, k, n);
+		if (t->begin)
+			mask_others(t, s, k, n);
 		soften(s, n, max, sum, o, d);
 		product(d, n, t->v + k * t->ldkv, 1, t->ldkv, s, o, QUERIES, 1);
 	}

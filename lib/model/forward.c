@@ -201,7 +201,7 @@ static size_t slice_sequences(size_t nseq, size_t seqlen)
 	return n < nseq ? n : nseq;
 }
 
-static int reserve(struct forward *f, size_t tokens, struct err *e)
+int forward_reserve(struct forward *f, size_t tokens, struct err *e)
 {
 	const size_t a = larger(f->hidden, f->q_dim);
 	const size_t mid = f->m->family->gated ? 2 * f->ffn : f->ffn;
@@ -250,58 +250,78 @@ static const float *input(struct forward *f, enum slot w, enum slot bias, size_t
 	return norm(f, f->a, w, bias, t, e) < 0 ? NULL : f->a;
 }
 
-static int rope(struct forward *f, float *x, size_t ld, size_t t, size_t seqlen, long heads,
-		struct err *e)
+int forward_rope(struct forward *f, size_t row, size_t position, size_t t, size_t seqlen,
+		 struct err *e)
 {
-	return f->be->ops->rope(f->be, x, ld, t, seqlen, (int)heads, (int)f->m->cfg.head_dim,
-				f->cos_, f->sin_, e);
+	const struct model_config *c = &f->m->cfg;
+	const size_t at = position * (size_t)(c->head_dim / 2);
+	const struct backend_ops *ops = f->be->ops;
+
+	if (f->cos_ == NULL)
+		return 0;
+	if (ops->rope(f->be, f->q + row * f->q_dim, f->q_dim, t, seqlen, (int)c->heads,
+		      (int)c->head_dim, f->cos_ + at, f->sin_ + at, e) < 0)
+		return -1;
+	return ops->rope(f->be, f->k + row * f->kv_dim, f->kv_dim, t, seqlen, (int)c->kv_heads,
+			 (int)c->head_dim, f->cos_ + at, f->sin_ + at, e);
 }
 
-/* Norms of the heads of q and k, then their rotation, as far as the family has them. */
-static int turn_heads(struct forward *f, size_t t, size_t seqlen, struct err *e)
+/* Norms of the heads of q and k, if the family has them. */
+static int norm_heads(struct forward *f, size_t t, struct err *e)
 {
 	const struct model_config *c = &f->m->cfg;
 	const size_t d = (size_t)c->head_dim;
 	const float eps = (float)c->norm_eps;
 
-	if (c->qk_norm && (f->be->ops->rmsnorm(f->be, f->q, f->q, f->vec[SLOT_Q_NORM],
-					       t * (size_t)c->heads, d, eps, e) < 0 ||
-			   f->be->ops->rmsnorm(f->be, f->k, f->k, f->vec[SLOT_K_NORM],
-					       t * (size_t)c->kv_heads, d, eps, e) < 0))
-		return -1;
-	if (f->cos_ == NULL)
+	if (!c->qk_norm)
 		return 0;
-	return rope(f, f->q, f->q_dim, t, seqlen, c->heads, e) < 0 ? -1 :
-	       rope(f, f->k, f->kv_dim, t, seqlen, c->kv_heads, e);
+	if (f->be->ops->rmsnorm(f->be, f->q, f->q, f->vec[SLOT_Q_NORM], t * (size_t)c->heads, d,
+				eps, e) < 0)
+		return -1;
+	return f->be->ops->rmsnorm(f->be, f->k, f->k, f->vec[SLOT_K_NORM],
+				   t * (size_t)c->kv_heads, d, eps, e);
+}
+
+int forward_qkv(struct forward *f, size_t t, const struct hook *h, struct err *e)
+{
+	const float *x = input(f, SLOT_NORM1, SLOT_NORM1_B, t, e);
+
+	if (x == NULL || hook_call(h, EDGE_ATTN_IN, x, t, e) < 0 ||
+	    forward_linear(f, f->q, f->q_dim, x, f->hidden, t, SLOT_Q, SLOT_Q_B, 0, e) < 0 ||
+	    forward_linear(f, f->k, f->kv_dim, x, f->hidden, t, SLOT_K, SLOT_K_B, 0, e) < 0 ||
+	    forward_linear(f, f->v, f->kv_dim, x, f->hidden, t, SLOT_V, SLOT_V_B, 0, e) < 0)
+		return -1;
+	return norm_heads(f, t, e);
+}
+
+struct attention_shape forward_shape(const struct forward *f)
+{
+	const struct model_config *c = &f->m->cfg;
+
+	return (struct attention_shape){
+		.nseq = 1, .heads = (int)c->heads, .kv_heads = (int)c->kv_heads,
+		.head_dim = (int)c->head_dim, .ldq = f->q_dim, .ldkv = f->kv_dim, .ldo = f->q_dim,
+		.scale = (float)(1 / sqrt((double)c->head_dim)), .causal = !f->m->family->images,
+		.window = (size_t)model_window(f->m, f->layer),
+	};
 }
 
 /* a = attention(norm1(x)), before o. */
 static int slice_attention(struct forward *f, size_t nseq, size_t seqlen, const struct hook *h,
 			   struct err *e)
 {
-	const struct model_config *c = &f->m->cfg;
+	struct attention_shape s = forward_shape(f);
 	const size_t t = nseq * seqlen;
-	const float *x = input(f, SLOT_NORM1, SLOT_NORM1_B, t, e);
-	struct attention_shape s = {
-		.nseq = nseq, .seqlen = seqlen, .heads = (int)c->heads,
-		.kv_heads = (int)c->kv_heads, .head_dim = (int)c->head_dim,
-		.ldq = f->q_dim, .ldkv = f->kv_dim, .ldo = f->q_dim,
-		.scale = (float)(1 / sqrt((double)c->head_dim)), .causal = !f->m->family->images,
-		.window = (size_t)model_window(f->m, f->layer),
-	};
 
-	if (x == NULL || hook_call(h, EDGE_ATTN_IN, x, t, e) < 0 ||
-	    forward_linear(f, f->q, f->q_dim, x, f->hidden, t, SLOT_Q, SLOT_Q_B, 0, e) < 0 ||
-	    forward_linear(f, f->k, f->kv_dim, x, f->hidden, t, SLOT_K, SLOT_K_B, 0, e) < 0 ||
-	    forward_linear(f, f->v, f->kv_dim, x, f->hidden, t, SLOT_V, SLOT_V_B, 0, e) < 0 ||
-	    turn_heads(f, t, seqlen, e) < 0 ||
+	s.nseq = nseq;
+	s.seqlen = seqlen;
+	if (forward_qkv(f, t, h, e) < 0 || forward_rope(f, 0, 0, t, seqlen, e) < 0 ||
 	    f->be->ops->attention(f->be, f->a, f->q, f->k, f->v, &s, e) < 0)
 		return -1;
 	return hook_call(h, EDGE_ATTN_MID, f->a, t, e);
 }
 
-/* x += o(a) */
-static int slice_out(struct forward *f, size_t t, struct err *e)
+int forward_slice_out(struct forward *f, size_t t, struct err *e)
 {
 	if (forward_linear(f, f->x, f->hidden, f->a, f->q_dim, t, SLOT_O, SLOT_O_B, 1, e) < 0)
 		return -1;
@@ -327,8 +347,8 @@ int forward_mid(struct forward *f, const float *x, size_t t, size_t n, enum slot
 	return hook_call(h, mid, f->up, t, e);
 }
 
-/* x += the MLP of norm2(x), or only as far as the last hook. */
-static int slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h, struct err *e)
+int forward_slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h,
+		      struct err *e)
 {
 	const float *x = input(f, SLOT_NORM2, SLOT_NORM2_B, t, e);
 	const size_t n = (size_t)f->m->cfg.ffn;
@@ -373,15 +393,15 @@ int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_
 	if (check_length(f, seqlen, e) < 0)
 		return -1;
 	step = slice_sequences(nseq, seqlen);
-	if (reserve(f, step * seqlen, e) < 0)
+	if (forward_reserve(f, step * seqlen, e) < 0)
 		return -1;
 	for (size_t i = 0; i < nseq; i += step) {
 		const size_t n = step < nseq - i ? step : nseq - i, t = n * seqlen;
 		float *xs = x + i * seqlen * f->hidden;
 
 		if (up(f, f->x, xs, t * f->hidden, e) < 0 ||
-		    slice_attention(f, n, seqlen, &h, e) < 0 || slice_out(f, t, e) < 0 ||
-		    slice_mlp(f, t, true, &h, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
+		    slice_attention(f, n, seqlen, &h, e) < 0 || forward_slice_out(f, t, e) < 0 ||
+		    forward_slice_mlp(f, t, true, &h, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -413,7 +433,7 @@ int forward_attention(struct forward *f, const float *x, float *ctx_out, size_t 
 	if (check_length(f, seqlen, e) < 0)
 		return -1;
 	step = slice_sequences(nseq, seqlen);
-	if (reserve(f, step * seqlen, e) < 0)
+	if (forward_reserve(f, step * seqlen, e) < 0)
 		return -1;
 	for (size_t i = 0; i < nseq; i += step) {
 		const size_t n = step < nseq - i ? step : nseq - i, t = n * seqlen;
@@ -431,7 +451,7 @@ int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size
 {
 	const size_t step = tokens < SLICE_TOKENS ? tokens : SLICE_TOKENS;
 
-	if (reserve(f, step, e) < 0)
+	if (forward_reserve(f, step, e) < 0)
 		return -1;
 	for (size_t i = 0; i < tokens; i += step) {
 		const size_t t = step < tokens - i ? step : tokens - i;
@@ -439,7 +459,7 @@ int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size
 
 		if (up(f, f->x, xs, t * f->hidden, e) < 0 ||
 		    up(f, f->a, ctx_in + i * f->q_dim, t * f->q_dim, e) < 0 ||
-		    slice_out(f, t, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
+		    forward_slice_out(f, t, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -451,13 +471,13 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 	const struct hook h = { hook, ctx };
 	const size_t step = tokens < SLICE_TOKENS ? tokens : SLICE_TOKENS;
 
-	if (reserve(f, step, e) < 0)
+	if (forward_reserve(f, step, e) < 0)
 		return -1;
 	for (size_t i = 0; i < tokens; i += step) {
 		const size_t t = step < tokens - i ? step : tokens - i;
 		float *xs = x + i * f->hidden;
 
-		if (up(f, f->x, xs, t * f->hidden, e) < 0 || slice_mlp(f, t, add, &h, e) < 0 ||
+		if (up(f, f->x, xs, t * f->hidden, e) < 0 || forward_slice_mlp(f, t, add, &h, e) < 0 ||
 		    (add && down(f, xs, f->x, t * f->hidden, e) < 0))
 			return -1;
 	}

@@ -60,6 +60,21 @@ int forward_all(struct forward *f, struct hidden *h, size_t seqlen, edge_hook ho
 		void (*done)(void *arg, size_t tokens), void *arg, struct err *e) MUST_USE;
 
 /*
+ * Sequences that share what they begin with: `stem` tokens, then n branches of len[i] tokens, each
+ * of which goes on where the stem ends.  Rows lie in this order.  A stem's keys and values are
+ * computed once; the branches attend to them.
+ */
+struct forward_tree {
+	size_t stem, n;
+	const size_t *len;
+};
+
+/* x [rows of all, hidden] is replaced by the block's output: forward_block of every stem with every
+ * branch, to f32 rounding.  All in one slice: memory is that of so many tokens. */
+int forward_trees(struct forward *f, float *x, const struct forward_tree *trees, size_t n,
+		  struct err *e) MUST_USE;
+
+/*
  * The three thirds of forward_block, for true-sequential quantization:
  * ctx_out [T, q dim] = attention's output before o (hooks ATTN_IN, ATTN_MID);
  * x += o(ctx);  MLP: hooks MLP_IN, MLP_MID; x is changed only if add.

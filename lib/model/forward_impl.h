@@ -42,6 +42,22 @@ struct hook {
 	void *ctx;
 };
 
+/* Room for so many tokens in the arena; f->x and the others point into it. */
+int forward_reserve(struct forward *f, size_t tokens, struct err *e) MUST_USE;
+
+/* Thirds of a slice of t tokens in f->x.  forward_qkv: q, k, v of norm1(x), heads normed, not yet
+ * rotated; forward_rope: rows of q and k from `row` on, positions from `position` on in sequences
+ * of seqlen; forward_shape: what attention is to be called with, for one sequence. */
+int forward_qkv(struct forward *f, size_t t, const struct hook *h, struct err *e) MUST_USE;
+int forward_rope(struct forward *f, size_t row, size_t position, size_t t, size_t seqlen,
+		 struct err *e) MUST_USE;
+struct attention_shape forward_shape(const struct forward *f);
+/* x += o(a) */
+int forward_slice_out(struct forward *f, size_t t, struct err *e) MUST_USE;
+/* x += the MLP of norm2(x), or only as far as the last hook. */
+int forward_slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h,
+		      struct err *e) MUST_USE;
+
 static inline int hook_call(const struct hook *h, enum edge g, const float *x, size_t t,
 			    struct err *e)
 {

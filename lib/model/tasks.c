@@ -263,39 +263,7 @@ static void lay_tree(struct tasks *t, const struct task_sample *s, size_t *lengt
 	}
 }
 
-static int by_length(const void *a, const void *b)
-{
-	const struct task_request *const *p = a, *const *q = b;
-
-	if ((*p)->n != (*q)->n)
-		return (*p)->n < (*q)->n ? -1 : 1;
-	return *p < *q ? -1 : *p > *q;
-}
-
-static int lay_alone(struct tasks *t, struct err *e)
-{
-	struct task_request **order = malloc(t->n_request * sizeof(*order));
-
-	if (order == NULL)
-		return err_nomem(e, "tasks", t->n_request * sizeof(*order));
-	for (size_t i = 0; i < t->n_request; i++)
-		order[i] = &t->request[i];
-	qsort(order, t->n_request, sizeof(*order), by_length);
-	for (size_t i = 0; i < t->n_request; i++) {
-		struct task_request *r = order[i];
-
-		r->stem = r->n - 1;
-		r->row = t->rows;
-		r->own = t->rows + r->stem;
-		t->tree[t->n_tree++] = (struct task_tree){ .row = t->rows, .stem = r->stem };
-		put_rows(t, t->rows, t->ids.id + r->at, 0, r->stem);
-		t->rows += r->stem;
-	}
-	free(order);
-	return 0;
-}
-
-int tasks_layout(struct tasks *t, bool share, struct err *e)
+int tasks_layout(struct tasks *t, struct err *e)
 {
 	size_t lengths = 0, most = t->ids.n;
 
@@ -304,14 +272,12 @@ int tasks_layout(struct tasks *t, bool share, struct err *e)
 			return err_set(e, ERR_DATA, t->task[i].name, "no samples");
 	t->row_id = malloc(most * sizeof(*t->row_id));
 	t->row_position = malloc(most * sizeof(*t->row_position));
-	t->tree = malloc(t->n_request * sizeof(*t->tree));
+	t->tree = malloc(t->n_sample * sizeof(*t->tree));
 	t->length = malloc(t->n_request * sizeof(*t->length));
 	if (t->row_id == NULL || t->row_position == NULL || t->tree == NULL || t->length == NULL)
 		return err_nomem(e, "tasks", 2 * most * sizeof(*t->row_id));
 	for (size_t i = 0; i < t->n_request; i++)
 		t->longest = t->request[i].n - 1 > t->longest ? t->request[i].n - 1 : t->longest;
-	if (!share)
-		return lay_alone(t, e);
 	for (size_t i = 0; i < t->n_sample; i++)
 		lay_tree(t, &t->sample[i], &lengths);
 	return 0;

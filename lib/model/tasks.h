@@ -112,11 +112,11 @@ int tasks_begin(struct tasks *t, const char *name, struct err *e) MUST_USE;
 int tasks_add(struct tasks *t, const struct task_query *q, struct err *e) MUST_USE;
 
 /*
- * All samples are there: which row each input is in.  share: what all inputs of a sample begin
- * with is a stem; else every input is a stem of its own, ordered by length.  ERR_DATA if a task
- * has no sample.
+ * All samples are there: which row each input is in.  What all inputs of a sample begin with (the
+ * context, or what its contexts have in common) is there once, each one's rest behind it.
+ * ERR_DATA if a task has no sample.
  */
-int tasks_layout(struct tasks *t, bool share, struct err *e) MUST_USE;
+int tasks_layout(struct tasks *t, struct err *e) MUST_USE;
 
 /* The whole model has gone by, h [rows]: fills ll and greedy.  ERR_DATA for logits that are not
  * finite, naming task and sample. */
