@@ -182,6 +182,9 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	if (gptq_short(g) && !cli_quiet())
+		cli_warn("%ld layers had fewer calibration tokens than columns and look better "
+			 "than they are (qp-ls --errors marks them)", gptq_short(g));
 	if (cli_verbose())
 		report(g, in, j.out, seconds);
 	block_release(&b);

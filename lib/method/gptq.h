@@ -51,6 +51,8 @@ struct gptq_result {
 	long dead;           /* dead columns */
 	double energy;       /* tr (W-Q) H (W-Q)', with H undamped and W as it came */
 	double seconds;
+	int64_t tokens_short; /* tokens in H where they are fewer than columns, else 0: for the
+			       * note; gptq_quantize leaves it */
 };
 
 /* A factorized Hessian, shared by the linears that read one edge, and the solver's scratch. */
@@ -97,6 +99,8 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 	      struct err *e) MUST_USE;
 /* Does any linear of the edge want a Hessian, or are all passed over? */
 bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge);
+/* Linears so far whose H had fewer tokens than they have columns. */
+long gptq_short(const struct gptq *g);
 /* Seconds in factors and in column solves so far. */
 void gptq_seconds(const struct gptq *g, double *factor, double *solve);
 

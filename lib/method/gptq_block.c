@@ -17,6 +17,7 @@ struct gptq {
 	struct gptq_hessian *h;
 	struct quantized z;
 	double factor, solve;
+	long shorts;
 };
 
 struct gptq *gptq_new(struct backend *be, const struct gptq_options *opt,
@@ -59,10 +60,21 @@ bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge)
 	return false;
 }
 
+long gptq_short(const struct gptq *g)
+{
+	return g->shorts;
+}
+
+/* tokens: in tri, or 0 where nobody counted. */
 static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, const float *tri,
-			  struct err *e)
+			  int64_t tokens, struct err *e)
 {
 	struct gptq_result res = { 0 };
+
+	if (tokens > 0 && tokens < (int64_t)l->cols) {
+		res.tokens_short = tokens;
+		g->shorts++;
+	}
 
 	if (layer_weigh(l, g->be, tri, e) < 0 ||
 	    gptq_quantize(&g->z, &res, g->h, l->w, l->rows, g->opt, l->where, e) < 0 ||
@@ -121,7 +133,8 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 		l.starved = as;
 		l.tokens = in->tokens;
 		if (got > 0)
-			got = plenty || tri == in->whole ? quantize_layer(g, b, &l, tri, e) :
+			got = plenty || tri == in->whole ?
+			      quantize_layer(g, b, &l, tri, tri == in->tri ? in->tokens : 0, e) :
 			      rtn_layer(&l, b, in->tokens > 0 ? tri : NULL, &g->z, g->be,
 					g->layers, e);
 		if (got < 0)

@@ -28,7 +28,7 @@ struct listing {
 	uint64_t quantized, unfit; /* unfit: codes without a scale and zero that fit */
 	double q_elements, q_bits;
 	/* layer errors */
-	uint64_t errors, with_h;
+	uint64_t errors, with_h, few; /* few: H of fewer tokens than columns */
 	double rel_sum, rel_max;
 	char worst[STREAM_MAX_NAME + 1];
 };
@@ -292,8 +292,9 @@ static void add_error(struct listing *l, const struct record *r)
 {
 	struct buf *out = &l->rows;
 	char kind[32], by[32] = "";
+	int64_t tokens;
 	double rel;
-	bool h;
+	bool h, few;
 
 	if (r->type != REC_NOTE || !record_get_str(r, "kind", kind, sizeof(kind)) ||
 	    strcmp(kind, "layer-error") != 0)
@@ -302,8 +303,10 @@ static void add_error(struct listing *l, const struct record *r)
 	h = record_get_double(r, "rel_err", &rel);
 	if (!h && !record_get_double(r, "w_rel_err", &rel))
 		return;
+	few = h && record_get_int(r, "tokens_short", &tokens) == 1;
 	l->errors++;
 	l->with_h += h;
+	l->few += few;
 	l->rel_sum += rel;
 	if (rel >= l->rel_max) {
 		l->rel_max = rel;
@@ -311,7 +314,7 @@ static void add_error(struct listing *l, const struct record *r)
 	}
 	buf_printf(out, "%-48s %-6s", r->name, by);
 	add_number(out, r, "bits", " %4.0f", "    -");
-	buf_printf(out, " %11.4e%s", rel, h ? " " : "w");
+	buf_printf(out, " %11.4e%s", rel, few ? "t" : h ? " " : "w");
 	add_number(out, r, "damp", " %9.3g", "         -");
 	add_number(out, r, "damp_raised", " %6.0f", "      -");
 	add_number(out, r, "dead", " %6.0f", "      -");
@@ -489,6 +492,9 @@ static int put_errors(struct listing *l, struct buf *out, struct err *e)
 	buf_add(out, l->rows.p, l->rows.n);
 	buf_printf(out, "\n%" PRIu64 " layers, mean rel_err %.4e, worst %.4e at %s\n", l->errors,
 		   l->rel_sum / (double)l->errors, l->rel_max, l->worst);
+	if (l->few)
+		buf_printf(out, "t: H of fewer tokens than columns: looks better than it is "
+			   "(%" PRIu64 " layers)\n", l->few);
 	if (l->with_h < l->errors)
 		buf_puts(out, "w: of the weights alone, where there was no Hessian\n");
 	return 0;

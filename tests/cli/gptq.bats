@@ -171,6 +171,31 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	gptq -q -g 16 --no-damp-auto "$out/few.qp" | qp-check
 }
 
+@test "gptq: fewer calibration tokens than columns: one warning, and the layers' notes say so" {
+	local i few='layers had fewer calibration tokens than columns'
+	for i in 1 2; do seq -s ' ' "$i" "$((i + 9))"; done | calib-pack -q --ids > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" tiny > "$out/few.qp"
+	for i in '' --sequential; do
+		gptq -g 16 $i "$out/few.qp" > "$out/g.qp" 2> "$out/err"
+		"$PYTHON" - "$out/g.qp" > "$out/n" <<-'END'
+		import sys
+		from qpstream import Stream
+		short = {k for k, e in Stream(sys.argv[1]).notes().items() if "tokens_short" in e}
+		assert all(Stream(sys.argv[1]).notes()[k]["tokens_short"] == 20 for k in short)
+		print(len(short))
+		END
+		[ "$(cat "$out/n")" -gt 0 ]
+		[ "$(grep -c "^gptq: $(cat "$out/n") $few" "$out/err")" -eq 1 ]
+		[ "$(qp-ls --errors "$out/g.qp" | grep -c 'e-[0-9]*t ')" -eq "$(cat "$out/n")" ]
+		gptq -q -g 16 $i "$out/few.qp" 2>&1 > "$out/g.qp" | wc -c > "$out/n"
+		[ "$(cat "$out/n")" -eq 0 ]
+	done
+	gptq -g 16 acts.qp 2>&1 > "$out/g.qp" | tee "$out/err"
+	run ! grep -q 'fewer' "$out/err"
+	qp-dump "$out/g.qp" > "$out/g.txt"
+	run ! grep tokens_short "$out/g.txt"
+}
+
 @test "gptq: dead columns are counted and their weights become 0" {
 	qp-dump acts.qp > "$out/acts.txt"
 	"$PYTHON" - acts.qp > "$out/zero" <<-'END'

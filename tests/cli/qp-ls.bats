@@ -177,7 +177,7 @@ EOF
 		echo 'stream v=[1,0]'
 		echo "note layers.0.q $note by=\"gptq\" rel_err=0.25 damp=0.01 damp_raised=2 dead=3"
 		echo "note layers.0.k $note by=\"rtn\" w_rel_err=0.5"
-		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5"
+		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9"
 		echo 'note layers.0.o kind="remark" rel_err=7'
 		echo end
 	} | qp-make > e.qp
@@ -187,9 +187,10 @@ EOF
 layer by bits rel_err damp raised dead
 layers.0.q gptq 4 2.5000e-01 0.01 2 3
 layers.0.k rtn 4 5.0000e-01w - - -
-layers.0.v gptq 4 7.5000e-01 - - - 1.500
+layers.0.v gptq 4 7.5000e-01t - - - 1.500
 
 3 layers, mean rel_err 5.0000e-01, worst 7.5000e-01 at layers.0.v
+t: H of fewer tokens than columns: looks better than it is (1 layers)
 w: of the weights alone, where there was no Hessian
 EOF
 	diff -u want squeezed
