@@ -298,16 +298,15 @@ static int rope_number(double *out, const struct json *obj, const char *key, con
 	return take_real(out, given(obj, key), at, e);
 }
 
-/* rope_scaling or rope_parameters, under key; root has what may stand outside of it. */
-static int take_rope_object(struct model_config *c, const struct json *root, const char *key,
-			    struct err *e)
+/* One kind of positions; root has what may stand outside of it. */
+static int take_rope_kind(struct model_config *c, const struct json *root, const struct json *obj,
+			  const char *where, struct err *e)
 {
-	const struct json *obj = given(root, key), *v;
-	char where[128];
+	const struct json *v;
+	char outside[128];
 	const char *k;
 	void *it = NULL;
 
-	key_place(where, sizeof(where), key);
 	if (json_type_of(obj) != JSON_OBJECT)
 		return wrong(obj, "an object", where, e);
 	if (rope_kind_of(&c->rope, obj, where, e))
@@ -333,8 +332,8 @@ static int take_rope_object(struct model_config *c, const struct json *root, con
 	v = given(obj, k) ? given(obj, k) : given(root, k);
 	if (!v)
 		return err_set(e, ERR_DATA, where, "%s is missing", k);
-	key_place(where, sizeof(where), k);
-	return take_count(&c->rope_original_positions, v, where, e);
+	key_place(outside, sizeof(outside), k);
+	return take_count(&c->rope_original_positions, v, outside, e);
 }
 
 static bool same_rope(const struct model_config *a, const struct model_config *b)
@@ -342,6 +341,36 @@ static bool same_rope(const struct model_config *a, const struct model_config *b
 	return a->rope == b->rope && a->rope_factor == b->rope_factor &&
 	       a->rope_low_freq == b->rope_low_freq && a->rope_high_freq == b->rope_high_freq &&
 	       a->rope_original_positions == b->rope_original_positions;
+}
+
+/* rope_scaling or rope_parameters, under key: one for all layers, or one for each type of layers
+ * ("full_attention", "sliding_attention"), which must be the same. */
+static int take_rope_object(struct model_config *c, const struct json *root, const char *key,
+			    struct err *e)
+{
+	const struct json *obj = given(root, key), *v;
+	const struct model_config before = *c;
+	struct model_config one;
+	char where[128], type[160];
+	const char *k;
+	void *it = NULL;
+	int n = 0;
+
+	key_place(where, sizeof(where), key);
+	while ((it = json_iter(obj, it, &k, &v)) && json_type_of(v) == JSON_OBJECT) {
+		one = before;
+		snprintf(type, sizeof(type), "%.80s: %.64s", where, k);
+		if (take_rope_kind(&one, root, v, type, e))
+			return -1;
+		if (n++ && (!same_rope(c, &one) || c->rope_theta != one.rope_theta))
+			return err_set(e, ERR_DATA, type, "layers whose positions turn otherwise "
+				       "than other layers' are not supported");
+		*c = one;
+	}
+	if (n && it)
+		return err_set(e, ERR_DATA, where, "key '%.64s' is not supported beside types of "
+			       "layers", k);
+	return n ? 0 : take_rope_kind(c, root, obj, where, e);
 }
 
 static int take_rope(struct model_config *c, const struct json *root, struct err *e)

@@ -77,6 +77,12 @@ static void config_rope(void)
 		{ CONFIG(",'rope_theta':5e5,'rope_scaling':{'type':'linear','factor':2},"
 			 "'rope_parameters':{'rope_theta':5e5,'rope_type':'linear','factor':2}"),
 		  "both, and they agree", ROPE_LINEAR, 5e5, 2 },
+		{ CONFIG(",'rope_parameters':{'full_attention':{'rope_theta':5e5,'rope_type':"
+			 "'linear','factor':2},'sliding_attention':{'rope_theta':5e5,'rope_type':"
+			 "'linear','factor':2}}"),
+		  "5: the same for each type of layers", ROPE_LINEAR, 5e5, 2 },
+		{ CONFIG(",'rope_parameters':{'full_attention':{'rope_theta':7e4,'rope_type':"
+			 "'default'}}"), "5: one type of layers", ROPE_PLAIN, 7e4, 0 },
 	};
 	struct model_config c;
 	struct err e;
@@ -145,8 +151,16 @@ static const struct {
 	{ CONFIG(",'rope_scaling':{'rope_type':'llama3','factor':8,'low_freq_factor':4,"
 		 "'high_freq_factor':4,'original_max_position_embeddings':8}"),
 	  ": high_freq_factor", "not above" },
-	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_type':'default'}}"),
-	  ": rope_parameters", "key 'full_attention'" },
+	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_theta':5e5,'rope_type':'default'},"
+		 "'sliding_attention':{'rope_theta':1e4,'rope_type':'default'}}"),
+	  ": rope_parameters: sliding_attention", "turn otherwise" },
+	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_type':'linear','factor':2},"
+		 "'sliding_attention':{'rope_type':'default'}}"),
+	  ": rope_parameters: sliding_attention", "turn otherwise" },
+	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_type':'default'},'factor':2}"),
+	  ": rope_parameters", "key 'factor' is not supported beside" },
+	{ CONFIG(",'rope_parameters':{'full_attention':{'rope_type':'yarn','factor':2}}"),
+	  ": rope_parameters: full_attention", "'yarn'" },
 	{ CONFIG(",'rope_scaling':{'type':'linear','factor':2},"
 		 "'rope_parameters':{'rope_type':'default'}"), "", "disagree" },
 	{ CONFIG(",'rope_theta':1e4,'rope_parameters':{'rope_theta':5e5}"), ": rope_theta",
