@@ -519,7 +519,7 @@ assert [json.loads(l)["first"] for l in open("log")] == json.load(open("order"))
 	calib-pack -q --images -m "$VIT" -n 4 a.safetensors > c.qp
 	record-acts -q -c c.qp "$VIT" | smooth -q | gptq -q -b 8 -g -1 > q.qp
 	eval-tasks -q -i a.safetensors q.qp | grep -qE '^a +4 +1\.0000'
-	qp-dump --head q.qp | grep -q '^calib .*shape=\[4,3,32,32\]'
+	header q.qp | grep -q 'shape=\[4,3,32,32\]'
 }
 
 @test "eval-tasks --images: what does not go together is refused" {
