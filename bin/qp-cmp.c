@@ -11,15 +11,16 @@
 #include <string.h>
 
 #include "formats/source.h"
+#include "formats/tasks_compare.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
-#include "lib/data/stream.h"
 #include "lib/model/compare.h"
 
 static const char usage[] =
 	"usage: qp-cmp [options] A B\n\n"
 	"Compare the tensors of two streams (or model directories) by value.\n\n"
+	"      --tasks          A and B are logs of eval-tasks --samples instead\n"
 	"      --rel=TOL        the same if |a - b| / |a| is at most TOL (Frobenius)\n"
 	"      --abs=TOL        the same if no element differs by more than TOL\n"
 	"  -r, --role=LIST      only these: weight,bias,stat,ref,perm,comp,other\n"
@@ -44,10 +45,6 @@ static unsigned parse_roles(const char *list)
 {
 	static const char *const names[] = { "weight", "bias", "stat", "ref", "perm", "comp",
 					     "other", NULL };
-	static const unsigned bits[] = {
-		1u << ROLE_WEIGHT, 1u << ROLE_BIAS, 1u << ROLE_STAT, 1u << ROLE_REF,
-		1u << ROLE_PERM, 1u << ROLE_COMP, 1u << ROLE_OTHER | 1u << ROLE_NONE
-	};
 	unsigned roles = 0;
 	char word[16];
 
@@ -55,9 +52,9 @@ static unsigned parse_roles(const char *list)
 		size_t n = strcspn(list, ",");
 
 		snprintf(word, sizeof(word), "%.*s", (int)(n < 15 ? n : 15), list);
-		roles |= bits[cli_choice("--role", word, names)];
-		if (list[n] == '\0')
-			return roles;
+		roles |= 1u << role_from_name(names[cli_choice("--role", word, names)]);
+		if (list[n] == '\0') /* what has no role is another */
+			return roles | (roles & 1u << ROLE_OTHER ? 1u << ROLE_NONE : 0);
 		list += n + 1;
 	}
 }
@@ -128,34 +125,53 @@ static void summary(const struct tally *t)
 		printf("%lu of %lu tensors differ\n", t->differ, t->tensors);
 }
 
+/* Answers, not tensors. */
+static int tasks(void)
+{
+	struct buf out = { 0 };
+	struct err e;
+	size_t n;
+
+	if (tasks_compare(&out, &n, cli_operand(0), cli_operand(1), &e) < 0)
+		cli_die(&e);
+	fwrite(out.p, 1, cli_quiet() ? 0 : out.n, stdout);
+	buf_release(&out);
+	return cli_finish_stdout(n > 0);
+}
+
 int main(int argc, char **argv)
 {
-	enum { OPT_REL = 256, OPT_ABS };
+	enum { OPT_REL = 256, OPT_ABS, OPT_TASKS };
 	static const struct option longopts[] = {
 		{ "rel", required_argument, NULL, OPT_REL },
 		{ "abs", required_argument, NULL, OPT_ABS },
 		{ "role", required_argument, NULL, 'r' },
+		{ "tasks", no_argument, NULL, OPT_TASKS },
 		{ 0 }
 	};
 	struct options opt = { .rel = -1, .abs = -1, .roles = ~0u };
 	struct tensor_reader *reader[2];
 	struct stream_in *in[2];
 	struct tally tally = { .opt = &opt };
+	bool logs = false;
 	struct err e;
 	int c;
 
 	cli_init(argc, argv, usage, CLI_BASIC);
-	while ((c = cli_getopt("r:", longopts)) != -1) {
-		if (c == OPT_REL)
-			opt.rel = cli_double("--rel", optarg, 0, HUGE_VAL);
-		else if (c == OPT_ABS)
-			opt.abs = cli_double("--abs", optarg, 0, HUGE_VAL);
-		else if (c == 'r')
-			opt.roles = parse_roles(optarg);
-	}
+	while ((c = cli_getopt("r:", longopts)) != -1)
+		switch (c) {
+		case OPT_REL: opt.rel = cli_double("--rel", optarg, 0, HUGE_VAL); break;
+		case OPT_ABS: opt.abs = cli_double("--abs", optarg, 0, HUGE_VAL); break;
+		case 'r': opt.roles = parse_roles(optarg); break;
+		case OPT_TASKS: logs = true; break;
+		}
+	if (logs && (opt.rel >= 0 || opt.abs >= 0 || opt.roles != ~0u))
+		cli_fail(ERR_USAGE, "--tasks", "does not go with options about tensors");
 	cli_operands(2, 2);
 	if (strcmp(cli_operand(0), "-") == 0 && strcmp(cli_operand(1), "-") == 0)
 		cli_fail(ERR_USAGE, "-", "only one of the two can be standard input");
+	if (logs)
+		return tasks();
 	for (int i = 0; i < 2; i++) {
 		if (source_open(&in[i], cli_operand(i), &e) < 0)
 			cli_die(&e);

@@ -225,3 +225,84 @@ differ() {	# differ COMMAND...
 	refuses 64 '' qp-cmp a.qp
 	refuses 66 '/no/such' qp-cmp a.qp /no/such
 }
+
+@test "qp-cmp: --tasks: paired differences, as the standard library of Python has them" {
+	need_python json
+	record-acts -q --stats=none "$MODEL" | rtn -q -b 3 | pack-int4 -q -o q.qp
+	for t in piqa winogrande lambada_openai hellaswag; do args+=(-t "$DATA/tasks/$t.jsonl"); done
+	eval-tasks -q "${args[@]}" --samples=a "$MODEL" > /dev/null
+	eval-tasks -q "${args[@]}" --samples=b q.qp > /dev/null
+	differ qp-cmp --tasks a b
+	echo "$output" > table
+	"$PYTHON" - <<-'END'
+	import json, math, statistics as st
+	a, b = ([json.loads(l) for l in open(f)] for f in "ab")
+	rows = {}
+	for line in open("table"):
+	    w = line.replace("+-", " ").split()
+	    rows[w[0], w[2]] = w[1:2] + w[3:]
+	tasks = list(dict.fromkeys(s["task"] for s in a))
+	def figures(t, f):
+	    pick = lambda s: s["ll"][s.get("gold", 0)] if f == "ll" else s[f]
+	    return [(pick(x), pick(y)) for x, y in zip(a, b) if x["task"] == t]
+	def close(got, want):
+	    assert abs(float(got) - want) < 6e-5, (got, want)
+	for f in "acc", "acc_norm", "ll":
+	    mean, var = 0, 0
+	    for t in tasks:
+	        has = all(f in s for s in a if s["task"] == t)
+	        assert ((t, f) in rows) == has
+	        p = figures(t, f if has else "acc")
+	        d = [y - x for x, y in p]
+	        se = st.stdev(d) / math.sqrt(len(d))
+	        mean += st.mean(d) / len(tasks)
+	        var += (se / len(tasks)) ** 2
+	        if has:
+	            r = rows[t, f]
+	            assert int(r[0]) == len(d)
+	            close(r[1], st.mean(x for x, y in p))
+	            close(r[2], st.mean(y for x, y in p))
+	            close(r[3], st.mean(d))
+	            close(r[4], se)
+	            assert [int(r[5]), int(r[6])] == [sum(x < 0 for x in d), sum(x > 0 for x in d)]
+	    close(rows["mean", f][3], mean)
+	    close(rows["mean", f][4], math.sqrt(var))
+	assert len(rows) == 1 + 3 + 2 + 2 + 3 + 3 # the header, four tasks, means
+	END
+}
+
+@test "qp-cmp: --tasks: exit 0 when every answer is the same, likelihoods may differ" {
+	eval-tasks -q -t "$DATA/tasks/piqa.jsonl" --samples=a "$MODEL" > /dev/null
+	run -0 qp-cmp --tasks a a
+	[[ ${lines[1]} =~ ^piqa\ +4\ +acc\ .*\+0\.0000\ \+-\ 0\.0000\ +0\ +0$ ]]
+	sed 's/"ll": \[\(-[0-9]*\)/"ll": [\11/' a > b # the first ten times as far and more
+	run -0 qp-cmp --tasks a b
+	sed '2s/"acc": [01]/"acc": 1/; 2s/"acc_norm": 1/"acc_norm": 0/' a > b
+	! cmp -s a b
+	differ qp-cmp --tasks a b
+	run -1 qp-cmp -q --tasks a b
+	[ -z "$output" ]
+	run -0 sh -c 'qp-cmp --tasks - a < a'
+}
+
+@test "qp-cmp: --tasks: logs that do not belong together, and what is no log" {
+	eval-tasks -q -t "$DATA/tasks/piqa.jsonl" --samples=a "$MODEL" > /dev/null
+	eval-tasks -q --json -t "$DATA/tasks/piqa.jsonl" "$MODEL" > json
+	head -n 3 a > short
+	refuses 65 'a: line 4: one file has more' qp-cmp --tasks a short
+	refuses 65 'a: line 4: one file has more' qp-cmp --tasks short a
+	sed '2s/piqa/copa/' a > other
+	refuses 65 'other: line 2: another sample' qp-cmp --tasks a other
+	sed '3s/"gold": 0/"gold": 1/' a > other
+	refuses 65 'other: line 3: another sample' qp-cmp --tasks a other
+	sed '2s/"acc_norm": [01], //' a > other
+	refuses 65 'other: line 2: other figures' qp-cmp --tasks a other
+	refuses 65 'json: line 1: the summary' qp-cmp --tasks a json
+	refuses 65 '.*piqa.jsonl: line 1: not a sample' qp-cmp --tasks "$DATA/tasks/piqa.jsonl" a
+	sed '2s/}/]/' a > other
+	refuses 65 'other: line 2: not JSON' qp-cmp --tasks a other
+	: > empty
+	refuses 65 'empty: no samples' qp-cmp --tasks empty empty
+	refuses 66 '/no/such' qp-cmp --tasks a /no/such
+	refuses 64 '--tasks: does not go' qp-cmp --tasks --rel=1 a a
+}
