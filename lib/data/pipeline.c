@@ -84,6 +84,20 @@ static bool is_word(const char *s, size_t n, const char *word)
 	return n == strlen(word) && memcmp(s, word, n) == 0;
 }
 
+/* What the first program read. */
+static const char *operand(const char *program, size_t len, const struct mp *options)
+{
+	const char *s;
+	size_t n;
+
+	if (!is_word(program, len, "calib-pack"))
+		return " \"$MODEL\"";
+	for (size_t k = 0; k < mp_len(options); k++)
+		if (mp_str(mp_at(options, k), &s, &n) && is_word(s, n, "--images"))
+			return " \"$IMAGES\"";
+	return " \"$TEXT\"";
+}
+
 static int put_stage(struct buf *out, const struct mp *stage, size_t i, struct err *e)
 {
 	const struct mp *options = mp_get(stage, "options");
@@ -97,7 +111,7 @@ static int put_stage(struct buf *out, const struct mp *stage, size_t i, struct e
 		buf_puts(out, " | ");
 	put_quoted(out, s, n);
 	if (i == 0)
-		buf_puts(out, is_word(s, n, "calib-pack") ? " \"$TEXT\"" : " \"$MODEL\"");
+		buf_puts(out, operand(s, n, options));
 	else if (is_word(s, n, "record-acts"))
 		buf_puts(out, " -");
 	for (size_t k = 0; k < mp_len(options); k++) {

@@ -5,8 +5,8 @@
  *     record-acts "$MODEL" --calib="$CALIB" | smooth --alpha=0.5 | gptq --bits=4
  *
  * What was read is not in a stream, so it stands as a shell variable: "$MODEL" for the operand of
- * the first program ("$TEXT" if that is calib-pack), and the name of the option for files that
- * options name.  record-acts further on reads what comes down the pipe: "-".
+ * the first program (of calib-pack "$TEXT" or "$IMAGES"), and the name of the option for files
+ * that options name.  record-acts further on reads what comes down the pipe: "-".
  */
 #ifndef QP_PIPELINE_H
 #define QP_PIPELINE_H

@@ -197,7 +197,7 @@ pack() {
 import json, sys
 c = json.load(sys.stdin)["calibration"]
 assert c["nsamples"] == 4 and c["image"] == [3, 32, 32], c'
-	qp-ls --provenance c.qp | grep -q 'calib-pack .*--images .*--nsamples=4 --seed=3'
+	qp-ls --provenance c.qp | grep -q 'calib-pack "$IMAGES" --images .*--nsamples=4 --seed=3'
 	! grep -qF "$DATA" c.qp
 	# The processor is told apart from another.
 	model vit 32 '{"do_resize": false, "do_normalize": false }'
