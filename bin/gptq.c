@@ -5,7 +5,7 @@
  * Rewrites each block, copies every other record byte for byte.  The arithmetic is in
  * lib/method/gptq*.c; the reasons are in man/gptq.body.
  */
-#include "lib/base/cli.h"
+#include "bin/quantizer_options.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/method/gptq.h"
@@ -13,38 +13,27 @@
 static const char usage[] =
 	"usage: gptq [options] [IN [OUT]]\n\n"
 	"Quantize linears column by column, pushing each error into those left.\n\n"
-	"  -b, --bits=N         2 to 8 (default 4)\n"
-	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
-	"                       tensor (default 128)\n"
-	"      --sym            grid centred on zero (default)\n"
-	"      --asym           grid with a zero point\n"
-	"      --mse            range of least error instead of the full one\n"
+	QUANTIZER_HELP_GRID
 	"      --act-order      columns by falling energy; implies --static-groups\n"
 	"      --static-groups  fit every scale before the first column\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
-	"      --block=N        columns in a lazy batch (default 128; from 2048 columns on\n"
-	"                       256)\n"
+	"      --block=N        columns in a lazy batch (default 128, or 256 if there are\n"
+	"                       2048 columns or more)\n"
 	"      --sequential     Hessians of the calibration set run through the blocks\n"
 	"                       as they are quantized, not those in the stream\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
-	"      --skip=REGEX     pass over linears whose tensor name matches\n"
-	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n"
-	"      --keep-ref       keep the original weights as well\n"
-	"      --keep-stats     keep the Hessians\n"
-	"      --timing         seconds in the notes\n";
+	"      --min-tokens=N   an expert with fewer stops the run (default 128)\n"
+	"      --starved=HOW    or is done by rtn, or may borrow the whole layer's H\n"
+	QUANTIZER_HELP_LAYERS;
 
 enum {
-	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_ORDER, OPT_STATIC, OPT_DAMP, OPT_NO_AUTO, OPT_BLOCK,
-	OPT_SEQUENTIAL, OPT_SPILL, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
+	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_DAMP, OPT_NO_AUTO, OPT_BLOCK,
+	OPT_SEQUENTIAL, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
 };
 
 static const struct option longopts[] = {
-	{ "bits", required_argument, NULL, 'b' },
-	{ "group-size", required_argument, NULL, 'g' },
-	{ "sym", no_argument, NULL, OPT_SYM },
-	{ "asym", no_argument, NULL, OPT_ASYM },
-	{ "mse", no_argument, NULL, OPT_MSE },
+	QUANTIZER_LONG,
 	{ "act-order", no_argument, NULL, OPT_ORDER },
 	{ "static-groups", no_argument, NULL, OPT_STATIC },
 	{ "damp", required_argument, NULL, OPT_DAMP },
@@ -52,11 +41,8 @@ static const struct option longopts[] = {
 	{ "block", required_argument, NULL, OPT_BLOCK },
 	{ "sequential", no_argument, NULL, OPT_SEQUENTIAL },
 	{ "spill", optional_argument, NULL, OPT_SPILL },
-	{ "skip", required_argument, NULL, OPT_SKIP },
-	{ "scale-dtype", required_argument, NULL, OPT_SCALE },
-	{ "keep-ref", no_argument, NULL, OPT_REF },
-	{ "keep-stats", no_argument, NULL, OPT_STATS },
-	{ "timing", no_argument, NULL, OPT_TIMING },
+	{ "min-tokens", required_argument, NULL, OPT_MIN_TOKENS },
+	{ "starved", required_argument, NULL, OPT_STARVED },
 	{ 0 }
 };
 
@@ -71,21 +57,13 @@ struct job {
 
 static void options(int argc, char **argv, struct job *j)
 {
-	static const char *const types[] = { "f16", "bf16", "f32", NULL };
-	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
+	static const char *const starved[] = { "stop", "rtn", "borrow", NULL };
 	struct layer_options *o = &j->layers;
-	bool sym = false, asym = false;
-	struct err e;
 	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
-	while ((c = cli_getopt("b:g:", longopts)) != -1)
+	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1)
 		switch (c) {
-		case 'b': o->q.bits = (int)cli_long("--bits", optarg, 2, 8); break;
-		case 'g': o->q.group = cli_long("--group-size", optarg, -1, 1 << 24); break;
-		case OPT_SYM: sym = true; break;
-		case OPT_ASYM: asym = true; break;
-		case OPT_MSE: o->q.mse = true; break;
 		case OPT_ORDER: j->opt.act_order = true; break;
 		case OPT_STATIC: j->opt.static_groups = true; break;
 		case OPT_DAMP: j->opt.damp = cli_double("--damp", optarg, 0, 1); break;
@@ -93,25 +71,20 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_BLOCK: j->opt.block = cli_long("--block", optarg, 1, 4096); break;
 		case OPT_SEQUENTIAL: j->sequential = true; break;
 		case OPT_SPILL: j->spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
-		case OPT_SKIP:
-			if (layer_add_skip(o, optarg, &e) < 0)
-				cli_die(&e);
+		case OPT_MIN_TOKENS:
+			j->opt.min_tokens = cli_long("--min-tokens", optarg, 0, INT32_MAX);
 			break;
-		case OPT_SCALE:
-			o->q.scale_dtype = dtypes[cli_choice("--scale-dtype", optarg, types)];
+		case OPT_STARVED:
+			j->opt.starved = (enum gptq_starved)cli_choice("--starved", optarg,
+								       starved);
 			break;
-		case OPT_REF: o->keep_ref = true; break;
-		case OPT_STATS: o->keep_stats = true; break;
-		case OPT_TIMING: o->timing = true; break;
+		default: quantizer_option(o, c); break;
 		}
-	if (sym && asym)
-		cli_fail(ERR_USAGE, "--asym", "contradicts --sym");
 	if (j->sequential && o->keep_stats)
 		cli_fail(ERR_USAGE, "--keep-stats", "contradicts --sequential, which uses no "
 			 "Hessians of the stream");
 	if (j->spill && !j->sequential)
 		cli_fail(ERR_USAGE, "--spill", "without --sequential there is nothing to spill");
-	o->q.sym = !asym;
 	j->opt.q = o->q;
 	cli_operands(0, 2);
 }
@@ -139,9 +112,8 @@ static void report(const struct gptq *g, struct stream_in *in, struct stream_out
 int main(int argc, char **argv)
 {
 	struct job j = {
-		.opt = { .damp = 0.01, .damp_auto = true },
-		.layers = { .by = "gptq", .q = { .bits = 4, .group = 128,
-						 .scale_dtype = DT_F16 } },
+		.opt = { .damp = 0.01, .damp_auto = true, .min_tokens = 128 },
+		.layers = { .by = "gptq", .q = QUANTIZER_DEFAULTS },
 	};
 	struct record head = { .rank = -1 };
 	struct gptq *g = NULL;

@@ -16,7 +16,7 @@
 
 static const char usage[] =
 	"usage: qp-ls [options] [IN]\n\n"
-	"List what is in a stream, or in a model directory.\n\n"
+	"List what is in a stream, or in a model: a directory, a GGUF or llama2.c file.\n\n"
 	"      --json           one JSON object instead of a table\n"
 	"      --errors         the errors of the quantized layers, and their mean\n"
 	"      --experts        how many tokens were sent to each expert\n"
@@ -43,8 +43,8 @@ int main(int argc, char **argv)
 	cli_init(argc, argv, usage, CLI_BASIC);
 	while ((c = cli_getopt("", longopts)) != -1) {
 		if (kind != LISTING_TABLE)
-			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --provenance at a "
-				 "time");
+			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --provenance "
+				 "at a time");
 		kind = (enum listing_kind)(c - OPT_FIRST);
 	}
 	cli_operands(0, 1);

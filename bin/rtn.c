@@ -4,8 +4,8 @@
  *
  * Rewrites each block, copies every other record byte for byte.
  */
+#include "bin/quantizer_options.h"
 #include "formats/source.h"
-#include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/compute/backend.h"
@@ -14,64 +14,18 @@
 static const char usage[] =
 	"usage: rtn [options] [IN [OUT]]\n\n"
 	"Quantize linears by rounding every weight to the nearest code.\n\n"
-	"IN is a stream or a model directory.\n\n"
-	"  -b, --bits=N         2 to 8 (default 4)\n"
-	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
-	"                       tensor (default 128)\n"
-	"      --sym            grid centred on zero (default)\n"
-	"      --asym           grid with a zero point\n"
-	"      --mse            range of least error instead of the full one\n"
-	"      --skip=REGEX     pass over linears whose tensor name matches\n"
-	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n"
-	"      --keep-ref       keep the original weights as well\n"
-	"      --keep-stats     keep the Hessians\n"
-	"      --timing         seconds in the notes\n";
-
-enum { OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING };
+	"IN is a stream, or a model: a directory, a GGUF or llama2.c file.\n\n"
+	QUANTIZER_HELP_GRID
+	QUANTIZER_HELP_LAYERS;
 
 static void options(int argc, char **argv, struct layer_options *o)
 {
-	static const char *const types[] = { "f16", "bf16", "f32", NULL };
-	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
-	static const struct option longopts[] = {
-		{ "bits", required_argument, NULL, 'b' },
-		{ "group-size", required_argument, NULL, 'g' },
-		{ "sym", no_argument, NULL, OPT_SYM },
-		{ "asym", no_argument, NULL, OPT_ASYM },
-		{ "mse", no_argument, NULL, OPT_MSE },
-		{ "skip", required_argument, NULL, OPT_SKIP },
-		{ "scale-dtype", required_argument, NULL, OPT_SCALE },
-		{ "keep-ref", no_argument, NULL, OPT_REF },
-		{ "keep-stats", no_argument, NULL, OPT_STATS },
-		{ "timing", no_argument, NULL, OPT_TIMING },
-		{ 0 }
-	};
-	bool sym = false, asym = false;
-	struct err e;
+	static const struct option longopts[] = { QUANTIZER_LONG, { 0 } };
 	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
-	while ((c = cli_getopt("b:g:", longopts)) != -1)
-		switch (c) {
-		case 'b': o->q.bits = (int)cli_long("--bits", optarg, 2, 8); break;
-		case 'g': o->q.group = cli_long("--group-size", optarg, -1, 1 << 24); break;
-		case OPT_SYM: sym = true; break;
-		case OPT_ASYM: asym = true; break;
-		case OPT_MSE: o->q.mse = true; break;
-		case OPT_SKIP:
-			if (layer_add_skip(o, optarg, &e) < 0)
-				cli_die(&e);
-			break;
-		case OPT_SCALE:
-			o->q.scale_dtype = dtypes[cli_choice("--scale-dtype", optarg, types)];
-			break;
-		case OPT_REF: o->keep_ref = true; break;
-		case OPT_STATS: o->keep_stats = true; break;
-		case OPT_TIMING: o->timing = true; break;
-		}
-	if (sym && asym)
-		cli_fail(ERR_USAGE, "--asym", "contradicts --sym");
-	o->q.sym = !asym;
+	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1)
+		quantizer_option(o, c);
 	cli_operands(0, 2);
 }
 
@@ -82,8 +36,7 @@ static int copy(void *out, struct stream_in *in, struct record *rec, struct err 
 
 int main(int argc, char **argv)
 {
-	struct layer_options o = { .by = "rtn", .q = { .bits = 4, .group = 128,
-						       .scale_dtype = DT_F16 } };
+	struct layer_options o = { .by = "rtn", .q = QUANTIZER_DEFAULTS };
 	struct record head = { .rank = -1 };
 	struct quantized z = { 0 };
 	struct backend be;

@@ -78,9 +78,10 @@ int experts_row(struct buf *out, const struct record *r, struct err *e)
 	}
 	mp_free(doc);
 	if (experts > 0)
-		buf_printf(out, "%-24s %7zu %10" PRId64 " %8" PRId64 " %8" PRId64 " %.*s\n", r->name,
-			   experts, sum, least, most, (int)each.n, each.p);
+		buf_printf(out, "%-24s %7zu %10" PRId64 " %8" PRId64 " %8" PRId64 " %.*s\n",
+			   r->name, experts, sum, least, most, (int)each.n, each.p);
 	out->failed |= each.failed;
 	buf_release(&each);
-	return experts > 0 ? 1 : err_set(e, ERR_DATA, r->name, "coverage that is no list of counts");
+	return experts > 0 ? 1 :
+	       err_set(e, ERR_DATA, r->name, "coverage that is no list of counts");
 }

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * quantizer_options.h - options that rtn and gptq share: their help, their table, what they set
+ */
+#ifndef QP_QUANTIZER_OPTIONS_H
+#define QP_QUANTIZER_OPTIONS_H
+
+#include "lib/base/cli.h"
+#include "lib/method/layer.h"
+
+#define QUANTIZER_SHORT "b:g:"
+#define QUANTIZER_HELP_GRID \
+	"  -b, --bits=N         2 to 8 (default 4)\n" \
+	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n" \
+	"                       tensor (default 128)\n" \
+	"      --sym            grid centred on zero (default)\n" \
+	"      --asym           grid with a zero point\n" \
+	"      --mse            range of least error instead of the full one\n"
+#define QUANTIZER_HELP_LAYERS \
+	"      --skip=REGEX     pass over linears whose tensor name matches\n" \
+	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n" \
+	"      --keep-ref       keep the original weights as well\n" \
+	"      --keep-stats     keep the Hessians\n" \
+	"      --timing         seconds in the notes\n"
+
+enum {
+	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
+	OPT_QUANTIZER_END, /* a program's own begin here */
+};
+
+#define QUANTIZER_LONG \
+	{ "bits", required_argument, NULL, 'b' }, \
+	{ "group-size", required_argument, NULL, 'g' }, \
+	{ "sym", no_argument, NULL, OPT_SYM }, \
+	{ "asym", no_argument, NULL, OPT_ASYM }, \
+	{ "mse", no_argument, NULL, OPT_MSE }, \
+	{ "skip", required_argument, NULL, OPT_SKIP }, \
+	{ "scale-dtype", required_argument, NULL, OPT_SCALE }, \
+	{ "keep-ref", no_argument, NULL, OPT_REF }, \
+	{ "keep-stats", no_argument, NULL, OPT_STATS }, \
+	{ "timing", no_argument, NULL, OPT_TIMING }
+
+#define QUANTIZER_DEFAULTS { .bits = 4, .group = 128, .sym = true, .scale_dtype = DT_F16 }
+
+/* The option at hand, if it is one of these. */
+static bool quantizer_option(struct layer_options *o, int c)
+{
+	static const char *const types[] = { "f16", "bf16", "f32", NULL };
+	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
+	static int grid; /* --sym or --asym, whichever came */
+	struct err e;
+
+	switch (c) {
+	case 'b': o->q.bits = (int)cli_long("--bits", optarg, 2, 8); return true;
+	case 'g': o->q.group = cli_long("--group-size", optarg, -1, 1 << 24); return true;
+	case OPT_SYM:
+	case OPT_ASYM:
+		if (grid && grid != c)
+			cli_fail(ERR_USAGE, "--asym", "contradicts --sym");
+		grid = c;
+		o->q.sym = c == OPT_SYM;
+		return true;
+	case OPT_MSE: o->q.mse = true; return true;
+	case OPT_SKIP:
+		if (layer_add_skip(o, optarg, &e) < 0)
+			cli_die(&e);
+		return true;
+	case OPT_SCALE:
+		o->q.scale_dtype = dtypes[cli_choice("--scale-dtype", optarg, types)];
+		return true;
+	case OPT_REF: o->keep_ref = true; return true;
+	case OPT_STATS: o->keep_stats = true; return true;
+	case OPT_TIMING: o->timing = true; return true;
+	}
+	return false;
+}
+
+#endif

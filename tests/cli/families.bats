@@ -1,0 +1,213 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# families.bats - every model family runs through every program unchanged, and computes what
+# transformers does
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	for m in $(models); do
+		"$PYTHON" "$ROOT/tests/golden.py" inputs "$m" > "$(basename "$m").ids"
+		calibration "$m" > "$(basename "$m").calib"
+	done
+	"$PYTHON" "$ROOT/tests/moe.py" "$MODEL" moe
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+# Those shipped, and those beside the checkout: Llama, Mistral, OPT, Qwen2, Qwen2-MoE, Qwen3, ViT.
+models() {
+	local m
+	for m in "$DATA/opt-post-proj" "$DATA/qwen2-moe-sparse-step" "$DATA/vit" "$SHARED"/families/*; do
+		[ ! -e "$m/golden.safetensors" ] || [[ $m == "$SHARED"* && -e $DATA/${m##*/} ]] || echo "$m"
+	done
+}
+
+# The set that golden.safetensors was made from: windows of ids, or images.
+calibration() {
+	if grep -q '"model_type": *"vit"' "$1/config.json"; then
+		calib-pack -q --images -m "$1" -n 4 --sampling=sequential "$1/golden.safetensors"
+	else
+		calib-pack -q --ids "$(basename "$1").ids"
+	fi
+}
+
+acts() {	# acts MODEL NAME: statistics of it, once
+	[ -s "$2.acts" ] || record-acts -q -c "$2.calib" --stats=all "$1" > "$2.acts"
+}
+
+@test "families: logits and hidden states agree with transformers to 2e-5" {
+	local m n=0
+	for m in $(models); do
+		qp-forward -q --hidden -c "$(basename "$m").calib" "$m" > out.qp
+		"$PYTHON" "$ROOT/tests/golden.py" compare "$m" out.qp
+		n=$((n + 1))
+	done
+	[ $n -ge 3 ]
+}
+
+@test "families: smooth leaves what the model computes on every legal edge" {
+	local m n
+	for m in $(models); do
+		n=$(basename "$m")
+		acts "$m" "$n"
+		qp-forward -q -c "$n.calib" "$m" > was.qp
+		smooth -a 0.6 "$n.acts" > s.qp
+		! cmp -s "$n.acts" s.qp
+		qp-forward -q -c "$n.calib" s.qp > is.qp
+		qp-cmp --rel=1e-5 was.qp is.qp
+	done
+}
+
+@test "families: smooth refuses edges that a family cannot have a map on" {
+	acts "$DATA/opt-post-proj" opt-post-proj
+	refuses 65 'attn.in: no diagonal map can be put on this edge of this opt model' \
+		smooth --edges=attn.in opt-post-proj.acts
+	acts "$DATA/vit" vit
+	refuses 65 'mlp.mid: no diagonal map' smooth --edges=mlp.mid vit.acts
+	smooth -q --edges=attn.in,attn.mid,mlp.in vit.acts > s.qp
+	smooth -q --edges=attn.mid,mlp.mid opt-post-proj.acts > s.qp
+}
+
+@test "families: 8 bits a row change logits by less than 5 % of their deviation" {
+	local m n
+	for m in $(models); do
+		n=$(basename "$m")
+		acts "$m" "$n"
+		rtn -q -b 8 -g -1 "$n.acts" > q.qp
+		qp-forward -q -c "$n.calib" "$m" > was.qp
+		qp-forward -q -c "$n.calib" q.qp > is.qp
+		"$PYTHON" "$ROOT/tests/golden.py" deviation was.qp is.qp 0.05
+	done
+}
+
+@test "families: at 4 bits GPTQ's error is below round to nearest's in every layer" {
+	local m n
+	for m in $(models); do
+		n=$(basename "$m")
+		acts "$m" "$n"
+		rtn -q -b 4 -g -1 "$n.acts" > rtn.qp
+		gptq -q -b 4 -g -1 --min-tokens=0 "$n.acts" > gptq.qp
+		"$PYTHON" "$ROOT/tests/golden.py" errors gptq.qp rtn.qp
+	done
+}
+
+@test "families: packed codes compute what unpacked ones do; --sequential runs everywhere" {
+	local m n
+	for m in $(models); do
+		n=$(basename "$m")
+		acts "$m" "$n"
+		gptq -q -b 4 -g -1 --min-tokens=0 --sequential "$n.acts" > q.qp
+		pack-int4 -q q.qp > p.qp
+		qp-forward -q -c "$n.calib" q.qp > was.qp
+		qp-forward -q -c "$n.calib" p.qp > is.qp
+		qp-cmp was.qp is.qp
+	done
+}
+
+@test "families: threads do not change what experts compute" {
+	local m=$DATA/qwen2-moe-sparse-step
+	record-acts -q -j 1 -c qwen2-moe-sparse-step.calib --stats=all "$m" > one.qp
+	record-acts -q -j 2 -c qwen2-moe-sparse-step.calib --stats=all "$m" > two.qp
+	cmp one.qp two.qp
+}
+
+@test "experts: a model cut into experts has the dense model's perplexity" {
+	run -0 eval-ppl -q -c 512 -w 8 -t "$EVAL" moe
+	local moe=${output%% +/-*}
+	run -0 eval-ppl -q -c 512 -w 8 -t "$EVAL" "$MODEL"
+	[ "$moe" = "${output%% +/-*}" ]
+}
+
+@test "experts: it goes through the main job, and loses as little as the dense one" {
+	calib-pack -q -m moe -n 8 -s 256 "$CALIB" > "$out/calib.qp"
+	record-acts -q -c "$out/calib.qp" moe | smooth -q -a 0.5 | gptq -q -b 4 -g -1 |
+		pack-int4 -q > "$out/q.qp"
+	eval-ppl -q -c 512 -w 8 -t "$EVAL" --max=52 "$out/q.qp"
+}
+
+@test "experts: the router and the shared expert's switch stay in float" {
+	acts "$DATA/qwen2-moe-sparse-step" qwen2-moe-sparse-step
+	rtn -q -b 4 -g -1 qwen2-moe-sparse-step.acts | pack-int4 -q | qp-ls - > list
+	run -0 grep -E 'mlp\.(gate|shared_expert_gate)\.weight ' list
+	[ ${#lines[@]} -eq 2 ]
+	[[ $output != *codes* ]]
+	[ "$(grep -c 'experts.*codes' list)" -eq 15 ]	# 5 experts, 3 linears
+}
+
+@test "experts: coverage is noted a layer, and qp-ls --experts prints it" {
+	acts "$DATA/qwen2-moe-sparse-step" qwen2-moe-sparse-step
+	run -0 qp-ls --experts qwen2-moe-sparse-step.acts
+	[ ${#lines[@]} -eq 2 ]
+	[[ ${lines[1]} =~ ^layers.1.mlp.experts\ +5\ +288\  ]]	# 96 tokens, 3 experts each
+	read -ra f <<< "${lines[1]}"
+	[ $((f[5] + f[6] + f[7] + f[8] + f[9])) -eq 288 ]
+	for e in 0 1 2 3 4; do
+		qp-ls --json qwen2-moe-sparse-step.acts | grep "experts.$e.in.*hessian" |
+			grep -q "\"tokens\":${f[5 + e]}[,}]"
+	done
+	refuses 65 'no notes of experts' qp-ls --experts <(record-acts -q --stats=none "$MODEL")
+}
+
+@test "experts: --moe-all sends every token everywhere, for the statistics only" {
+	local m=$DATA/qwen2-moe-sparse-step
+	record-acts -q -c qwen2-moe-sparse-step.calib --moe-all "$m" > all.qp
+	acts "$m" qwen2-moe-sparse-step
+	[ "$(qp-ls --json all.qp | grep 'experts\..*hessian' | grep -c '"tokens":96[,}]')" -eq 10 ]
+	diff <(qp-ls --experts all.qp) <(qp-ls --experts qwen2-moe-sparse-step.acts)
+	# what later layers see has not changed
+	qp-dump all.qp | grep '^tensor layers.3.mlp.mid.*absmax' > a
+	qp-dump qwen2-moe-sparse-step.acts | grep '^tensor layers.3.mlp.mid.*absmax' > b
+	[ -s a ]
+	cmp a b
+}
+
+@test "experts: one with too few tokens stops gptq by name, or is rounded, or borrows" {
+	local m=$DATA/qwen2-moe-sparse-step few
+	acts "$m" qwen2-moe-sparse-step
+	refuses 65 'layers.1.mlp.experts.[0-4].in: [0-9]+ tokens were routed here, fewer than' \
+		gptq -g -1 --min-tokens=80 qwen2-moe-sparse-step.acts "$out/no.qp"
+	[ ! -e "$out/no.qp" ]
+	few=$(qp-ls --experts qwen2-moe-sparse-step.acts |
+		awk 'NR > 1 { for (i = 6; i <= NF; i++) n += $i < 80; print n }')
+	[ "$few" -gt 0 ]
+	gptq -q -g -1 --min-tokens=80 --starved=rtn qwen2-moe-sparse-step.acts > q.qp
+	[ "$(qp-ls --errors q.qp | grep -c 'tokens: rtn$')" -eq $((3 * few)) ]
+	gptq -q -g -1 --min-tokens=80 --starved=borrow qwen2-moe-sparse-step.acts > b.qp
+	[ "$(qp-ls --errors b.qp | grep -c 'tokens: borrow$')" -eq $((2 * few)) ]
+	[ "$(qp-ls --errors b.qp | grep -c 'tokens: rtn$')" -eq "$few" ]
+	gptq -q -g -1 --min-tokens=80 --starved=borrow --sequential qwen2-moe-sparse-step.acts > b.qp
+	qp-ls --errors b.qp | grep -q 'tokens: borrow$'
+	refuses 65 'layers.1.mlp.experts' gptq -g -1 --min-tokens=80 --sequential \
+		qwen2-moe-sparse-step.acts "$out/no.qp"
+}
+
+@test "experts: tensors that do not go with config.json are named" {
+	local m
+	for change in 's/"num_experts": *5/"num_experts": 6/' 's/"num_experts": *5/"num_experts": 4/' \
+		's/"moe_intermediate_size": *40/"moe_intermediate_size": 48/' \
+		's/"mlp_only_layers": *\[[^]]*\]/"mlp_only_layers": []/' \
+		's/"num_experts_per_tok": *3/"num_experts_per_tok": 9/'; do
+		m=$out/m
+		rm -rf "$m"
+		cp -r "$DATA/qwen2-moe-sparse-step" "$m"
+		tr -d '\n' < "$DATA/qwen2-moe-sparse-step/config.json" | sed "$change" > "$m/config.json"
+		! cmp -s <(tr -d '\n' < "$DATA/qwen2-moe-sparse-step/config.json") "$m/config.json"
+		refuses 65 '(model\.layers\.[13]\.mlp|config.json: num_experts_per_tok)' \
+			qp-forward -i qwen2-moe-sparse-step.ids "$m"
+	done
+}
+
+@test "families: images do not go into a language model, nor ids or text into a ViT" {
+	refuses 65 '.*image' record-acts -c vit.calib "$DATA/opt-post-proj"
+	refuses 65 '.*image' record-acts -c opt-post-proj.calib "$DATA/vit"
+	refuses 65 '.*takes images' qp-forward -i opt-post-proj.ids "$DATA/vit"
+	refuses 65 '.*takes images' eval-ppl -t "$EVAL" "$DATA/vit"
+}
