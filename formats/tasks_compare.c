@@ -76,7 +76,10 @@ static int take(struct log *l, const struct json *line, struct err *e)
 	s->gold = json_int(json_get(line, "gold"), 0);
 	s->x[ACC] = figure(line, "acc");
 	s->x[NORM] = figure(line, "acc_norm");
-	s->x[LL] = s->gold < 0 ? NAN : json_num(json_at(ll, (size_t)s->gold), NAN);
+	/* of images there is only the label's */
+	if (json_type_of(ll) == JSON_ARRAY)
+		ll = s->gold < 0 ? NULL : json_at(ll, (size_t)s->gold);
+	s->x[LL] = json_num(ll, NAN);
 	if (task == NULL || strlen(task) >= sizeof(s->task) || s->number < 0 ||
 	    !isfinite(s->x[ACC]) || !isfinite(s->x[LL]))
 		return bad(l, "not a sample of eval-tasks: no task, sample, acc, or ll of the "

@@ -147,8 +147,8 @@ int classify_log(struct buf *out, const struct classify *c, const char *name, st
 		buf_puts(out, "{\"task\": ");
 		value_quote_json(out, name, strlen(name));
 		buf_printf(out, ", \"sample\": %zu, \"gold\": %d, \"acc\": %d, \"acc_top5\": %d, "
-			   "\"nll\": %.12g, \"first\": [", i, (int)c->label[i], c->rank[i] == 0,
-			   c->rank[i] < CLASSIFY_TOP, c->nll[i]);
+			   "\"ll\": %.12g, \"first\": [", i, (int)c->label[i], c->rank[i] == 0,
+			   c->rank[i] < CLASSIFY_TOP, -c->nll[i]);
 		for (size_t k = 0; k < CLASSIFY_TOP; k++)
 			if (c->first[i * CLASSIFY_TOP + k] >= 0)
 				buf_printf(out, "%s%d", k ? "," : "",

@@ -470,6 +470,9 @@ assert [x["acc"] for x in log] == [1, 0, 0, 0] and [x["acc_top5"] for x in log] 
 	"$PYTHON" -c '
 import json
 assert [json.loads(l)["first"] for l in open("log")] == json.load(open("order"))'
+	rtn -q -b 3 -g -1 "$VIT" | eval-tasks -q --samples=log3 -i order.safetensors - > /dev/null
+	qp-cmp --tasks log log3 > compared
+	grep -q '^order' compared
 	eval-tasks -q --limit=2 -i a.safetensors "$VIT" | grep -qE '^a +2 +0\.5000 .* 1\.0000'
 }
 

@@ -43,7 +43,7 @@ static void test_ranks(void)
 	       "x          4     0.2500 +- 0.2165     0.7500 +- 0.2165\n", "of one line");
 	buf_clear(&out);
 	ok(!classify_log(&out, &c, "x", &e) && !strncmp(buf_str(&out), "{\"task\": \"x\", "
-	   "\"sample\": 0, \"gold\": 1, \"acc\": 1, \"acc_top5\": 1, \"nll\": 0.", 66) &&
+	   "\"sample\": 0, \"gold\": 1, \"acc\": 1, \"acc_top5\": 1, \"ll\": -0.", 66) &&
 	   strstr(buf_str(&out), "\"first\": [3,5,1,2,6]}\n"), "a line for each image");
 	buf_release(&out);
 	classify_release(&c);
