@@ -130,6 +130,29 @@ static void test_bpe(void)
 	    "characters of three and four bytes");
 }
 
+#define UNIGRAM(options, vocab) "{\"type\":\"Unigram\"," options "\"vocab\":[" vocab "]}"
+#define WORDS "[\"?\",0],[\"a\",-1],[\"b\",-1],[\"ab\",-2],[\"abc\",-20],[\"de\",-3.5]"
+
+static void test_unigram(void)
+{
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS), "ba", "b|a", "Unigram: the tokens that there are");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS), "ab", "ab", "of equal scores the longer token's");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS ",[\"aba\",-2.5]"), "aba", "aba", "the best path");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS ",[\"aba\",-3.5]"), "abaab", "ab|a|ab",
+	    "not the longest tokens");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS), "abc", "abc",
+	    "an unknown character is 10 below the least likely token");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS), "xyaxb", "?|a|?|b", "unknown ones are fused");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS), "ded", "de|?", "part of a token is unknown");
+	bpe(UNIGRAM("\"unk_id\":0,\"byte_fallback\":true,",
+		    WORDS ",[\"<0xC3>\",-9],[\"<0xA9>\",-9]"), "a\xc3\xa9" "b\xc3\xaa",
+	    "a|<0xC3>|<0xA9>|b|?", "or bytes, if there is a token for each");
+	bpe(UNIGRAM("", WORDS), "axb", "U+0078 has no token and there is no unknown token",
+	    "no unknown token");
+	bpe(UNIGRAM("\"unk_id\":0,", WORDS ",[\"\xe6\x97\xa5\",-4]"),
+	    "\xe6\x97\xa5\xe6\x97\xa4", "\xe6\x97\xa5|?", "characters of several bytes");
+}
+
 /* The rule itself, in O(n^2): look at all pairs, join the best, again. */
 static size_t merge_plainly(const struct tok_bpe *b, int32_t *sym, size_t n)
 {
@@ -793,6 +816,13 @@ static void test_refused_parts(void)
 
 static void test_refused_models(void)
 {
+	refused("{\"model\":" UNIGRAM("", "") "}", "t.json: model: Unigram", "vocab is missing");
+	refused("{\"model\":" UNIGRAM("\"unk_id\":9,", WORDS) "}", "t.json: model: Unigram",
+		"unk_id is not the place of a token");
+	refused("{\"model\":" UNIGRAM("", "[\"a\",-1],[\"b\"]") "}", "t.json: model: Unigram",
+		"vocab: 1 is not a token with its score");
+	refused("{\"model\":" UNIGRAM("\"other\":1,", WORDS) "}", "t.json: model: Unigram",
+		"key 'other' is not known");
 	refused("{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "t.json: model",
 		"model type 'WordPiece' is not supported");
 	refused("{\"model\":{\"vocab\":{}}}", "t.json: model", "type is missing");
@@ -917,6 +947,7 @@ static void test_mutations(void)
 int main(void)
 {
 	test_bpe();
+	test_unigram();
 	test_bpe_random();
 	test_bpe_long();
 	test_split();
