@@ -3,7 +3,8 @@
 """tasks.py MODEL LOG BOS CTX LIMIT NAME=FILE... - hold eval-tasks to a plain computation in float64
 
 LOG is what eval-tasks --samples wrote for these tasks under --bos=BOS --ctx=CTX --limit=LIMIT.
-Prompts are made by the harness's own expressions, tokens by qp-tok, likelihoods by llama.py.
+Prompts are made by the harness's own expressions, tokens by qp-tok, likelihoods by llama.py or, of
+other families, from the logits of qp-forward, which has golden files of its own.
 Prints the largest error of a log-likelihood; exits 1 above 1e-4, or if an answer differs.
 """
 import csv
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 
+import msgpack
 import numpy as np
 
 from llama import Llama
@@ -93,10 +95,29 @@ def make(name, d):
     return "choice", [(context, " " + x) for x in c], c, gold
 
 
+class Forward:
+    def __init__(self, path, c):
+        self.path, self.c = path, c
+
+    def run(self, ids):
+        out = subprocess.run(["qp-forward", "-q", self.path], check=True, stdout=subprocess.PIPE,
+                             input=" ".join(map(str, ids)).encode()).stdout
+        u = msgpack.Unpacker(max_buffer_size=0)
+        u.feed(out)
+        for h in u:
+            data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+            if h["t"] == "tensor":
+                return None, None, np.frombuffer(data, "<f4").reshape(h["shape"]).astype(float)
+
+
 class Scorer:
     def __init__(self, path, bos, ctx):
-        self.path, self.bos, self.model = path, bos, Llama(path)
-        self.ctx = ctx or self.model.c["max_position_embeddings"]
+        with open(path + "/config.json") as f:
+            c = json.load(f)
+        self.path, self.bos = path, bos
+        self.model = Llama(path) if c["model_type"] == "llama" else Forward(path, c)
+        self.ctx = ctx or c["max_position_embeddings"]
+        self.first = c.get("bos_token_id")
         self.tokens = {}
 
     def encode(self, text, special):
@@ -113,7 +134,7 @@ class Scorer:
             context, continuation = context[:-n], context[-n:] + continuation
         if not context:
             more = self.encode(continuation, False)
-            return ([1], more) if more[0] != 1 else (more[:1], more[1:])
+            return ([self.first], more) if more[0] != self.first else (more[:1], more[1:])
         a, whole = self.encode(context, special), self.encode(context + continuation, special)
         if len(whole) <= len(a):    # where the harness gives up
             a = whole[:next(i for i in range(len(whole)) if a[i] != whole[i])]

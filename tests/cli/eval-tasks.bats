@@ -81,6 +81,34 @@ agree() {	# agree BOS CTX
 	"$PYTHON" "$ROOT/tests/tasks.py" "$MODEL" log auto 0 6 "${pairs[@]}" "$f"
 }
 
+# Positions of branches, windows that reach into a shared beginning, experts.
+@test "eval-tasks: other families, as their whole sequences through qp-forward have it" {
+	need_python msgpack numpy
+	need_shared families/opt-pre
+	"$PYTHON" - > tokenizer.json <<-'END'
+	import json
+	vocab = {"<unk>": 0, **{chr(c): c - 28 for c in range(32, 127)}, "\n": 100}
+	print(json.dumps({"version": "1.0", "truncation": None, "padding": None,
+	    "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+	    "decoder": None, "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>",
+	    "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
+	    "byte_fallback": False, "vocab": vocab, "merges": []}}))
+	END
+	for family in opt-pre opt-post-proj mistral-window qwen2 qwen2-moe qwen3; do
+		mkdir $family
+		cp "$SHARED/families/$family/config.json" "$SHARED/families/$family/model.safetensors" \
+			tokenizer.json $family
+		args=() pairs=()
+		for f in piqa winogrande arc_easy; do
+			args+=(-t "$T/$f.jsonl")
+			pairs+=("$f=$T/$f.jsonl")
+		done
+		eval-tasks -q "${args[@]}" --samples=log $family > table
+		"$PYTHON" "$ROOT/tests/tasks.py" $family log auto 0 0 "${pairs[@]}" ||
+			{ echo "^ $family"; return 1; }
+	done
+}
+
 @test "eval-tasks: the table, worked out from the samples" {
 	need_python msgpack
 	eval-tasks -q -t "$T/hellaswag.jsonl" -t "$T/lambada_openai.jsonl" -t "$T/winogrande.jsonl" \
