@@ -20,7 +20,7 @@
 static const char usage[] =
 	"usage: eval-ppl [options] MODEL < TEXT\n\n"
 	"Print the perplexity of a text under a model.\n\n"
-	"MODEL is a directory, a stream, a packed stream, or - (then give -t).\n\n"
+	"MODEL is a directory, a GGUF or llama2.c file, a stream, or - (then give -t).\n\n"
 	"  -t, --text=FILE      the text (default: standard input)\n"
 	"  -d, --dialect=D      gptq, llama.cpp or harness (default gptq)\n"
 	"  -c, --ctx=N          tokens in a window (default 2048, llama.cpp 512, harness\n"

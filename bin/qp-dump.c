@@ -17,7 +17,7 @@
 
 static const char usage[] =
 	"usage: qp-dump [options] [IN]\n\n"
-	"Print a stream, or a model directory, as text that qp-make reads back.\n\n"
+	"Print a stream, or any model, as text that qp-make reads back.\n\n"
 	"  -n, --name=PATTERN   only records whose name matches (as in the shell)\n"
 	"      --head           headers only, no payloads\n\n";
 

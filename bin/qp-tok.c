@@ -16,8 +16,9 @@
 static const char usage[] =
 	"usage: qp-tok [options] -m MODEL [FILE]\n\n"
 	"Turn text into a line of token ids, or lines of ids into text.\n\n"
-	"  -m, --model=MODEL    a model directory, a stream, or a tokenizer's file:\n"
-	"                       tokenizer.json, SentencePiece's tokenizer.model\n"
+	"  -m, --model=MODEL    a directory, a GGUF or llama2.c file, a stream, or a\n"
+	"                       tokenizer's file: tokenizer.json, SentencePiece's\n"
+	"                       tokenizer.model\n"
 	"  -0, --null           texts are separated by NUL: a line of ids for each\n"
 	"  -d, --decode         back: a text for each line of ids, and a line end after\n"
 	"                       it, with -0 a NUL\n"

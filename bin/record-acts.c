@@ -18,7 +18,8 @@
 static const char usage[] =
 	"usage: record-acts [options] MODEL [OUT]\n\n"
 	"Write a model as a stream with statistics of its activations.\n\n"
-	"MODEL is a directory, a stream, or - : then its statistics are replaced.\n\n"
+	"MODEL is a directory, a GGUF or llama2.c file, or a stream, or - for one, whose\n"
+	"statistics are replaced.\n\n"
 	"  -c, --calib=FILE     calibration set (default: the one in the stream, else\n"
 	"                       windows of the text installed with the toolkit)\n"
 	"  -S, --stats=LIST     absmax absmean minmax hessian samples, or all, or none\n"
