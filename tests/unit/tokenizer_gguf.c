@@ -125,8 +125,8 @@ static void test_llama(void)
 
 static void test_gpt2(void)
 {
-	static const char *const texts[] = { "a", "b", SP, "1", "2", "12", "ab", SP "a", "\"\\", "<e>",
-					     "[u]", "[PAD]", "abab" };
+	static const char *const texts[] = { "a", "b", SP, "1", "2", "12", "ab", SP "a", "\"\\",
+					     "<e>", "[u]", "[PAD]", "abab" };
 	static const int32_t types[] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 4, 5, 1 };
 	static const char *const pairs[] = { "a b", SP " a", "1 2" };
 	struct gguf_text tokens[COUNT(texts)], merges[COUNT(pairs)];
