@@ -211,3 +211,20 @@ acts() {	# acts MODEL NAME: statistics of it, once
 	refuses 65 '.*takes images' qp-forward -i opt-post-proj.ids "$DATA/vit"
 	refuses 65 '.*takes images' eval-ppl -t "$EVAL" "$DATA/vit"
 }
+
+@test "experts: peak memory is the formula of record-acts' man page" {
+	not_with_sanitizers "memory is not what it would be"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" dense hidden=768 ffn=2112 heads=12 kv=6 vocab=9000 dtype=BF16
+	"$PYTHON" "$ROOT/tests/moe.py" dense cut 4
+	calib-pack -q --ids <(awk '{ srand(NR); for (t = 0; t < 256; t++) printf "%d ", rand() * 9000
+		print "" }' <(seq 8)) > calib.qp
+	record-acts -v -c calib.qp cut 2> peak > /dev/null
+	peak_is peak "$("$PYTHON" -c '
+D, f, s, E, T = 768, 528, 8, 4, 2048
+P = 3 * D * D + 3 * E * D * f + 3 * D * s + E * D + 3 * D
+K = [D, D, D, s] + [D, f] * E
+n = [-(-k // 384) for k in K]
+print(4 * T * D + 6 * P + sum(2 * k * (k + 1) for k in K) +
+      sum(4 * m * (m + 1) * (-(-k // m)) ** 2 for k, m in zip(K, n)) +
+      4 * 2048 * (2 * D + 2 * D + 2 * D + E) + (12 << 20))')"
+}

@@ -267,7 +267,8 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 		P = 2 * D * Q + M * D + 3 * D * F + 2 * D
 		K = [D, Q, D, F] if sys.argv[1] == "hessian" else []
 		want = (4 * T * D + 2 * P + 4 * P + sum(2 * k * (k + 1) for k in K) +
-		        sum(4 * (k + 384) * (k + 768) for k in K) * 1 +
+		        sum(4 * n * (n + 1) * (-(-k // n)) ** 2
+		            for k, n in ((k, -(-k // 384)) for k in K)) +
 		        4 * 2048 * (D + max(D, Q) + max(Q + M, 2 * F)) + (12 << 20))
 		got = float(sys.argv[2]) * 2**20
 		print("peak %.1f MiB, formula %.1f" % (got / 2**20, want / 2**20))

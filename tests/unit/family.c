@@ -292,6 +292,163 @@ static void biases(void)
 	ok(model_slot(&m, "lm_head.weight", &layer) == SLOT_NONE, "a tied head is no tensor of it");
 }
 
+/* A small configuration of each family, experts and all. */
+static struct model_config small(const char *type)
+{
+	struct model_config c = {
+		.hidden = 24, .layers = 4, .heads = 4, .kv_heads = 4, .head_dim = 6, .ffn = 40,
+		.vocab = 32, .max_positions = 17, .norm_eps = 1e-5, .bos = -1, .eos = -1,
+	};
+
+	snprintf(c.model_type, sizeof(c.model_type), "%s", type);
+	if (family_find(type)->rotary) {
+		c.rope = ROPE_PLAIN;
+		c.rope_theta = 10000;
+	}
+	if (!strcmp(type, "opt")) {
+		c.act = ACT_RELU;
+		c.embed_dim = 10;
+		c.qkv_bias = c.o_bias = c.mlp_bias = c.tied = true;
+	}
+	if (!strcmp(type, "qwen3"))
+		c.qk_norm = true;
+	if (!strcmp(type, "qwen2_moe")) {
+		c.experts = 11;
+		c.experts_per_token = 2;
+		c.expert_ffn = 8;
+		c.shared_ffn = 12;
+		c.sparse_step = 2; /* layers 1 and 3 */
+		c.dense[c.n_dense++] = 3;
+	}
+	if (!strcmp(type, "vit")) {
+		c.act = ACT_GELU;
+		c.image_size = 32;
+		c.patch = 8;
+		c.channels = 3;
+		c.qkv_bias = c.o_bias = c.mlp_bias = true;
+	}
+	return c;
+}
+
+/* What the table says of linears and edges hangs together, in every layer. */
+static size_t disagreements(const struct model *m)
+{
+	struct linear_row l;
+	int64_t shape[2], bias[2];
+	char name[256];
+	long layer;
+	size_t wrong = 0;
+
+	for (long i = 0; i < m->cfg.layers; i++) {
+		for (size_t n = 0; model_linear(m, i, n, &l); n++) {
+			wrong += !model_has(m, l.weight, i) || !model_has_edge(m, l.in, i) ||
+				 model_shape(m, l.weight, shape) != 2 ||
+				 shape[1] != model_edge_width(m, l.in);
+			if (l.bias != SLOT_NONE && model_has(m, l.bias, i))
+				wrong += model_shape(m, l.bias, bias) != 1 || bias[0] != shape[0];
+		}
+		for (int g = 0; g < model_edges(m); g++) {
+			const struct edge_row row = model_edge_row(m, g);
+
+			if (!model_has_edge(m, g, i))
+				continue;
+			model_edge_name(m, g, i, name);
+			wrong += model_edge(m, name, &layer) != g || layer != i;
+			if (row.producer == SLOT_NONE)
+				continue;
+			model_shape(m, row.producer, shape);
+			wrong += !model_has(m, row.producer, i) ||
+				 shape[0] != (row.kv_grouped ? model_dim(m, DIM_KV) :
+					      model_edge_width(m, g));
+		}
+	}
+	return wrong;
+}
+
+static void all_families(void)
+{
+	static const struct {
+		const char *type;
+		size_t tensors;
+	} list[] = {
+		/* front, 4 layers, back */
+		{ "llama", 1 + 4 * 9 + 2 }, { "mistral", 1 + 4 * 9 + 2 },
+		{ "qwen2", 1 + 4 * 9 + 2 }, { "qwen3", 1 + 4 * 11 + 2 },
+		{ "qwen2_moe", 1 + 3 * 9 + (6 + 1 + 3 * 11 + 4) + 2 },
+		{ "opt", 3 + 4 * 16 + 3 }, { "vit", 4 + 4 * 16 + 4 },
+	};
+	char name[256];
+	struct err e;
+
+	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+		struct model_config c = small(list[i].type);
+		struct model m;
+		size_t n = 0, wrong = 0;
+		long layer, l;
+		enum slot s;
+
+		if (!ok(!model_init(&m, &c, &e), "%s: a small model", list[i].type))
+			continue;
+		for (; model_nth(&m, n, &s, &layer); n++) {
+			model_tensor_name(&m, s, layer, name);
+			wrong += model_slot(&m, name, &l) != s || l != layer ||
+				 !model_has(&m, s, layer);
+		}
+		ok(n == list[i].tensors, "%s: %zu tensors (%zu)", list[i].type, list[i].tensors, n);
+		ok(wrong == 0, "%s: every name leads back", list[i].type);
+		ok(disagreements(&m) == 0, "%s: linears, edges and tensors agree", list[i].type);
+	}
+}
+
+static void experts(void)
+{
+	struct model_config c = small("qwen2_moe");
+	struct linear_row l;
+	struct model m;
+	struct err e;
+	size_t n = 0, kept = 0;
+	char name[256];
+
+	ok(!model_init(&m, &c, &e), "experts: a model");
+	ok(!model_is_sparse(&m, 0) && model_is_sparse(&m, 1) && !model_is_sparse(&m, 2) &&
+	   !model_is_sparse(&m, 3), "experts: every second layer, but for those named dense");
+	for (; model_linear(&m, 1, n, &l); n++)
+		kept += l.keep;
+	ok(n == 4 + 1 + 33 + 4 && kept == 2, "experts: 42 linears, two of which stay in float");
+	ok(model_has(&m, SLOT_GATE, 0) && !model_has(&m, SLOT_GATE, 1) &&
+	   model_has(&m, slot_of_expert(SLOT_X_UP, 10), 1) &&
+	   !model_has(&m, slot_of_expert(SLOT_X_UP, 10), 0) &&
+	   !model_has(&m, slot_of_expert(SLOT_X_UP, 11), 1), "experts: which layer has what");
+	model_tensor_name(&m, slot_of_expert(SLOT_X_DOWN, 10), 1, name);
+	ok_str(name, "model.layers.1.mlp.experts.10.down_proj.weight", "experts: a name");
+	model_edge_name(&m, edge_of_expert(EDGE_X_MID, 7), 1, name);
+	ok_str(name, "layers.1.mlp.experts.7.mid", "experts: an edge");
+	ok(model_edge_row(&m, edge_of_expert(EDGE_X_IN, 7)).of == EDGE_MLP_IN &&
+	   model_edge_row(&m, edge_of_expert(EDGE_X_MID, 7)).producer ==
+	   slot_of_expert(SLOT_X_UP, 7), "experts: whose tokens an edge carries, who makes them");
+	c.experts_per_token = 12;
+	ok(model_init(&m, &c, &e) == -1 && !strcmp(e.where, "num_experts_per_tok"),
+	   "experts: more a token than there are");
+}
+
+static void edges_without_maps(void)
+{
+	struct model_config c = small("opt");
+	struct model m;
+	struct err e;
+
+	ok(!model_init(&m, &c, &e) && model_edge_row(&m, EDGE_MLP_MID).producer == SLOT_UP &&
+	   model_edge_row(&m, EDGE_ATTN_IN).producer_bias == SLOT_NORM1_B,
+	   "maps: through ReLU, and on norms with biases");
+	c.post_norm = true;
+	ok(!model_init(&m, &c, &e) && model_edge_row(&m, EDGE_ATTN_IN).producer == SLOT_NONE &&
+	   model_edge_row(&m, EDGE_MLP_IN).producer == SLOT_NONE && !model_has(&m, SLOT_NORM_F, -1),
+	   "maps: none where the normed vector is also the residual");
+	c.act = ACT_GELU;
+	ok(!model_init(&m, &c, &e) && model_edge_row(&m, EDGE_MLP_MID).producer == SLOT_NONE,
+	   "maps: none through GELU");
+}
+
 int main(void)
 {
 	struct model m = model();
@@ -303,5 +460,8 @@ int main(void)
 	refused();
 	head(&m);
 	biases();
+	all_families();
+	experts();
+	edges_without_maps();
 	return done();
 }
