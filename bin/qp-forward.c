@@ -16,7 +16,7 @@
 static const char usage[] =
 	"usage: qp-forward [options] MODEL [OUT] < IDS\n\n"
 	"Run a model on lines of token ids and write its logits as a stream.\n\n"
-	"MODEL is a directory, a GGUF or llama2.c file, a stream, or - (then -i or -c).\n"
+	"MODEL: a directory, a GGUF or llama2.c file, a stream, or - (then -i or -c).\n"
 	"Line N, from 0, gives logits.N [tokens, vocabulary], F32; image N [1, classes].\n\n"
 	"  -i, --ids=FILE       the lines of ids (default: standard input)\n"
 	"  -c, --calib=FILE     no lines, but the windows or images of a calibration set\n"

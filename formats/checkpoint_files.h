@@ -2,9 +2,9 @@
 /*
  * checkpoint_files.h - files of a model that its format does not have, made of what it has
  *
- * A reader of a single-file format makes config.json and the tokenizer's files, so that the family's
- * table checks the former, a stream carries both as if they came from a directory, and whoever
- * reads or writes streams knows one form only.
+ * A reader of a single-file format makes config.json and the tokenizer's files, so that the
+ * family's table checks the former, a stream carries both as if they came from a directory, and
+ * whoever reads or writes streams knows one form only.
  */
 #ifndef QP_CHECKPOINT_FILES_H
 #define QP_CHECKPOINT_FILES_H

@@ -112,7 +112,8 @@ static void q3_k(float *y, const unsigned char *x, size_t n)
 			const unsigned char *q = x + 32 + g / 8 * 32 + g % 2 * 16;
 			const unsigned char *high = x + g % 2 * 16;
 			int low = g < 8 ? s[g] & 15 : s[g - 8] >> 4;
-			float scale = d * (float)((low | (s[8 + g % 4] >> g / 4 * 2 & 3) << 4) - 32);
+			int top = s[8 + g % 4] >> g / 4 * 2 & 3;
+			float scale = d * (float)((low | top << 4) - 32);
 			int shift = g % 8 / 2 * 2;
 
 			for (int j = 0; j < 16; j++)

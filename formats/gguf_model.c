@@ -18,36 +18,36 @@
 /* Modules: blk.N.gguf and the block's prefix with ours.  "%ld" is the expert, one of a stack. */
 static const struct row {
 	const char *gguf, *ours;
-	char heads; /* rows are of heads that a permuted architecture turns: 'q', or 'k': KV heads */
+	bool heads; /* rows are of heads that a permuted architecture turns */
 } rows[] = {
-	{ "attn_norm", "input_layernorm", 0 },
-	{ "attn_q", "self_attn.q_proj", 'q' },
-	{ "attn_k", "self_attn.k_proj", 'k' },
-	{ "attn_v", "self_attn.v_proj", 0 },
-	{ "attn_output", "self_attn.o_proj", 0 },
-	{ "attn_q_norm", "self_attn.q_norm", 0 },
-	{ "attn_k_norm", "self_attn.k_norm", 0 },
-	{ "ffn_norm", "post_attention_layernorm", 0 },
-	{ "ffn_gate", "mlp.gate_proj", 0 },
-	{ "ffn_up", "mlp.up_proj", 0 },
-	{ "ffn_down", "mlp.down_proj", 0 },
-	{ "ffn_gate_inp", "mlp.gate", 0 },
-	{ "ffn_gate_exps", "mlp.experts.%ld.gate_proj", 0 },
-	{ "ffn_up_exps", "mlp.experts.%ld.up_proj", 0 },
-	{ "ffn_down_exps", "mlp.experts.%ld.down_proj", 0 },
-	{ "ffn_gate_inp_shexp", "mlp.shared_expert_gate", 0 },
-	{ "ffn_gate_shexp", "mlp.shared_expert.gate_proj", 0 },
-	{ "ffn_up_shexp", "mlp.shared_expert.up_proj", 0 },
-	{ "ffn_down_shexp", "mlp.shared_expert.down_proj", 0 },
-	{ NULL, NULL, 0 },
+	{ "attn_norm", "input_layernorm", false },
+	{ "attn_q", "self_attn.q_proj", true },
+	{ "attn_k", "self_attn.k_proj", true },
+	{ "attn_v", "self_attn.v_proj", false },
+	{ "attn_output", "self_attn.o_proj", false },
+	{ "attn_q_norm", "self_attn.q_norm", false },
+	{ "attn_k_norm", "self_attn.k_norm", false },
+	{ "ffn_norm", "post_attention_layernorm", false },
+	{ "ffn_gate", "mlp.gate_proj", false },
+	{ "ffn_up", "mlp.up_proj", false },
+	{ "ffn_down", "mlp.down_proj", false },
+	{ "ffn_gate_inp", "mlp.gate", false },
+	{ "ffn_gate_exps", "mlp.experts.%ld.gate_proj", false },
+	{ "ffn_up_exps", "mlp.experts.%ld.up_proj", false },
+	{ "ffn_down_exps", "mlp.experts.%ld.down_proj", false },
+	{ "ffn_gate_inp_shexp", "mlp.shared_expert_gate", false },
+	{ "ffn_gate_shexp", "mlp.shared_expert.gate_proj", false },
+	{ "ffn_up_shexp", "mlp.shared_expert.up_proj", false },
+	{ "ffn_down_shexp", "mlp.shared_expert.down_proj", false },
+	{ NULL, NULL, false },
 };
 
 /* And those outside of blocks. */
 static const struct row outside[] = {
-	{ "token_embd", "model.embed_tokens", 0 },
-	{ "output_norm", "model.norm", 0 },
-	{ "output", "lm_head", 0 },
-	{ NULL, NULL, 0 },
+	{ "token_embd", "model.embed_tokens", false },
+	{ "output_norm", "model.norm", false },
+	{ "output", "lm_head", false },
+	{ NULL, NULL, false },
 };
 
 struct gguf_model {
@@ -92,7 +92,8 @@ static bool matches(const char *module, size_t n, const char *pattern, long *exp
 	return true;
 }
 
-/* "model.layers.3.mlp.up_proj.weight" -> blk.3.ffn_up.weight; p->t stays NULL if it is not there. */
+/* "model.layers.3.mlp.up_proj.weight" -> blk.3.ffn_up.weight; p->t stays NULL if the file has none
+ * such. */
 static void find(const struct gguf_model *m, const char *ours, struct place *p)
 {
 	const char *prefix = m->model.family->block_prefix, *end = strrchr(ours, '.');

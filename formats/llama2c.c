@@ -55,8 +55,8 @@ static const struct part version1[] = {
 	{ "mlp.up_proj.weight", true, false },
 	{ "lm_head.weight", false, false },
 };
-enum { N_LEGACY = sizeof(legacy) / sizeof(legacy[0]),
-       N_VERSION1 = sizeof(version1) / sizeof(version1[0]) };
+enum { N_LEGACY = sizeof(legacy) / sizeof(legacy[0]) };
+enum { N_VERSION1 = sizeof(version1) / sizeof(version1[0]) };
 
 struct llama2c {
 	char *path; /* for messages: the base name */
@@ -107,8 +107,8 @@ static int take_header(struct llama2c *l, struct err *e)
 	l->base = LEGACY_BYTES;
 	if (word(b) == MAGIC) {
 		if (word(b + 4) != 1)
-			return err_set(e, ERR_DATA, l->path, "llama2.c version %lu is not supported "
-				       "(only the legacy one and 1, both f32)",
+			return err_set(e, ERR_DATA, l->path, "llama2.c version %lu is not "
+				       "supported (only the legacy one and 1, both f32)",
 				       (unsigned long)word(b + 4));
 		p = b + 8;
 		l->parts = version1;
