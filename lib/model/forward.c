@@ -401,7 +401,8 @@ int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_
 
 		if (up(f, f->x, xs, t * f->hidden, e) < 0 ||
 		    slice_attention(f, n, seqlen, &h, e) < 0 || forward_slice_out(f, t, e) < 0 ||
-		    forward_slice_mlp(f, t, true, &h, e) < 0 || down(f, xs, f->x, t * f->hidden, e) < 0)
+		    forward_slice_mlp(f, t, true, &h, e) < 0 ||
+		    down(f, xs, f->x, t * f->hidden, e) < 0)
 			return -1;
 	}
 	return 0;
@@ -477,7 +478,8 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 		const size_t t = step < tokens - i ? step : tokens - i;
 		float *xs = x + i * f->hidden;
 
-		if (up(f, f->x, xs, t * f->hidden, e) < 0 || forward_slice_mlp(f, t, add, &h, e) < 0 ||
+		if (up(f, f->x, xs, t * f->hidden, e) < 0 ||
+		    forward_slice_mlp(f, t, add, &h, e) < 0 ||
 		    (add && down(f, xs, f->x, t * f->hidden, e) < 0))
 			return -1;
 	}

@@ -41,7 +41,8 @@ median() { awk '{ print $1 }' "$1" | sort -g | awk '{ v[NR] = $1 }
 key() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$2"; }
 
 awk -v tp="$(median "$tmp/ppl")" -v tt="$(median "$tmp/tasks")" -v n=8192 \
-	-v rows="$(key tokens "$tmp/tasks.json")" -v req="$(key requests "$tmp/tasks.json")" 'BEGIN {
+	-v rows="$(key tokens "$tmp/tasks.json")" \
+	-v req="$(key requests "$tmp/tasks.json")" 'BEGIN {
 	printf "tasks\teval-tasks, tokens/s / those of eval-ppl, 8 blocks of 135M shapes\t" \
 		"%.0f /s\t%.3f\t>= 0.7\n", rows / tt, rows / tt / (n / tp)
 	printf "tasks\t  answers scored (%d questions of 4, contexts once)\t%.1f /s\t\t\n",
