@@ -104,10 +104,10 @@ agrees_with_transformers() {	# agrees_with_transformers MODEL
 	done
 }
 
-@test "qp-forward: the shipped model and stories260K agree with a float64 pass kept as a file" {
+@test "qp-forward: the shipped model, stories260K and an OPT agree with a float64 pass kept as a file" {
 	need_python msgpack numpy
-	need_shared golden/TinyStories-656K.json models/stories260K-hf
-	for m in TinyStories-656K stories260K-hf; do
+	need_shared golden/TinyStories-656K.json models/stories260K-hf models/minigpt-vehicles-opt-hf
+	for m in TinyStories-656K stories260K-hf minigpt-vehicles-opt-hf; do
 		"$PYTHON" -c 'import json, sys; print(*json.load(open(sys.argv[1]))["ids"])' \
 			"$SHARED/golden/$m.json" > ids
 		qp-forward -q -i ids "$SHARED/models/$m" > out.qp
