@@ -177,7 +177,7 @@ agrees_with_transformers() {	# agrees_with_transformers MODEL
 }
 
 @test "qp-forward: command lines that make no sense" {
-	refuses 64 '--ids: needed' qp-forward - < /dev/null
+	refuses 64 '--ids: or --calib, needed' qp-forward - < /dev/null
 	refuses 64 '--no-logits: ' qp-forward --no-logits "$MODEL" -i ids
 	refuses 64 'missing operand' qp-forward
 	refuses 64 "unexpected operand 'c'" qp-forward "$MODEL" b c
