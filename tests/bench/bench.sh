@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh [T8 T10 tasks peers ...] - the figures of README.md, as ratios measured in one run
+# bench.sh [T8 T10 tasks tokenizer peers ...] - the figures of README.md, as ratios measured in one run
 #
 # Called by "make bench".  Rows of whole programs are measured here; rows of kernels come from the
 # programs of tests/bench/*.c, which print the same TSV: row, what, value, ratio, target (none: for
@@ -347,6 +347,7 @@ if want T12; then unknown_records; fi
 if want T16; then growth; wider; fi
 if want T18; then start; fi
 if want tasks; then sh tests/bench/tasks.sh "$BUILD" >> "$tsv"; fi
+if want tokenizer; then sh tests/bench/tokenizer.sh "$BUILD" >> "$tsv"; fi
 
 status=0
 echo "$(uname -m), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores processors"

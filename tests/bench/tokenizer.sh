@@ -3,8 +3,8 @@
 # tokenizer.sh [BUILD] - how fast text becomes tokens, a row for each tokenizer, as TSV
 #
 # Row, what, MB/s of text on one core (median of five runs of qp-tok, without the time that reading
-# the tokenizer takes), the worst of three texts made to be hard (a megabyte each of one letter, of
-# spaces, of one word) in MB/s, the aim.  Texts and the large tokenizers are those of $QP_SHARED;
+# the tokenizer takes), the same as a number, the aim, and the slowest of three texts that are made
+# to be hard: a megabyte each of one letter, of spaces, of one word.  Texts and the large tokenizers are those of $QP_SHARED;
 # without it only the small ones of tests/data are measured, on the text that is there.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -41,8 +41,8 @@ row() {	# row NAME TOKENIZER
 	for t in letters spaces word; do
 		rate "$2" "$tmp/$t" 1
 	done | sort -n | head -n 1 > "$tmp/worst"
-	printf 'T-tok\ttokenizer %s\t%.1f MB/s\t%.1f MB/s\t>= 5 MB/s\n' "$1" "$plain" \
-		"$(cat "$tmp/worst")"
+	printf 'tok\ttokenizer MB/s, %s\t%.1f MB/s\t%.1f\t>= 5\thard text %.1f MB/s\n' "$1" \
+		"$plain" "$plain" "$(cat "$tmp/worst")"
 }
 
 row Llama-2 "$SHARED/tokenizers/llama2/tokenizer.json"
