@@ -417,6 +417,48 @@ static void test_nll(struct backend *b, size_t n, size_t vocab, float spread)
 	free(nll);
 }
 
+/* Rows picked out, and rows added back with weights, each to a place of its own. */
+static void test_rows(struct backend *b, size_t n, size_t d)
+{
+	const size_t t = 3 * n + 1;
+	float *x = randoms(t * d, 1.0f), *y = filled(n * d, 0), *z = randoms(t * d, 1.0f);
+	float *w = randoms(n, 2.0f), *was = must(malloc(t * d * sizeof(*was)));
+	uint32_t *index = must(malloc(n * sizeof(*index)));
+	double worst = 0;
+	size_t wrong = 0;
+	struct err e;
+
+	memcpy(was, z, t * d * sizeof(*was));
+	for (size_t i = 0; i < n; i++)
+		index[i] = (uint32_t)((i * 3 + 2) % t);
+	ok(b->ops->gather(b, y, x, index, n, d, &e) == 0, "rows: %zu of %zu", n, d);
+	for (size_t i = 0; i < n; i++)
+		wrong += memcmp(y + i * d, x + index[i] * d, d * sizeof(*y)) != 0;
+	ok(wrong == 0, "rows: those of the index");
+	ok(b->ops->scatter_add(b, z, y, index, w, n, d, &e) == 0, "rows: added back");
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < d; j++) {
+			float *v = &was[index[i] * d + j];
+
+			*v = (float)(*v + (double)w[i] * y[i * d + j]);
+		}
+	for (size_t i = 0; i < t * d; i++)
+		worst = fmax(worst, fabs((double)z[i] - was[i]));
+	ok_near(worst, 0, 1e-6, "rows: weighted, to their places, nowhere else");
+	ok(b->ops->scatter_add(b, y, y, NULL, w, n, d, &e) == 0, "rows: without an index");
+	worst = 0;
+	for (size_t i = 0; i < n * d; i++)
+		worst = fmax(worst, fabs(y[i] - (1 + (double)w[i / d]) * x[index[i / d] * d +
+									 i % d]));
+	ok_near(worst, 0, 1e-6, "rows: in their order");
+	free(x);
+	free(y);
+	free(z);
+	free(w);
+	free(was);
+	free(index);
+}
+
 static void test_colstats(struct backend *b, size_t t, size_t k)
 {
 	float *x = randoms(t * k, 4.0f), *amax = filled(k, 1.0f), *min = filled(k, 0.5f);
@@ -637,7 +679,7 @@ static void test_open(void)
 static size_t everything(struct backend *b, unsigned char *out)
 {
 	enum { T = 700, D = 200, N = 361, V = 900 };
-	struct attention_shape s = { 2, T / 2, 10, 5, 20, D, D / 2, D, 0.2f, 1, 0 };
+	struct attention_shape s = { 2, T / 2, 10, 5, 20, D, D / 2, D, 0.2f, 1, 0, 0 };
 	float *x = randoms(T * D, 1.0f), *w = randoms(N * D, 0.1f), *y = filled(T * V, 0);
 	float *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri)));
 	double *h = positive(D, D), loss[T / 10], pivot;
@@ -791,6 +833,8 @@ int main(void)
 		test_gate(&b, 1000, (enum act_fn)a, acts[a]);
 		test_gate(&b, 70003, (enum act_fn)a, acts[a]);
 	}
+	test_rows(&b, 1, 5);
+	test_rows(&b, 300, 700);
 	test_attentions(&b);
 	backend_close(&b);
 	test_threads();
