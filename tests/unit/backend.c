@@ -679,7 +679,10 @@ static void test_open(void)
 static size_t everything(struct backend *b, unsigned char *out)
 {
 	enum { T = 700, D = 200, N = 361, V = 900 };
-	struct attention_shape s = { 2, T / 2, 10, 5, 20, D, D / 2, D, 0.2f, 1, 0, 0 };
+	struct attention_shape s = {
+		.nseq = 2, .seqlen = T / 2, .heads = 10, .kv_heads = 5, .head_dim = 20, .ldq = D,
+		.ldkv = D / 2, .ldo = D, .scale = 0.2f, .causal = 1,
+	};
 	float *x = randoms(T * D, 1.0f), *w = randoms(N * D, 0.1f), *y = filled(T * V, 0);
 	float *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri)));
 	double *h = positive(D, D), loss[T / 10], pivot;
