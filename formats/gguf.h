@@ -4,10 +4,10 @@
  *
  * Layout: "GGUF", u32 version, u64 tensors, u64 keys; the keys with their values; for each tensor
  * name, dimensions (fastest first), type and offset; padding to general.alignment (32 unless
- * given); the data.  Every count and length is held to the size of the file before it is used, keys and
- * names are plain text and unique, and the tensors lie one after the other in the order in which
- * they are listed, each padded to the alignment, up to the end of the file (as ggml writes them and
- * wants them; the padding after the last may be missing).
+ * given); the data.  Every count and length is held to the size of the file before it is used,
+ * keys and names are plain text and unique, and the tensors lie one after the other in the order
+ * in which they are listed, each padded to the alignment, up to the end of the file (as ggml
+ * writes them and wants them; the padding after the last may be missing).
  */
 #ifndef QP_GGUF_H
 #define QP_GGUF_H

@@ -50,6 +50,25 @@ faulty() {	# faulty REGEX FAULT...
 	qp-cmp "$MODEL" a.qp
 }
 
+@test "source: a stream, in a file or from a pipe, is a model for every program" {
+	record-acts -q --stats=none "$MODEL" > a.qp
+	head -c 2000 "$EVAL" > text
+	seq -s ' ' 1 20 > ids
+	for m in "$MODEL" a.qp -; do
+		eval-ppl -q -c 64 -t text "$m" < a.qp >> ppl
+		qp-forward -q -i ids "$m" < a.qp | qp-dump - | sed 1d | cksum >> logits
+		qp-tok -m "$m" text < a.qp | cksum >> tokens
+		calib-pack -q -n 2 -s 32 -m "$m" text < a.qp | cksum >> calib
+		record-acts -q -n 2 -s 32 -S absmax "$m" < a.qp | qp-ls --json - |
+			sed 's/.*"tensors"/"tensors"/' | cksum >> acts
+	done
+	for f in ppl logits tokens calib; do
+		[ "$(wc -l < $f)" -eq 3 ]
+		[ "$(sort -u $f | wc -l)" -eq 1 ] || { echo $f; cat $f; return 1; }
+	done
+	[ "$(sed -n '2,3p' acts | sort -u | wc -l)" -eq 1 ]
+}
+
 @test "source: tensors are byte for byte those of the checkpoint, in the order of the plan" {
 	need_python msgpack
 	for dtype in F32 BF16 F16; do
