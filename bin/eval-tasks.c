@@ -82,7 +82,7 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 			j->file[j->files++].delimiter = delimiter;
 			break;
 		case 'd':
-			if (tasks_unescape(&delimiter, optarg, &e) < 0)
+			if (tasks_unescape(delimiter = optarg, &e) < 0)
 				cli_die(&e);
 			break;
 		case 'l': j->limit = cli_long("--limit", optarg, 1, INT32_MAX); break;

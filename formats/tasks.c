@@ -38,22 +38,17 @@ int tasks_file_name(struct tasks_file *f, const char *arg, struct err *e)
 	return 0;
 }
 
-int tasks_unescape(char **out, const char *arg, struct err *e)
+int tasks_unescape(char *text, struct err *e)
 {
 	static const char code[] = "nt\\", stands[] = "\n\t\\";
-	char *to = strdup(arg);
+	char *to = text;
 
-	*out = to;
-	if (!to)
-		return err_nomem(e, "--delimiter", strlen(arg) + 1);
-	for (const char *p = arg; *p; p++) {
+	for (const char *p = text; *p; p++) {
 		const char *at = p[0] == '\\' && p[1] ? strchr(code, p[1]) : NULL;
 
-		if (p[0] == '\\' && !at) {
-			free(*out);
+		if (p[0] == '\\' && !at)
 			return err_set(e, ERR_USAGE, "--delimiter",
 				       "expected \\n, \\t or \\\\, got '%s'", p);
-		}
 		*to++ = at ? stands[at - code] : *p;
 		p += at != NULL;
 	}

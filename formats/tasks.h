@@ -28,8 +28,8 @@ struct tasks_file {
  */
 int tasks_file_name(struct tasks_file *f, const char *arg, struct err *e) MUST_USE;
 
-/* \n, \t and \\ in a delimiter become what they stand for; *out is malloc'ed.  ERR_USAGE. */
-int tasks_unescape(char **out, const char *arg, struct err *e) MUST_USE;
+/* \n, \t and \\ in a delimiter become, in place, what they stand for.  ERR_USAGE. */
+int tasks_unescape(char *text, struct err *e) MUST_USE;
 
 /*
  * The samples of f as a new task of t.  A path that ends in ".csv" is CSV, anything else JSON
