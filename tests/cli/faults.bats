@@ -152,7 +152,8 @@ sweep_text() {	# sweep_text COMMAND...
 		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
 		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
 		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
-		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp'; do
+		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp' \
+		"eval-tasks -t $DATA/tasks/piqa.jsonl $MODEL"; do
 		refuses 74 '.*No space left' sh -c "$c > /dev/full"
 	done
 }
@@ -171,7 +172,9 @@ in_little_memory() {	# in_little_memory KB COMMAND...: sets st
 	not_with_sanitizers "its shadow memory is no part of the product"
 	for c in 'gptq -q -b 4 -g 16 acts.qp' 'rtn -q -b 4 -g 16 acts.qp' 'qp-forward -q tiny' \
 		'record-acts -q -c calib.qp --stats=all tiny' \
-		"eval-ppl -q --ctx=64 --windows=1 -t $EVAL $MODEL"; do
+		"eval-ppl -q --ctx=64 --windows=1 -t $EVAL $MODEL" \
+		"eval-ppl -q --ctx=64 --windows=1 -t $EVAL --kl $MODEL $MODEL" \
+		"eval-tasks -q -t $DATA/tasks/piqa.jsonl $MODEL"; do
 		$c < ids.txt > "$dir/want"
 		for j in 1 2 8; do
 			seen=
@@ -194,7 +197,7 @@ in_little_memory() {	# in_little_memory KB COMMAND...: sets st
 
 @test "faults: little memory does not keep a program from printing its version" {
 	not_with_sanitizers "its shadow memory is no part of the product"
-	for p in gptq rtn record-acts eval-ppl qp-forward; do
+	for p in gptq rtn record-acts eval-ppl eval-tasks qp-forward; do
 		in_little_memory 40000 $p --version
 		[ "$st" -eq 0 ]
 	done
