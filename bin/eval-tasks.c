@@ -25,7 +25,7 @@ static const char usage[] =
 	"copa hellaswag lambada openbookqa piqa social_iqa storycloze winogrande.\n\n"
 	"  -t, --task=[NAME=]FILE  a task, again for more; NAME selects the template\n"
 	"                       (default: that of the file)\n"
-	"  -i, --images=SET     labelled images: a file, list or directory, see calib-pack\n"
+	"  -i, --images=SET     labelled images, a file, list or directory: calib-pack(1)\n"
 	"  -d, --delimiter=TEXT what joins context and continuation in the tasks behind\n"
 	"                       it (\\n is a new line; default a blank, or the task's)\n"
 	"  -l, --limit=N        only the first N samples of each task, or images\n"
