@@ -4,8 +4,9 @@
 #
 # Row, what, MB/s of text on one core (median of five runs of qp-tok, without the time that reading
 # the tokenizer takes), the same as a number, the aim, and the slowest of three texts that are made
-# to be hard: a megabyte each of one letter, of spaces, of one word.  Texts and the large tokenizers are those of $QP_SHARED;
-# without it only the small ones of tests/data are measured, on the text that is there.
+# to be hard: a megabyte each of one letter, of spaces, of one word.  Texts and the large tokenizers
+# are those of $QP_SHARED; without it only the small ones of tests/data are measured, on the text
+# that is there.
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${1:-${BUILD:-build}}
