@@ -286,7 +286,7 @@ faulty() {	# faulty REGEX FAULT...
 @test "source: where there is no tokenizer, the place is named" {
 	small
 	record-acts -q --stats=none m > a.qp
-	refuses 65 'm: carries no tokenizer\.json, tokenizer\.model or vocab\.json with' qp-tok -m m "$EVAL"
+	refuses 66 'm: carries no tokenizer\.json, tokenizer\.model or vocab\.json with' qp-tok -m m "$EVAL"
 	refuses 65 'a\.qp: carries no tokenizer\.json' qp-tok -m a.qp "$EVAL"
 	refuses 66 'nowhere: ' qp-tok -m nowhere "$EVAL"
 	refuses 65 '.*not a quantpipe stream' qp-tok -m "$EVAL" "$EVAL"
