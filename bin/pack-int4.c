@@ -36,7 +36,7 @@ int main(int argc, char **argv)
 	struct stream_in *in;
 	struct model model;
 	struct block b;
-	long packed = 0;
+	struct packer p;
 	struct err e;
 	int got;
 
@@ -51,20 +51,22 @@ int main(int argc, char **argv)
 	if (stream_write_head(out, &head, cli_provenance(NULL), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &model);
+	pack_init(&p, out);
+	b.hook = &p.hook;
 	progress_start("pack-int4", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, out, &e)) > 0) {
-		if (pack_block(&b, &packed, &e) < 0 || block_write(&b, out, &e) < 0)
+		if (pack_end(&p, &b, &e) < 0)
 			cli_die(&e);
 		progress_step((uint64_t)b.layer + 1);
 	}
-	if (got == 0 && packed == 0)
+	if (got == 0 && p.packed == 0)
 		cli_fail(ERR_DATA, "", "no codes in the stream; put rtn or gptq before pack-int4");
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
 	if (cli_verbose())
 		cli_warn("read %.2f s, write %.2f s, %ld tensors packed, peak %.1f MiB",
-			 stream_in_seconds(in), stream_out_seconds(out), packed,
+			 stream_in_seconds(in), stream_out_seconds(out), p.packed,
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
 	record_clear(&head);

@@ -47,44 +47,87 @@ int pack_calib(struct record *note, const struct record *calib, struct err *e)
 	return bad ? err_nomem(e, "calib", 256) : 0;
 }
 
-int pack_block(struct block *b, long *packed, struct err *e)
+/* Codes as they came, side by side in place. */
+static int pack_item(struct item *it, struct err *e)
 {
-	for (size_t i = 0; i < b->n; i++) {
-		struct item *it = &b->items[i];
-		struct item *codes = it->slot == SLOT_NONE ? NULL :
-				     block_find(b, it->slot, ROLE_CODES);
+	struct record *r = &it->rec;
+	int64_t bits = 0;
+	size_t bad, cols;
 
-		/* What packed codes replace, and what only quantizers want. */
-		it->drop = it->drop || (it->rec.type == REC_TENSOR &&
-			   (it->rec.role == ROLE_STAT || it->rec.role == ROLE_REF ||
-			    (it->rec.role == ROLE_WEIGHT && codes)));
-	}
-	for (size_t i = 0; i < b->n; i++) {
-		struct record *r = &b->items[i].rec;
-		int64_t bits = 0;
-		size_t bad, cols;
+	if (r->dtype == DT_U2 || r->dtype == DT_U3 || r->dtype == DT_U4)
+		return err_set(e, ERR_DATA, r->name, "its codes are packed already");
+	if (r->dtype != DT_U8 || r->rank != 2 || record_get_int(r, "bits", &bits) != 1 ||
+	    bits < 1 || bits > 8)
+		return err_set(e, ERR_DATA, r->name, "codes whose type, shape or key bits is not "
+			       "that of a quantized linear");
+	if (bits < 2 || bits > 4)
+		return err_set(e, ERR_DATA, r->name, "codes of %d bits; pack-int4 packs those of "
+			       "2, 3 and 4", (int)bits);
+	cols = (size_t)r->shape[1];
+	if (pack_codes(it->data, it->data, (size_t)r->shape[0], cols, (int)bits, &bad) < 0)
+		return err_set(e, ERR_DATA, r->name, "code at row %zu column %zu does not fit %d "
+			       "bits", bad / cols, bad % cols, (int)bits);
+	r->dtype = bits == 2 ? DT_U2 : bits == 3 ? DT_U3 : DT_U4;
+	r->nbytes = (uint64_t)r->shape[0] * bits_row_bytes(cols, (int)bits);
+	return 0;
+}
 
-		if (r->type != REC_TENSOR || r->role != ROLE_CODES || b->items[i].drop)
-			continue;
-		if (r->dtype == DT_U2 || r->dtype == DT_U3 || r->dtype == DT_U4)
-			return err_set(e, ERR_DATA, r->name, "its codes are packed already");
-		if (r->dtype != DT_U8 || r->rank != 2 || record_get_int(r, "bits", &bits) != 1 ||
-		    bits < 1 || bits > 8)
-			return err_set(e, ERR_DATA, r->name,
-				       "codes whose type, shape or key bits is "
-				       "not that of a quantized linear");
-		if (bits < 2 || bits > 4)
-			return err_set(e, ERR_DATA, r->name, "codes of %d bits; "
-				       "pack-int4 packs those of 2, 3 and 4", (int)bits);
-		cols = (size_t)r->shape[1];
-		if (pack_codes(b->items[i].data, b->items[i].data, (size_t)r->shape[0], cols,
-			       (int)bits, &bad) < 0)
-			return err_set(e, ERR_DATA, r->name,
-				       "code at row %zu column %zu does not fit "
-				       "%d bits", bad / cols, bad % cols, (int)bits);
-		r->dtype = bits == 2 ? DT_U2 : bits == 3 ? DT_U3 : DT_U4;
-		r->nbytes = (uint64_t)r->shape[0] * bits_row_bytes(cols, (int)bits);
-		++*packed;
+static bool is_weight(const struct item *it)
+{
+	return it->slot != SLOT_NONE && it->rec.type == REC_TENSOR &&
+	       it->rec.role == ROLE_WEIGHT;
+}
+
+/* Items up to end go out, but for a weight that codes stand for. */
+static int flush(struct packer *p, struct block *b, size_t end, struct err *e)
+{
+	if (p->next == 0 && end > 0 && stream_write(p->out, &b->begin, NULL, e) < 0)
+		return -1;
+	for (; p->next < end; p->next++) {
+		struct item *it = &b->items[p->next];
+
+		if (is_weight(it) && block_find(b, it->slot, ROLE_CODES))
+			it->drop = true;
+		if ((!it->drop && stream_write(p->out, &it->rec, it->data, e) < 0) ||
+		    block_give(b, it, e) < 0)
+			return -1;
 	}
 	return 0;
+}
+
+/* Only codes are packed; what they replace, and what only quantizers want, is not read if that can
+ * be told. */
+static bool wants(struct block *b, const struct item *it)
+{
+	return it->rec.type != REC_TENSOR ||
+	       (it->rec.role != ROLE_STAT && it->rec.role != ROLE_REF &&
+		!(is_weight(it) && block_find(b, it->slot, ROLE_CODES)));
+}
+
+static int each(void *ctx, struct block *b, struct item *it, struct err *e)
+{
+	struct packer *p = ctx;
+
+	if (it->rec.type == REC_TENSOR && it->rec.role == ROLE_CODES) {
+		if (pack_item(it, e) < 0)
+			return -1;
+		p->packed++;
+	}
+	/* Whether codes stand for a weight, what follows it tells. */
+	return flush(p, b, b->n - is_weight(it), e);
+}
+
+void pack_init(struct packer *p, struct stream_out *out)
+{
+	*p = (struct packer){ .hook = { wants, each, p }, .out = out };
+}
+
+int pack_end(struct packer *p, struct block *b, struct err *e)
+{
+	if (b->n == 0 && stream_write(p->out, &b->begin, NULL, e) < 0)
+		return -1;
+	if (flush(p, b, b->n, e) < 0)
+		return -1;
+	p->next = 0;
+	return stream_write(p->out, &b->end, NULL, e);
 }

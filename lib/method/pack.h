@@ -15,11 +15,20 @@ int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int
 	       size_t *bad);
 
 /*
- * Codes of the block become U2, U3 or U4; weights and references they stand for and all
- * statistics are dropped.  *packed counts tensors.  ERR_DATA for codes of 5 to 8 bits, codes that
- * do not fit their bits, and codes packed already.
+ * Blocks on their way through, a tensor at a time: codes become U2, U3 or U4; weights and
+ * references they stand for and all statistics are dropped.  Set p->hook (pack_init) on the block
+ * that is read, then end each block; it has then been written, and is not to be again.  ERR_DATA
+ * for codes of 5 to 8 bits, codes that do not fit their bits, and codes packed already.
  */
-int pack_block(struct block *b, long *packed, struct err *e) MUST_USE;
+struct packer {
+	struct block_hook hook;
+	struct stream_out *out;
+	size_t next;   /* items before it have been written or dropped */
+	long packed;   /* tensors */
+};
+
+void pack_init(struct packer *p, struct stream_out *out);
+int pack_end(struct packer *p, struct block *b, struct err *e) MUST_USE;
 
 /*
  * The note that stands for the calibration set whose header is calib: name "calib", kind

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A buffer without an item; key tells what it was for, -1: anything. */
+#define ANYTHING (-1)
+
+/* A buffer without an item; key tells what it was for. */
 struct spare {
 	int key;
 	void *p;
@@ -42,24 +44,38 @@ void block_release(struct block *b)
 
 /* ---- the list and its buffers --------------------------------------------------- */
 
+/* The smallest that is large enough; else the largest, to be replaced. */
+static bool fits_better(const struct spare *a, const struct spare *b, size_t nbytes)
+{
+	if (a->cap >= nbytes && b->cap >= nbytes)
+		return a->cap < b->cap;
+	return a->cap > b->cap;
+}
+
 int block_reserve(struct block *b, struct item *it, size_t nbytes, struct err *e)
 {
 	const int key = item_key(it);
+	struct spare *best = NULL;
 
 	for (size_t i = 0; nbytes > 0 && i < b->n_spare; i++) {
 		struct spare *s = &b->spare[i];
 
-		if (s->key != key)
-			continue;
-		it->data = s->p;
-		it->cap = s->cap;
-		*s = b->spare[--b->n_spare];
-		break;
+		if (s->key == key && key != ANYTHING) {
+			best = s;
+			break;
+		}
+		if (s->key == ANYTHING && (best == NULL || fits_better(s, best, nbytes)))
+			best = s;
+	}
+	if (best != NULL) {
+		it->data = best->p;
+		it->cap = best->cap;
+		*best = b->spare[--b->n_spare];
 	}
 	return nbytes == 0 ? 0 : item_reserve(it, nbytes, e);
 }
 
-int block_retire(struct block *b, struct item *it, struct err *e)
+static int keep_buffer(struct block *b, struct item *it, int key, struct err *e)
 {
 	if (it->data != NULL && b->n_spare == b->cap_spare) {
 		const size_t cap = b->cap_spare == 0 ? 32 : 2 * b->cap_spare;
@@ -71,7 +87,21 @@ int block_retire(struct block *b, struct item *it, struct err *e)
 		b->cap_spare = cap;
 	}
 	if (it->data != NULL)
-		b->spare[b->n_spare++] = (struct spare){ item_key(it), it->data, it->cap };
+		b->spare[b->n_spare++] = (struct spare){ key, it->data, it->cap };
+	it->data = NULL;
+	it->cap = 0;
+	return 0;
+}
+
+int block_give(struct block *b, struct item *it, struct err *e)
+{
+	return keep_buffer(b, it, ANYTHING, e);
+}
+
+int block_retire(struct block *b, struct item *it, struct err *e)
+{
+	if (keep_buffer(b, it, item_key(it), e) < 0)
+		return -1;
 	record_clear(&it->rec);
 	memset(it, 0, sizeof(*it));
 	return 0;

@@ -25,8 +25,23 @@ struct item {
 	bool drop;       /* not written */
 };
 
+struct block;
+
+/*
+ * What a program that works on one tensor at a time puts between reading and keeping: may be
+ * NULL, as may each of them.  wants: false before a payload is read leaves it unread, its item
+ * without data and dropped.  each: an item has been read and checked; it may be written and its
+ * data given back (block_give), so that the block never stands in memory as a whole.
+ */
+struct block_hook {
+	bool (*wants)(struct block *b, const struct item *it);
+	int (*each)(void *ctx, struct block *b, struct item *it, struct err *e);
+	void *ctx;
+};
+
 struct block {
 	const struct model *model;
+	const struct block_hook *hook;
 	long layer;      /* -1 before the first */
 	struct item *items;
 	size_t n, cap;
@@ -58,6 +73,9 @@ struct item *block_stat(struct block *b, enum edge e, enum stat s);
 /* A new item after the last of the same slot or edge; data is allocated, not cleared.  The
  * pointer is good until the next item is added. */
 struct item *block_add(struct block *b, const struct record *rec, struct err *e);
+/* The item's data is needed no more: its buffer serves the next item that comes.  The record
+ * stays. */
+int block_give(struct block *b, struct item *it, struct err *e) MUST_USE;
 /* Remove every statistic. */
 int block_drop_stats(struct block *b, struct err *e);
 /* A new note, kind being its key "kind". */

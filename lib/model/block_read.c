@@ -37,15 +37,20 @@ static int read_item(struct block *b, struct stream_in *in, struct err *e)
 	if (it->rec.type == REC_BLOCK || it->rec.type == REC_STREAM)
 		return err_set(e, ERR_DATA, "block", "%s record inside block %ld",
 			       it->rec.type_name, b->layer);
-	if (item_classify(it, b->model, b->layer, e) < 0 || block_check_twice(b, it, e) < 0 ||
-	    block_reserve(b, it, it->rec.nbytes, e) < 0)
+	if (item_classify(it, b->model, b->layer, e) < 0 || block_check_twice(b, it, e) < 0)
 		return -1;
-	if (it->rec.nbytes > 0 && stream_payload(in, it->data, e) < 0)
-		return -1;
-	if (item_key(it) >= 0 && item_check_finite(it, e) < 0)
+	if (b->hook != NULL && b->hook->wants != NULL && !b->hook->wants(b, it)) {
+		it->drop = true;
+		b->n++;
+		return 0;
+	}
+	if (block_reserve(b, it, it->rec.nbytes, e) < 0 ||
+	    (it->rec.nbytes > 0 && stream_payload(in, it->data, e) < 0) ||
+	    (item_key(it) >= 0 && item_check_finite(it, e) < 0))
 		return -1;
 	b->n++;
-	return 0;
+	return b->hook != NULL && b->hook->each != NULL ?
+	       b->hook->each(b->hook->ctx, b, it, e) : 0;
 }
 
 /* Records up to block-end. */

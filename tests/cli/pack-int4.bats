@@ -165,5 +165,5 @@ seqlen=16 $set sampling=\"ids\"" ]
 	heavy_model
 	rtn -q -g 64 m > r.qp
 	pack-int4 -v r.qp 2> err > /dev/null
-	peak_is err $((5 * P + 3 * MiB))
+	peak_is err $((5 * D * F + 3 * MiB))
 }
