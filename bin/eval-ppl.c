@@ -107,7 +107,7 @@ static int ready(void *ctx, struct carry *c, struct err *e)
 	int ret;
 
 	if (c->tok == NULL)
-		return err_set(e, ERR_DATA, "model", "carries no tokenizer.json");
+		return err_set(e, ERR_DATA, "model", "carries no tokenizer");
 	ret = slurp(&text, j->text_file, MAX_TEXT, e);
 	if (ret == 0)
 		ret = ppl_prepare(&j->set, c->tok, &c->run.model, text.p, text.n, &j->opt, e);

@@ -99,8 +99,7 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 	int got = 0;
 
 	if (!calib_there(&j->calib))
-		got = calib_choose(&j->calib, &j->choice, &j->files,
-				   &j->run.model, j->out, e);
+		got = calib_choose(&j->calib, &j->choice, &j->files, &j->run.model, j->out, e);
 	if (got < 0)
 		return -1;
 	if (got > 0)
@@ -111,9 +110,8 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 	if (!j->run.hidden.x && runner_calib(&j->run, c, e) < 0)
 		return -1;
 	got = runner_embed(&j->run, in, rec, e);
-	if (got <= 0)
-		return got < 0 ? -1 : stream_copy(j->out, in, rec, e);
-	return stream_write(j->out, &j->run.front->rec, j->run.front->data, e);
+	return got < 0 ? -1 : got == 0 ? stream_copy(j->out, in, rec, e) :
+	       stream_write(j->out, &j->run.front->rec, j->run.front->data, e);
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
@@ -172,6 +170,8 @@ int main(int argc, char **argv)
 	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
 		cli_die(&e);
+	if (j.run.all_experts && j.run.model.cfg.experts == 0)
+		cli_fail(ERR_DATA, "--moe-all", "this model has no experts");
 	j.run.be = &be;
 	j.out = cli_open_out(cli_operand(1));
 	if (stream_write_head(j.out, &head, cli_provenance(j.which ? be.name : NULL), &e) < 0)

@@ -375,7 +375,7 @@ int tasks_read_all(struct tasks *t, struct tasks_file *f, size_t n, long limit,
 		   const struct tokenizer *tok, const struct model *m, struct err *e)
 {
 	if (tok == NULL)
-		return err_set(e, ERR_DATA, "model", "carries no tokenizer.json");
+		return err_set(e, ERR_DATA, "model", "carries no tokenizer");
 	t->tok = tok;
 	t->model = m;
 	if (t->ctx > m->cfg.max_positions)

@@ -266,7 +266,7 @@ by_hand() {	# by_hand DIALECT CTX
 @test "eval-ppl: a model without tokenizer, a stream that is no model" {
 	need_python numpy
 	"$PYTHON" "$ROOT/tests/mkmodel.py" m
-	refuses 65 'model: carries no tokenizer.json' eval-ppl m -t text
+	refuses 65 'model: carries no tokenizer' eval-ppl m -t text
 	printf 'stream v=[1,0]\nend\n' | qp-make > empty.qp
 	refuses 65 '' eval-ppl empty.qp -t text
 }
