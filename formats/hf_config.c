@@ -161,9 +161,9 @@ static int take_layers(struct model_config *c, const struct json *v, const char 
 
 	if (json_type_of(v) != JSON_ARRAY)
 		return wrong(v, "a list of layers", where, e);
-	if (n > MODEL_MAX_DENSE)
+	if (n > MODEL_MAX_LISTED)
 		return err_set(e, ERR_DATA, where, "%zu layers, at most %d are read", n,
-			       MODEL_MAX_DENSE);
+			       MODEL_MAX_LISTED);
 	for (size_t i = 0; i < n; i++) {
 		const int64_t layer = json_int(json_at(v, i), -1);
 
@@ -406,44 +406,72 @@ static int take_rope(struct model_config *c, const struct json *root, struct err
 	return 0;
 }
 
-/* sliding_window, use_sliding_window and max_window_layers by the family's rule; layer_types, if
- * it is there, must say the same. */
+/* Does layer i have the window, by the family's rule and without layer_types? */
+static bool windowed(enum window_rule rule, long i, long layers)
+{
+	return rule == WINDOW_ALWAYS || (rule == WINDOW_ABOVE && i >= layers) ||
+	       (rule == WINDOW_EVEN_BELOW && i % 2 == 0 && i < layers);
+}
+
+/* The layers with a window.  layer_types says which; where there is no choice it must agree. */
+static int take_window_layers(struct model_config *c, enum window_rule rule,
+			      const struct json *types, long layers, struct err *e)
+{
+	char text[64];
+
+	if (types && (json_type_of(types) != JSON_ARRAY || (long)json_len(types) != c->layers))
+		return wrong(types, "a list of a word a layer", FILE_NAME ": layer_types", e);
+	for (long i = 0; i < c->layers; i++) {
+		bool has = c->window && windowed(rule, i, layers);
+
+		if (types) {
+			const bool free = c->window && rule != WINDOW_ALWAYS;
+
+			value_text(text, sizeof(text), json_at(types, (size_t)i));
+			if (free && strcmp(text, "sliding_attention") == 0)
+				has = true;
+			else if (free && strcmp(text, "full_attention") == 0)
+				has = false;
+			else if (strcmp(text, has ? "sliding_attention" : "full_attention"))
+				return err_set(e, ERR_DATA, FILE_NAME ": layer_types", "'%s' for "
+					       "layer %ld, which the other keys make %s", text, i,
+					       has ? "sliding_attention" : "full_attention");
+		}
+		if (!has || rule == WINDOW_ALWAYS)
+			continue;
+		if (c->n_windowed == MODEL_MAX_LISTED)
+			return err_set(e, ERR_DATA, FILE_NAME ": sliding_window",
+				       "in more than %d layers", MODEL_MAX_LISTED);
+		c->windowed[c->n_windowed++] = i;
+	}
+	if (rule != WINDOW_ALWAYS && c->n_windowed == 0)
+		c->window = 0;
+	return 0;
+}
+
+/* sliding_window (4096 unless it is there), use_sliding_window and max_window_layers by the
+ * family's rule. */
 static int take_window(struct model_config *c, enum window_rule rule, const struct json *root,
 		       struct err *e)
 {
-	const struct json *window = given(root, "sliding_window");
-	const struct json *types = given(root, "layer_types"), *v;
-	char text[64];
+	const struct json *window = json_get(root, "sliding_window");
+	const struct json *use = given(root, "use_sliding_window");
+	const struct json *from = given(root, "max_window_layers");
+	const bool switched = rule == WINDOW_ABOVE || rule == WINDOW_EVEN_BELOW;
 
-	c->window_from = 0;
-	if (rule == WINDOW_SWITCHED) {
-		v = given(root, "use_sliding_window");
-		if (v && json_type_of(v) != JSON_BOOL)
-			return wrong(v, "true or false", FILE_NAME ": use_sliding_window", e);
-		if (!json_bool(v, false))
-			window = NULL;
-		c->window_from = json_int(given(root, "max_window_layers"), 28);
-		if (c->window_from < 0)
-			return wrong(given(root, "max_window_layers"), "a number of layers",
-				     FILE_NAME ": max_window_layers", e);
+	if (switched && use && json_type_of(use) != JSON_BOOL)
+		return wrong(use, "true or false", FILE_NAME ": use_sliding_window", e);
+	if (switched && from && json_int(from, -1) < 0)
+		return wrong(from, "a number of layers", FILE_NAME ": max_window_layers", e);
+	if (rule != WINDOW_NONE && (!switched || json_bool(use, false))) {
+		if (!window)
+			c->window = 4096;
+		else if (given(root, "sliding_window") &&
+			 take_count(&c->window, window, FILE_NAME ": sliding_window", e))
+			return -1;
 	}
-	if (rule != WINDOW_NONE && window &&
-	    take_count(&c->window, window, FILE_NAME ": sliding_window", e))
-		return -1;
-	if (!c->window)
-		c->window_from = 0;
-	if (types && (json_type_of(types) != JSON_ARRAY || (long)json_len(types) != c->layers))
-		return wrong(types, "a list of a word a layer", FILE_NAME ": layer_types", e);
-	for (size_t i = 0; i < json_len(types); i++) {
-		const bool windowed = c->window && (long)i >= c->window_from;
-
-		value_text(text, sizeof(text), json_at(types, i));
-		if (strcmp(text, windowed ? "sliding_attention" : "full_attention"))
-			return err_set(e, ERR_DATA, FILE_NAME ": layer_types", "'%s' for layer "
-				       "%zu, which the other keys make %s", text, i,
-				       windowed ? "sliding_attention" : "full_attention");
-	}
-	return 0;
+	return take_window_layers(c, rule, given(root, "layer_types"),
+				  (long)json_int(from, 28), e);
 }
 
 static int refuse_quantized(const struct json *root, struct err *e)

@@ -110,9 +110,9 @@ static int check_sizes(const struct model_config *c, struct err *e)
 
 static int check_experts(const struct model_config *c, struct err *e)
 {
-	if (c->n_dense < 0 || c->n_dense > MODEL_MAX_DENSE)
+	if (c->n_dense < 0 || c->n_dense > MODEL_MAX_LISTED)
 		return err_set(e, ERR_DATA, "mlp_only_layers", "%ld layers, at most %d are read",
-			       c->n_dense, MODEL_MAX_DENSE);
+			       c->n_dense, MODEL_MAX_LISTED);
 	if (!c->experts)
 		return 0;
 	if (check_count("num_experts", c->experts, MAX_EXPERTS, e) ||
@@ -154,9 +154,9 @@ int model_init(struct model *m, const struct model_config *c, struct err *e)
 		return -1;
 	if (c->act > ACT_GELU_TANH)
 		return err_set(e, ERR_DATA, "hidden_act", "%d is unknown", (int)c->act);
-	if (c->window < 0 || c->window_from < 0)
-		return err_set(e, ERR_DATA, "sliding_window", "%ld from layer %ld on", c->window,
-			       c->window_from);
+	if (c->window < 0 || c->n_windowed < 0 || c->n_windowed > MODEL_MAX_LISTED)
+		return err_set(e, ERR_DATA, "sliding_window", "%ld in %ld layers", c->window,
+			       c->n_windowed);
 	if (c->bos < -1 || c->bos > INT32_MAX)
 		return err_set(e, ERR_DATA, "bos_token_id", "%ld is not a token id", c->bos);
 	if (c->eos < -1 || c->eos > INT32_MAX)
@@ -208,19 +208,27 @@ long model_dim(const struct model *m, enum dim d)
 	return 1;
 }
 
+static bool listed(const long *list, long n, long layer)
+{
+	for (long i = 0; i < n; i++)
+		if (list[i] == layer)
+			return true;
+	return false;
+}
+
 bool model_is_sparse(const struct model *m, long layer)
 {
 	const struct model_config *c = &m->cfg;
 
-	for (long i = 0; i < c->n_dense; i++)
-		if (c->dense[i] == layer)
-			return false;
-	return c->experts > 0 && (layer + 1) % c->sparse_step == 0;
+	return c->experts > 0 && (layer + 1) % c->sparse_step == 0 &&
+	       !listed(c->dense, c->n_dense, layer);
 }
 
 long model_window(const struct model *m, long layer)
 {
-	return layer >= m->cfg.window_from ? m->cfg.window : 0;
+	const struct model_config *c = &m->cfg;
+
+	return !c->n_windowed || listed(c->windowed, c->n_windowed, layer) ? c->window : 0;
 }
 
 int model_slots(const struct model *m)

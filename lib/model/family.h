@@ -97,7 +97,7 @@ enum act_kind { ACT_SILU, ACT_RELU, ACT_GELU, ACT_GELU_TANH };
 
 enum rope_kind { ROPE_NONE, ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 
-#define MODEL_MAX_DENSE 256
+#define MODEL_MAX_LISTED 256 /* layers in a list */
 
 /*
  * The part of config.json that the arithmetic depends on, family by family normalised.  In the
@@ -120,13 +120,13 @@ struct model_config {
 	bool norm_plain;     /* norms without gain and bias */
 	bool qk_norm;        /* RMS norm of every head of q and k, before the rotation */
 	bool no_final_norm;
-	/* attention of layers from window_from on reaches back window tokens; 0: all */
-	long window, window_from;
+	/* attention reaches back window tokens, 0: all, in the layers listed, none: in every one */
+	long window, n_windowed, windowed[MODEL_MAX_LISTED];
 	/* mixture of experts, experts 0: none.  Layer i has experts if it is not among dense and
 	 * sparse_step divides i + 1. */
 	long experts, experts_per_token, expert_ffn, shared_ffn, sparse_step;
 	bool norm_topk;      /* the weights of the experts chosen sum to 1 */
-	long n_dense, dense[MODEL_MAX_DENSE];
+	long n_dense, dense[MODEL_MAX_LISTED];
 	/* images: square ones, cut into square patches; vocab counts classes */
 	long image_size, patch, channels;
 };
@@ -219,9 +219,10 @@ struct family {
 	bool gated;                  /* mid = act(gate) * up, else act(up) */
 	bool images;                 /* patches of images with a class token in front; no mask */
 	long position_offset;        /* row of the table of positions for position 0 */
-	/* config.json's sliding_window holds: always; only with use_sliding_window, from layer
-	 * max_window_layers on; or there is no such thing */
-	enum window_rule { WINDOW_NONE, WINDOW_ALWAYS, WINDOW_SWITCHED } window;
+	/* config.json's sliding_window: there is none; it holds in every layer; only with
+	 * use_sliding_window, in the layers that layer_types names or, without that, from
+	 * max_window_layers on, or in every other one below it */
+	enum window_rule { WINDOW_NONE, WINDOW_ALWAYS, WINDOW_ABOVE, WINDOW_EVEN_BELOW } window;
 	const char *const *ignored;  /* checkpoint tensors passed over, suffixes; NULL ends */
 };
 

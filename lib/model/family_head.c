@@ -10,6 +10,7 @@
 
 enum kind { LONG, DOUBLE, BOOL, ROPE, ACT, LAYERS };
 
+/* LAYERS: the number of layers, and directly behind it in the struct their list. */
 /* The map under "config": every field of struct model_config but model_type, in this order. */
 static const struct field {
 	const char *key;
@@ -45,7 +46,7 @@ static const struct field {
 	F("qk_norm", BOOL, qk_norm),
 	F("no_final_norm", BOOL, no_final_norm),
 	F("sliding_window", LONG, window),
-	F("max_window_layers", LONG, window_from),
+	F("window_layers", LAYERS, n_windowed),
 	F("num_experts", LONG, experts),
 	F("num_experts_per_tok", LONG, experts_per_token),
 	F("moe_intermediate_size", LONG, expert_ffn),
@@ -120,9 +121,9 @@ static void put_config(struct buf *b, const struct model_config *c)
 			mp_put_str(b, act_names[*(const enum act_kind *)at]);
 			break;
 		case LAYERS:
-			mp_put_array(b, (size_t)c->n_dense);
-			for (long k = 0; k < c->n_dense; k++)
-				mp_put_int(b, c->dense[k]);
+			mp_put_array(b, (size_t)*(const long *)at);
+			for (long k = 0; k < *(const long *)at; k++)
+				mp_put_int(b, ((const long *)at)[1 + k]);
 			break;
 		}
 	}
@@ -189,16 +190,16 @@ static bool is_str(const struct mp *v, const char *want)
 	return mp_str(v, &s, &n) && n == strlen(want) && memcmp(s, want, n) == 0;
 }
 
-static bool take_layers(struct model_config *c, const struct mp *v)
+static bool take_layers(long *list, const struct mp *v)
 {
 	int64_t i;
 
-	if (mp_type_of(v) != MP_ARRAY || mp_len(v) > MODEL_MAX_DENSE)
+	if (mp_type_of(v) != MP_ARRAY || mp_len(v) > MODEL_MAX_LISTED)
 		return false;
-	for (c->n_dense = 0; c->n_dense < (long)mp_len(v); c->n_dense++) {
-		if (!mp_int(mp_at(v, (size_t)c->n_dense), &i))
+	for (list[0] = 0; list[0] < (long)mp_len(v); list[0]++) {
+		if (!mp_int(mp_at(v, (size_t)list[0]), &i))
 			return false;
-		c->dense[c->n_dense] = (long)i;
+		list[1 + list[0]] = (long)i;
 	}
 	return true;
 }
@@ -233,7 +234,7 @@ static bool take_field(const struct field *f, struct model_config *c, const stru
 			}
 		return false;
 	case LAYERS:
-		return take_layers(c, v);
+		return take_layers(at, v);
 	}
 	return false;
 }

@@ -36,6 +36,6 @@ const struct family family_qwen2 = {
 	.norm = NORM_RMS,
 	.rotary = true,
 	.gated = true,
-	.window = WINDOW_SWITCHED,
+	.window = WINDOW_ABOVE,
 	.ignored = gated_ignored,
 };

@@ -44,6 +44,6 @@ const struct family family_qwen2_moe = {
 	.norm = NORM_RMS,
 	.rotary = true,
 	.gated = true,
-	.window = WINDOW_SWITCHED,
+	.window = WINDOW_EVEN_BELOW,
 	.ignored = gated_ignored,
 };

@@ -39,6 +39,6 @@ const struct family family_qwen3 = {
 	.norm = NORM_RMS,
 	.rotary = true,
 	.gated = true,
-	.window = WINDOW_SWITCHED,
+	.window = WINDOW_ABOVE,
 	.ignored = gated_ignored,
 };

@@ -170,6 +170,58 @@ static const struct {
 	{ CONFIG(",'num_hidden_layers':3"), "", "duplicate" },
 };
 
+#define SIX "'hidden_size':8,'num_hidden_layers':6,'num_attention_heads':2," \
+	"'num_key_value_heads':2,'head_dim':4,'intermediate_size':6,'vocab_size':10"
+#define ON "'use_sliding_window':true,'sliding_window':7,'max_window_layers':4"
+#define FULL "'full_attention'"
+#define SLIDING "'sliding_attention'"
+
+/* Which of six layers has a window of how many tokens, as transformers' classes would have it. */
+static void config_windows(void)
+{
+	static const struct {
+		const char *json, *layers; /* layers: a digit each, 1: it has the window */
+		long window;
+	} list[] = {
+		{ "'model_type':'mistral'", "111111", 4096 },
+		{ "'model_type':'mistral','sliding_window':9", "111111", 9 },
+		{ "'model_type':'mistral','sliding_window':null", "000000", 0 },
+		{ "'model_type':'qwen2'", "000000", 0 },
+		{ "'model_type':'qwen2','sliding_window':7", "000000", 0 },
+		{ "'model_type':'qwen2'," ON, "000011", 7 },
+		{ "'model_type':'qwen3','use_sliding_window':true", "000000", 0 },
+		{ "'model_type':'qwen3','use_sliding_window':true,'max_window_layers':5",
+		  "000001", 4096 },
+		{ "'model_type':'qwen2_moe'," ON, "101000", 7 },
+		{ "'model_type':'qwen2_moe'", "000000", 0 },
+		{ "'model_type':'qwen2'," ON ",'layer_types':[" FULL "," SLIDING "," FULL "," FULL
+		  "," SLIDING "," FULL "]", "010010", 7 },
+		{ "'model_type':'qwen2','layer_types':[" FULL "," FULL "," FULL "," FULL "," FULL
+		  "," FULL "]", "000000", 0 },
+	};
+	struct model_config c;
+	struct model m;
+	struct err e;
+
+	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+		char json[640], got[7] = "";
+		bool same = true;
+
+		snprintf(json, sizeof(json), "{" SIX ",%s}", list[i].json);
+		if (!ok(!parse(&c, json, &e) && !model_init(&m, &c, &e), "%s", list[i].json))
+			continue;
+		for (long l = 0; l < 6; l++) {
+			got[l] = model_window(&m, l) ? '1' : '0';
+			same &= !model_window(&m, l) || model_window(&m, l) == list[i].window;
+		}
+		ok_str(got, list[i].layers, "its windows");
+		ok(same, "of %ld tokens", list[i].window);
+	}
+	ok(parse(&c, "{" SIX ",'model_type':'qwen2','layer_types':[" SLIDING "," FULL "," FULL
+		 "," FULL "," FULL "," FULL "]}", &e) && strstr(e.where, "layer_types"),
+	   "a window in a list but none to have: %s", e.what);
+}
+
 static void config_refused(void)
 {
 	struct model_config c;
@@ -733,6 +785,7 @@ int main(void)
 {
 	config_read();
 	config_rope();
+	config_windows();
 	config_refused();
 	dir_good();
 	dir_files();
