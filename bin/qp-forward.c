@@ -116,13 +116,16 @@ static int pass(struct job *j, struct block *b, struct err *e)
 static int finish(struct job *j, struct err *e)
 {
 	struct head *head;
+	int ret = 0;
 
-	if (runner_head(&j->run, &head, e) < 0 ||
-	    (j->logits && trace_logits(&j->trace, head, e) < 0) ||
-	    (j->hidden && trace_norm(&j->trace, head, e) < 0))
+	if (runner_head(&j->run, &head, e) < 0)
 		return -1;
+	if (j->logits)
+		ret = trace_logits(&j->trace, head, e);
+	if (ret == 0 && j->hidden)
+		ret = trace_norm(&j->trace, head, e);
 	head_free(head);
-	return 0;
+	return ret;
 }
 
 int main(int argc, char **argv)
