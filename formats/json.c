@@ -14,11 +14,15 @@
 #undef JSON_REAL
 #undef JSON_NULL
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/file.h"
 #include "formats/json.h"
+#include "lib/base/buf.h"
+
+#define FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL)
 
 struct json_doc {
 	json_t *root;
@@ -60,26 +64,90 @@ static bool beyond(enum json_error_code code)
 	       code == json_error_null_byte_in_key || code == json_error_stack_overflow;
 }
 
-int json_parse(struct json_doc **d, const char *text, size_t n, const char *where, struct err *e)
+static int refuse(json_error_t *je, const char *text, size_t n, const char *where, struct err *e)
 {
 	char seen[73];
-	json_error_t je;
-	json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY |
-				  JSON_ALLOW_NUL, &je);
 
 	/* where jansson lacks memory it often says nothing at all */
-	if (!root && (json_error_code(&je) == json_error_out_of_memory || !je.text[0]))
+	if (json_error_code(je) == json_error_out_of_memory || !je->text[0])
 		return err_nomem(e, where, n);
-	if (!root) {
-		/* jansson quotes the input in its message: make it one printable line. */
-		for (char *p = je.text; *p; p++)
-			if (*p < 0x20 || *p >= 0x7f)
-				*p = '.';
-		before(seen, sizeof(seen), text, n, je.position);
-		return err_set(e, ERR_DATA, where, "%s%s (line %d, byte %d, after '%s')",
-			       beyond(json_error_code(&je)) ? "" : "not JSON: ", je.text, je.line,
-			       je.position, seen);
+	/* jansson quotes the input in its message: make it one printable line. */
+	for (char *p = je->text; *p; p++)
+		if (*p < 0x20 || *p >= 0x7f)
+			*p = '.';
+	before(seen, sizeof(seen), text, n, je->position);
+	return err_set(e, ERR_DATA, where, "%s%s (line %d, byte %d, after '%s')",
+		       beyond(json_error_code(je)) ? "" : "not JSON: ", je->text, je->line,
+		       je->position, seen);
+}
+
+/* The bytes of the string or number that text [n] begins with, or 1 of anything else; is it an
+ * integer beyond 64 bits? */
+static size_t token(const char *text, size_t n, bool *wide)
+{
+	char digits[24] = "";
+	size_t k = 1;
+
+	*wide = false;
+	if (*text == '"') {
+		while (k < n && text[k] != '"')
+			k += text[k] == '\\' ? 2 : 1;
+		return k < n ? k + 1 : n;
 	}
+	if (!memchr("-0123456789", *text, 11))
+		return 1;
+	while (k < n && memchr("-+.eE0123456789", text[k], 15))
+		k++;
+	for (size_t i = 1; i < k; i++)
+		if (text[i] < '0' || text[i] > '9')
+			return k;
+	if (k < sizeof(digits))
+		memcpy(digits, text, k);
+	errno = 0;
+	*wide = k >= sizeof(digits) || (strtoll(digits, NULL, 10), errno == ERANGE);
+	return k;
+}
+
+/* What was refused for integers beyond 64 bits only, with these as reals: ".0" is put behind. */
+static json_t *load_wide(const char *text, size_t n, const char *where, json_error_t *je,
+			 struct err *e)
+{
+	struct buf b = { 0 };
+	json_t *root = NULL;
+	bool wide;
+
+	for (size_t i = 0, k; i < n; i += k) {
+		k = token(text + i, n - i, &wide);
+		buf_add(&b, text + i, k);
+		if (wide)
+			buf_puts(&b, ".0");
+	}
+	if (buf_failed(&b, where, e) == 0) {
+		root = json_loadb(b.p, b.n, FLAGS, je);
+		if (!root)
+			refuse(je, b.p, b.n, where, e);
+	}
+	buf_release(&b);
+	return root;
+}
+
+int json_parse(struct json_doc **d, const char *text, size_t n, const char *where, struct err *e)
+{
+	json_error_t je;
+	json_t *root = json_loadb(text, n, FLAGS, &je);
+
+	if (!root && json_error_code(&je) == json_error_numeric_overflow) {
+		/* is all else well? Its faults are to be named as they stand in the text */
+		root = json_loadb(text, n, FLAGS | JSON_DECODE_INT_AS_REAL, &je);
+		if (root) {
+			json_decref(root);
+			root = load_wide(text, n, where, &je, e);
+			if (!root)
+				return -1;
+		}
+	}
+	if (!root)
+		return refuse(&je, text, n, where, e);
 	*d = malloc(sizeof(**d));
 	if (!*d) {
 		json_decref(root);

@@ -17,9 +17,10 @@ struct json;      /* a value, owned by its document */
 struct json_doc;
 
 /*
- * Duplicate keys, integers outside int64, nesting deeper than 2048, NUL in keys, bad UTF-8 and
- * trailing text are refused (ERR_DATA with line and byte).  where names the file in errors
- * ("config.json").  json_parse_file: ERR_NOINPUT if it is not there; at most 256 MiB.
+ * Duplicate keys, numbers beyond a double, nesting deeper than 2048, NUL in keys, bad UTF-8 and
+ * trailing text are refused (ERR_DATA with line and byte).  An integer outside int64 is a
+ * JSON_REAL.  where names the file in errors ("config.json").  json_parse_file: ERR_NOINPUT if
+ * it is not there; at most 256 MiB.
  */
 int json_parse(struct json_doc **d, const char *text, size_t n, const char *where,
 	       struct err *e) MUST_USE;

@@ -55,8 +55,8 @@ static void refused(void)
 		{ "{\"a\": 1, \"b\": 2, \"a\": 3}", "duplicate" },
 		{ "{\"hidden\": 1,}", "byte" },
 		{ "[1] 2", "end of file expected" },
-		{ "[99999999999999999999]", "too big integer" },
-		{ "{\"offsets\": [0, 18446744073709551616]}", "after '{\"offsets\": [0, " },
+		{ "[99999999999999999999, 1e999]", "overflow" },
+		{ "{\"max\": 99999999999999999999,\n \"a\" 2}", "line 2, byte 36, after" },
 		{ "[1e999]", "overflow" },
 		{ "[NaN]", "not JSON" },
 		{ "[\"\xff\"]", "unable to decode byte 0xff" },
@@ -82,6 +82,38 @@ static void refused(void)
 	   !strchr(e.what, '\x1b'), "a message is one line without control characters");
 }
 
+/* Such as the model_max_length of 10^30 in tokenizer_config.json of many a model. */
+static void wide(void)
+{
+	static const char text[] = "{\"len\": 1000000000000000019884624838656, \"n\": 7, "
+		"\"list\": [18446744073709551615,-9223372036854775809,9223372036854775807,"
+		"-9223372036854775808,1e3], \"18446744073709551615 \\\"18446744073709551615\": "
+		"\"99999999999999999999\"}";
+	struct json_doc *d;
+	const struct json *root, *list;
+	struct err e;
+
+	if (!ok(!json_parse(&d, text, sizeof(text) - 1, "t", &e), "integers beyond 64 bits"))
+		return;
+	root = json_root(d);
+	list = json_get(root, "list");
+	ok(json_type_of(json_get(root, "len")) == JSON_REAL &&
+	   json_num(json_get(root, "len"), 0) == 1e30 && json_int(json_get(root, "len"), -1) == -1,
+	   "one is a real, and not to be taken for an integer");
+	ok(json_int(json_get(root, "n"), 0) == 7, "the others stay integers");
+	ok(json_num(json_at(list, 0), 0) == 18446744073709551616. &&
+	   json_type_of(json_at(list, 0)) == JSON_REAL &&
+	   json_type_of(json_at(list, 1)) == JSON_REAL, "2^64 - 1 and -2^63 - 1 are reals");
+	ok(json_int(json_at(list, 2), 0) == INT64_MAX && json_int(json_at(list, 3), 0) == INT64_MIN,
+	   "2^63 - 1 and -2^63 are not");
+	ok_str(json_str(json_get(root, "18446744073709551615 \"18446744073709551615"), NULL),
+	       "99999999999999999999", "strings are left alone");
+	json_free(d);
+	ok(!json_parse(&d, "99999999999999999999", 20, "t", &e) &&
+	   json_num(json_root(d), 0) == 1e20, "one that is the whole text");
+	json_free(d);
+}
+
 static void files(void)
 {
 	struct json_doc *d;
@@ -105,6 +137,7 @@ int main(void)
 {
 	views();
 	refused();
+	wide();
 	files();
 	return done();
 }
