@@ -163,6 +163,12 @@ manual() {
 	done
 }
 
+# bats runs a test under "set -e", which passes over a command after "!": only as the last line
+# of a test would its failure count.  "run -1 CMD" asks for that exit status, and counts.
+negations() {
+	grep -nE '^[[:space:]]*! ' tests/helpers.bash $(printf '%s\n' $sources | grep '[.]bats$')
+}
+
 # Not required to be there; where it is, it must be content.
 shell() {
 	! command -v shellcheck > /dev/null || shellcheck -S warning -e SC2034,SC2046 -s sh $scripts
@@ -181,6 +187,7 @@ check licences         "every source names its licence"
 check tabs             "C is indented by tabs"
 check companions       "every program has a manual body and a bats file"
 check manual           "the manual renders without a warning"
+check negations        "no assertion of a bats test begins with !, which fails nothing"
 check shell            "shell scripts pass shellcheck"
 echo "1..$n"
 [ $failed -eq 0 ]

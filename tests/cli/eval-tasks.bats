@@ -51,7 +51,7 @@ agree() {	# agree BOS CTX
 	cmp plain.always model.auto
 	cmp plain.auto model.never
 	cmp model.auto model.always
-	! cmp -s model.auto model.never
+	run -1 cmp -s model.auto model.never
 }
 
 @test "eval-tasks: what is longer than the positions loses its beginning, and that is said" {
@@ -162,7 +162,7 @@ agree() {	# agree BOS CTX
 	eval-tasks -q --json --samples=c -d '\n' -t x=a.jsonl "$MODEL" > /dev/null
 	eval-tasks -q --json --samples=d -d '' -t x=c.jsonl "$MODEL" > /dev/null
 	cmp c d
-	! cmp -s a c
+	run -1 cmp -s a c
 	# of the tasks behind it only
 	eval-tasks -q --samples=e -t one=a.jsonl -d '\n' -t two=a.jsonl "$MODEL" > /dev/null
 	sed -n 's/.*"ll"/"ll"/p' a c | cmp - <(sed 's/.*"ll"/"ll"/' e)
@@ -183,7 +183,7 @@ agree() {	# agree BOS CTX
 	eval-tasks "${args[@]}" --samples=p3 -j 3 --spill=. p.qp > p3.out
 	cmp r p
 	cmp p p3
-	! cmp -s dir r
+	run -1 cmp -s dir r
 }
 
 @test "eval-tasks: --limit takes the first samples of each task" {

@@ -125,7 +125,7 @@ pack() {
 	pack -n 4 --seed=7 "$IMAGES/cifar12.bin" > few.qp
 	pixels few.qp "(c == (cifar('$IMAGES/cifar12.bin')[$(cat order)][:4] * (1 / 255.0)).astype('f4')).all()"
 	pack -n 12 --seed=8 "$IMAGES/cifar12.bin" > other.qp
-	! cmp -s c.qp other.qp
+	run -1 cmp -s c.qp other.qp
 	pack -n 12 --seed=7 "$IMAGES/cifar12.bin" | cmp c.qp -
 }
 
@@ -174,7 +174,7 @@ pack() {
 	pack -n 3 --sampling=sequential a.safetensors > c.qp
 	pixels c.qp "(c == (np.arange(36).reshape(3, 3, 2, 2) / 7 - 2).astype('f4')).all()"
 	header c.qp > h
-	! grep -q processor h
+	run -1 grep -q processor h
 	safetensors a.safetensors 'pixel_values=F16:[3,3,2,2]:np.arange(36).reshape(3,3,2,2) / 8' \
 		'labels=I32:[3]:np.arange(3)'
 	pack -n 3 --sampling=sequential a.safetensors > c.qp
@@ -198,7 +198,7 @@ import json, sys
 c = json.load(sys.stdin)["calibration"]
 assert c["nsamples"] == 4 and c["image"] == [3, 32, 32], c'
 	qp-ls --provenance c.qp | grep -q 'calib-pack "$IMAGES" --images .*--nsamples=4 --seed=3'
-	! grep -qF "$DATA" c.qp
+	run -1 grep -qF "$DATA" c.qp
 	# The processor is told apart from another.
 	model vit 32 '{"do_resize": false, "do_normalize": false }'
 	pack -n 4 --seed=3 "$IMAGES/cifar12.bin" > d.qp

@@ -47,7 +47,7 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 	printf 'a b\nc d\n' | qp-tok -m "$MODEL" > got
 	[ "$(wc -l < got)" -eq 1 ]
 	printf 'a b\nc d' | qp-tok -m "$MODEL" > shorter
-	! cmp -s got shorter
+	run -1 cmp -s got shorter
 	printf 'a b\nc d\n' | qp-tok --no-special -m "$MODEL" | qp-tok --no-special -d -m "$MODEL" \
 		> back
 	printf 'a b\nc d\n\n' | cmp - back
@@ -97,7 +97,7 @@ print(hashlib.sha256(struct.pack("<%di" % len(v), *v)).hexdigest())'
 	[ "$(awk '{ print $NF }' got)" -eq 2 ]
 	# Its normalized form begins with the mark of a space, so here it is text: as in transformers.
 	printf 'The end.<|end_story|>' | qp-tok --no-special -m "$MODEL" > got
-	! grep -qw 2 got
+	run -1 grep -qw 2 got
 }
 
 @test "qp-tok: unknown characters in a row become one <unk>" {

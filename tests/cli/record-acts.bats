@@ -86,7 +86,8 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	small
 	record-acts -q --stats=none m > a.qp
 	qp-check a.qp
-	! headers a.qp | grep -qE '^calib|role=stat'
+	headers a.qp > got
+	run -1 grep -E '^calib|role=stat' got
 	refuses 65 'model: no tokenizer to make a calibration set with' record-acts -q m
 	# A set that is given goes along all the same: gptq --sequential wants no more.
 	record-acts -q --stats=none -c calib.qp "$MODEL" > a.qp
@@ -118,7 +119,7 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	[[ $stderr == "record-acts: no calibration set given: 2 windows of 33 tokens of "* ]]
 	headers a.qp | grep '^calib .*shape=\[2,33\]' > /dev/null
 	record-acts -q -n 2 -s 33 --seed=1 --stats=absmax -o b.qp "$MODEL"
-	! cmp -s a.qp b.qp
+	run -1 cmp -s a.qp b.qp
 	record-acts -q --stats=absmax -n 1 -o c.qp "$MODEL"
 	headers c.qp | grep '^calib .*shape=\[1,512\].* sampling="random" seed=0' > /dev/null
 	printf 'one two three' > calibration.txt
@@ -142,10 +143,10 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	# Smoothed, then recorded: the same as the statistics that smooth carried along.
 	smooth -q want.qp > s.qp
 	record-acts -q - < s.qp > c.qp
-	! cmp -s s.qp c.qp
+	run -1 cmp -s s.qp c.qp
 	qp-cmp --rel=1e-4 s.qp c.qp
 	record-acts -q --stats=none - < a.qp | qp-dump > d.txt
-	! grep -q 'role=stat' d.txt
+	run -1 grep -q 'role=stat' d.txt
 }
 
 @test "record-acts: - takes the stream's calibration set, or that of --calib in its place" {
@@ -174,7 +175,7 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	qp-make in.txt > in.qp
 	record-acts -q --stats=absmax - < in.qp | qp-dump > out.txt
 	grep -q '^later something x=1' out.txt
-	! grep -q kurtosis out.txt
+	run -1 grep -q kurtosis out.txt
 	sed 's/^later something/& must=true/' in.txt | qp-make > bad.qp
 	refuses 76 'something: ' record-acts -q bad.qp
 	sed 's/^later something/run something/' in.txt | qp-make > bad.qp
@@ -196,7 +197,7 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	qp-dump a.qp | sed -n '/^stream/,/^file/p' | grep program > prov
 	grep -q '"--calib=$CALIB"' prov
 	grep -q '"--stats=absmax"' prov
-	! grep -qE 'calib.qp|TinyStories|threads' prov
+	run -1 grep -qE 'calib.qp|TinyStories|threads' prov
 }
 
 @test "record-acts: a token outside the vocabulary, windows longer than the model's positions" {
