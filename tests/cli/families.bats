@@ -7,7 +7,7 @@ setup_file() {
 	load ../helpers
 	need_python numpy msgpack
 	cd "$BATS_FILE_TMPDIR"
-	for m in $(models); do
+	for m in $(shipped) $(beside); do
 		"$PYTHON" "$ROOT/tests/golden.py" inputs "$m" > "$(basename "$m").ids"
 		calibration "$m" > "$(basename "$m").calib"
 	done
@@ -22,11 +22,31 @@ setup() {
 	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
 }
 
-# Those shipped, and those beside the checkout: Llama, Mistral, OPT, Qwen2, Qwen2-MoE, Qwen3, ViT.
-models() {
+# Those in the tree, always tested: Llama, OPT, Qwen2-MoE, ViT.
+shipped() {
+	printf '%s\n' "$DATA"/{llama-headdim-bias,opt-post-proj,qwen2-moe-sparse-step,vit}
+}
+
+# Those beside the checkout, of Llama, Mistral, OPT, Qwen2, Qwen2-MoE and Qwen3.
+beside() {
 	local m
-	for m in "$DATA/opt-post-proj" "$DATA/qwen2-moe-sparse-step" "$DATA/vit" "$SHARED"/families/*; do
-		[ ! -e "$m/golden.safetensors" ] || [[ $m == "$SHARED"* && -e $DATA/${m##*/} ]] || echo "$m"
+	for m in "$SHARED"/families/*; do
+		[ ! -e "$m/golden.safetensors" ] || [ -e "$DATA/${m##*/}" ] || echo "$m"
+	done
+}
+
+each_shipped() {	# each_shipped FUNCTION: of a model's path and name
+	local m
+	for m in $(shipped); do
+		"$1" "$m" "${m##*/}"
+	done
+}
+
+each_beside() {		# each_beside FUNCTION
+	local m
+	need_shared families/{llama-gqa,llama3-rope,mistral-window,opt-pre,qwen2,qwen2-moe,qwen3}
+	for m in $(beside); do
+		"$1" "$m" "${m##*/}"
 	done
 }
 
@@ -43,27 +63,34 @@ acts() {	# acts MODEL NAME: statistics of it, once
 	[ -s "$2.acts" ] || record-acts -q -c "$2.calib" --stats=all "$1" > "$2.acts"
 }
 
+agrees() {	# agrees MODEL NAME
+	qp-forward -q --hidden -c "$2.calib" "$1" > out.qp
+	"$PYTHON" "$ROOT/tests/golden.py" compare "$1" out.qp
+}
+
 @test "families: logits and hidden states agree with transformers to 2e-5" {
-	local m n=0
-	for m in $(models); do
-		qp-forward -q --hidden -c "$(basename "$m").calib" "$m" > out.qp
-		"$PYTHON" "$ROOT/tests/golden.py" compare "$m" out.qp
-		n=$((n + 1))
-	done
-	[ $n -ge 3 ]
+	each_shipped agrees
+}
+
+@test "families: those beside the checkout too: logits and hidden states agree with transformers to 2e-5" {
+	each_beside agrees
+}
+
+smooths() {	# smooths MODEL NAME
+	acts "$1" "$2"
+	qp-forward -q -c "$2.calib" "$1" > was.qp
+	smooth -a 0.6 "$2.acts" > s.qp
+	run -1 cmp -s "$2.acts" s.qp
+	qp-forward -q -c "$2.calib" s.qp > is.qp
+	qp-cmp --rel=1e-5 was.qp is.qp
 }
 
 @test "families: smooth leaves what the model computes on every legal edge" {
-	local m n
-	for m in $(models); do
-		n=$(basename "$m")
-		acts "$m" "$n"
-		qp-forward -q -c "$n.calib" "$m" > was.qp
-		smooth -a 0.6 "$n.acts" > s.qp
-		! cmp -s "$n.acts" s.qp
-		qp-forward -q -c "$n.calib" s.qp > is.qp
-		qp-cmp --rel=1e-5 was.qp is.qp
-	done
+	each_shipped smooths
+}
+
+@test "families: those beside the checkout too: smooth leaves what the model computes on every legal edge" {
+	each_beside smooths
 }
 
 @test "families: smooth refuses edges that a family cannot have a map on" {
@@ -76,40 +103,52 @@ acts() {	# acts MODEL NAME: statistics of it, once
 	smooth -q --edges=attn.mid,mlp.mid opt-post-proj.acts > s.qp
 }
 
+keeps_8_bits() {	# keeps_8_bits MODEL NAME
+	acts "$1" "$2"
+	rtn -q -b 8 -g -1 "$2.acts" > q.qp
+	qp-forward -q -c "$2.calib" "$1" > was.qp
+	qp-forward -q -c "$2.calib" q.qp > is.qp
+	"$PYTHON" "$ROOT/tests/golden.py" deviation was.qp is.qp 0.05
+}
+
 @test "families: 8 bits a row change logits by less than 5 % of their deviation" {
-	local m n
-	for m in $(models); do
-		n=$(basename "$m")
-		acts "$m" "$n"
-		rtn -q -b 8 -g -1 "$n.acts" > q.qp
-		qp-forward -q -c "$n.calib" "$m" > was.qp
-		qp-forward -q -c "$n.calib" q.qp > is.qp
-		"$PYTHON" "$ROOT/tests/golden.py" deviation was.qp is.qp 0.05
-	done
+	each_shipped keeps_8_bits
+}
+
+@test "families: those beside the checkout too: 8 bits a row change logits by less than 5 % of their deviation" {
+	each_beside keeps_8_bits
+}
+
+beats_rtn() {	# beats_rtn MODEL NAME
+	acts "$1" "$2"
+	rtn -q -b 4 -g -1 "$2.acts" > rtn.qp
+	gptq -q -b 4 -g -1 --min-tokens=0 "$2.acts" > gptq.qp
+	"$PYTHON" "$ROOT/tests/golden.py" errors gptq.qp rtn.qp
 }
 
 @test "families: at 4 bits GPTQ's error is below round to nearest's in every layer" {
-	local m n
-	for m in $(models); do
-		n=$(basename "$m")
-		acts "$m" "$n"
-		rtn -q -b 4 -g -1 "$n.acts" > rtn.qp
-		gptq -q -b 4 -g -1 --min-tokens=0 "$n.acts" > gptq.qp
-		"$PYTHON" "$ROOT/tests/golden.py" errors gptq.qp rtn.qp
-	done
+	each_shipped beats_rtn
+}
+
+@test "families: those beside the checkout too: at 4 bits GPTQ's error is below round to nearest's in every layer" {
+	each_beside beats_rtn
+}
+
+packs() {	# packs MODEL NAME
+	acts "$1" "$2"
+	gptq -q -b 4 -g -1 --min-tokens=0 --sequential "$2.acts" > q.qp
+	pack-int4 -q q.qp > p.qp
+	qp-forward -q -c "$2.calib" q.qp > was.qp
+	qp-forward -q -c "$2.calib" p.qp > is.qp
+	qp-cmp was.qp is.qp
 }
 
 @test "families: packed codes compute what unpacked ones do; --sequential runs everywhere" {
-	local m n
-	for m in $(models); do
-		n=$(basename "$m")
-		acts "$m" "$n"
-		gptq -q -b 4 -g -1 --min-tokens=0 --sequential "$n.acts" > q.qp
-		pack-int4 -q q.qp > p.qp
-		qp-forward -q -c "$n.calib" q.qp > was.qp
-		qp-forward -q -c "$n.calib" p.qp > is.qp
-		qp-cmp was.qp is.qp
-	done
+	each_shipped packs
+}
+
+@test "families: those beside the checkout too: packed codes compute what unpacked ones do; --sequential runs everywhere" {
+	each_beside packs
 }
 
 @test "families: threads do not change what experts compute" {
@@ -199,7 +238,7 @@ acts() {	# acts MODEL NAME: statistics of it, once
 		rm -rf "$m"
 		cp -r "$DATA/qwen2-moe-sparse-step" "$m"
 		tr -d '\n' < "$DATA/qwen2-moe-sparse-step/config.json" | sed "$change" > "$m/config.json"
-		! cmp -s <(tr -d '\n' < "$DATA/qwen2-moe-sparse-step/config.json") "$m/config.json"
+		run -1 cmp -s <(tr -d '\n' < "$DATA/qwen2-moe-sparse-step/config.json") "$m/config.json"
 		refuses 65 '(model\.layers\.[13]\.mlp|config.json: num_experts_per_tok)' \
 			qp-forward -i qwen2-moe-sparse-step.ids "$m"
 	done
@@ -227,4 +266,19 @@ n = [-(-k // 384) for k in K]
 print(4 * T * D + 6 * P + sum(2 * k * (k + 1) for k in K) +
       sum(4 * m * (m + 1) * (-(-k // m)) ** 2 for k, m in zip(K, n)) +
       4 * 2048 * (2 * D + 2 * D + 2 * D + E) + (12 << 20))')"
+}
+
+@test "families: scales that no codes go with, and what is no activation, are refused by name" {
+	rtn -q -g -1 "$DATA/opt-post-proj" | qp-dump - |
+		awk '/^[a-z]/ { s = /role=codes/ } !s' | qp-make - > "$out/scales.qp"
+	refuses 65 'model.decoder.layers.0.*: scale or zero without codes' rtn -g -1 "$out/scales.qp"
+	refuses 65 'model.decoder.layers.0.*: scale or zero without codes' \
+		qp-forward -i opt-post-proj.ids "$out/scales.qp"
+	for value in '[]' '["relu"]' '"tanh"'; do
+		rm -rf "$out/m"
+		cp -r "$DATA/opt-post-proj" "$out/m"
+		sed "s/\"activation_function\": *\"relu\"/\"activation_function\": $value/" \
+			"$DATA/opt-post-proj/config.json" > "$out/m/config.json"
+		refuses 65 'config.json: activation_function: ' qp-forward -i opt-post-proj.ids "$out/m"
+	done
 }
