@@ -89,4 +89,5 @@ def main():
     return 0 if {"compare": compare, "deviation": deviation, "errors": errors}[what](*args) else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

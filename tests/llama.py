@@ -76,6 +76,10 @@ class Llama:
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
+    def sees(self, i, n):
+        """[n, n]: does token q of layer i see token k?"""
+        return np.tri(n, dtype=bool)
+
     def block(self, i, x, edges):
         p, n = "model.layers.%d." % i, len(x)
         edges["attn.in"] = a = self.norm(p + "input_layernorm", x)
@@ -86,7 +90,7 @@ class Llama:
         for h in range(self.heads):
             g = h // (self.heads // self.kv)
             s = q[:, h] @ k[:, g].T / np.sqrt(self.dim)
-            s[np.triu_indices(n, 1)] = -np.inf
+            s[~self.sees(i, n)] = -np.inf
             s = np.exp(s - s.max(-1, keepdims=True))
             out[:, h] = s / s.sum(-1, keepdims=True) @ v[:, g]
         edges["attn.mid"] = out.reshape(n, -1)
