@@ -140,6 +140,7 @@ int main(int argc, char **argv)
 	if (stream_write_head(j.out, &head, cli_provenance(be.name), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &model);
+	b.hook = j.sequence ? &gptq_sequence_hook : NULL;
 	progress_start("gptq", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
 		start = usage_seconds();

@@ -73,7 +73,7 @@ static bool among(const char *words, const char *text)
 static int take_only(const struct config_row *row, const struct json *v, const char *where,
 		     struct err *e)
 {
-	bool list = json_type_of(v) == JSON_ARRAY;
+	bool list = json_type_of(v) == JSON_ARRAY && json_len(v) > 0;
 	char text[64];
 
 	for (size_t i = 0; i < (list ? json_len(v) : 1); i++) {
@@ -143,6 +143,8 @@ static int take_act(enum act_kind *act, const struct config_row *row, const stru
 	};
 	char text[64];
 
+	if (json_type_of(v) == JSON_ARRAY)
+		return wrong(v, "the name of an activation", where, e);
 	if (take_only(row, v, where, e))
 		return -1;
 	value_text(text, sizeof(text), v);
@@ -513,7 +515,7 @@ static int take_config(struct model_config *c, const struct json *root, struct e
 			return -1;
 	if ((f->rotary && take_rope(c, root, e)) || take_window(c, f->window, root, e))
 		return -1;
-	if (f->images && c->patch > 0)
+	if (f->images && c->patch > 0 && c->image_size / c->patch < 1 << 15)
 		c->max_positions = (c->image_size / c->patch) * (c->image_size / c->patch) + 1;
 	if (!c->kv_heads)
 		c->kv_heads = c->heads;

@@ -64,7 +64,7 @@ struct backend_ops {
 	int (*linear)(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
 		      const struct packed *w, const float *bias, int add, struct err *e);
 
-	/* y = x / sqrt(mean x^2 + eps) * w; y may be x */
+	/* y = x / sqrt(mean x^2 + eps) * w; y may be x, here and in layernorm */
 	int (*rmsnorm)(struct backend *b, float *y, const float *x, const float *w, size_t t,
 		       size_t d, float eps, struct err *e);
 	int (*layernorm)(struct backend *b, float *y, const float *x, const float *w,

@@ -108,7 +108,7 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve);
  * True sequence (--sequential): the calibration set runs through the blocks as they are
  * quantized, and within a block H of q, k, v comes first, then that of o, of gate and up, of
  * down, each from inputs that the linears before it, quantized, have made.  The stream's own
- * Hessians are dropped.  Holds the hidden states and attention's output of all tokens, in memory
+ * Hessians are not read.  Holds the hidden states and attention's output of all tokens, in memory
  * or in unlinked files below spill.  Experts: gate and up of all, shared ones too, from one pass,
  * then all down; the Hessians of a pass are held together.
  */
@@ -122,6 +122,8 @@ void gptq_sequence_free(struct gptq_sequence *s);
  * windows are not for this model; ERR_VERSION for what this version cannot run. */
 int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
 			struct stream_out *out, struct err *e) MUST_USE;
+/* For the blocks that are read: the stream's own Hessians are not. */
+extern const struct block_hook gptq_sequence_hook;
 /* ERR_DATA if no embedding came before the first block. */
 int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e) MUST_USE;
 

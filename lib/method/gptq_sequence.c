@@ -9,8 +9,6 @@
 #include "lib/method/gptq.h"
 #include "lib/model/runner.h"
 
-#define SLICE 2048 /* tokens a call of the forward: one of its slices, whole sequences */
-
 struct gptq_sequence {
 	struct gptq *g;
 	struct backend *be;
@@ -185,7 +183,7 @@ enum pass { PASS_ATTENTION, PASS_OUT, PASS_MLP, PASS_MLP_ADD };
 
 static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, struct err *e)
 {
-	size_t len = s->run.seqlen, step = len < SLICE ? SLICE / len : 1;
+	size_t len = s->run.seqlen, step = len < FORWARD_SLICE ? FORWARD_SLICE / len : 1;
 	size_t all = s->run.hidden.tokens / len;
 
 	for (size_t i = 0; i < all; i += step) {
@@ -269,12 +267,18 @@ static int quantize_phase(struct gptq_sequence *s, struct block *b, int phase, e
 	return 0;
 }
 
+static bool not_a_hessian(struct block *b, const struct item *it)
+{
+	(void)b;
+	return it->edge < 0 || it->stat != STAT_HESSIAN;
+}
+
+const struct block_hook gptq_sequence_hook = { .wants = not_a_hessian };
+
 int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e)
 {
 	if (runner_load(&s->run, b, e) < 0 || (!s->ready && start(s, e) < 0))
 		return -1;
-	for (int i = 0; i < model_edges(&s->run.model); i++)
-		layer_drop_hessian(b, (enum edge)i);
 	if (quantize_phase(s, b, 0, PASS_ATTENTION, e) < 0 ||
 	    quantize_phase(s, b, 1, PASS_ATTENTION, e) < 0)
 		return -1;

@@ -177,10 +177,11 @@ int block_check_complete(struct block *b, struct err *e)
 				return -1;
 			continue;
 		}
-		if (block_find(b, s, ROLE_WEIGHT) != NULL)
-			continue;
 		model_tensor_name(b->model, s, b->layer, name);
-		return err_set(e, ERR_DATA, name, "missing from block %ld", b->layer);
+		if (block_find(b, s, ROLE_SCALE) != NULL || block_find(b, s, ROLE_ZERO) != NULL)
+			return err_set(e, ERR_DATA, name, "scale or zero without codes");
+		if (block_find(b, s, ROLE_WEIGHT) == NULL)
+			return err_set(e, ERR_DATA, name, "missing from block %ld", b->layer);
 	}
 	return 0;
 }

@@ -10,8 +10,6 @@
 #include "lib/model/device.h"
 #include "lib/model/rope.h"
 
-#define SLICE_TOKENS 2048 /* a GEMM needs 512; threads meet less often in longer slices */
-
 static size_t larger(size_t a, size_t b)
 {
 	return a > b ? a : b;
@@ -193,10 +191,10 @@ void forward_all_experts(struct forward *f, bool on)
 
 /* ---- slices --------------------------------------------------------------------- */
 
-/* Sequences in a slice: as many as fit SLICE_TOKENS, at least one. */
+/* Sequences in a slice: as many as fit FORWARD_SLICE, at least one. */
 static size_t slice_sequences(size_t nseq, size_t seqlen)
 {
-	const size_t n = seqlen < SLICE_TOKENS ? SLICE_TOKENS / seqlen : 1;
+	const size_t n = seqlen < FORWARD_SLICE ? FORWARD_SLICE / seqlen : 1;
 
 	return n < nseq ? n : nseq;
 }
@@ -450,7 +448,7 @@ int forward_attention(struct forward *f, const float *x, float *ctx_out, size_t 
 int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size_t tokens,
 			  struct err *e)
 {
-	const size_t step = tokens < SLICE_TOKENS ? tokens : SLICE_TOKENS;
+	const size_t step = tokens < FORWARD_SLICE ? tokens : FORWARD_SLICE;
 
 	if (forward_reserve(f, step, e) < 0)
 		return -1;
@@ -470,7 +468,7 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 		struct err *e)
 {
 	const struct hook h = { hook, ctx };
-	const size_t step = tokens < SLICE_TOKENS ? tokens : SLICE_TOKENS;
+	const size_t step = tokens < FORWARD_SLICE ? tokens : FORWARD_SLICE;
 
 	if (forward_reserve(f, step, e) < 0)
 		return -1;

@@ -2,9 +2,9 @@
 /*
  * forward.h - one block forward over many tokens, with a hook at every edge
  *
- * Serves record-acts (statistics), gptq --sequential, eval-ppl and qp-forward.  Works on
- * hidden states x [T, hidden] f32 in place, sequence after sequence, in slices of as many whole
- * sequences as fit 2048 tokens, at least one.
+ * Serves record-acts (statistics), gptq --sequential, eval-ppl, eval-tasks and qp-forward.  Works
+ * on hidden states x [T, hidden] f32 in place, in slices of FORWARD_SLICE tokens: where attention
+ * is concerned as many whole sequences as fit, at least one.
  *
  *     a = norm1(x)                        hook EDGE_ATTN_IN
  *     c = attention(rope(q a), rope(k a), v a)   hook EDGE_ATTN_MID
@@ -30,6 +30,9 @@
 #include "lib/compute/backend.h"
 #include "lib/model/block.h"
 #include "lib/model/hidden.h"
+
+/* Tokens of a slice: a GEMM needs 512; threads meet less often in longer ones. */
+#define FORWARD_SLICE ((size_t)2048)
 
 struct forward; /* scratch, rotary tables, packed weights of the block at hand */
 

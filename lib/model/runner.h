@@ -2,9 +2,9 @@
 /*
  * runner.h - hidden states carried through a model, block by block, as it streams by
  *
- * What record-acts, eval-ppl and qp-forward share: what stands in front of the blocks sets the
- * states up, each block moves all of them on, the head is left to the caller.  One block is in
- * memory at a time.
+ * What record-acts, gptq --sequential, qp-forward and the programs of formats/carry.h share: what
+ * stands in front of the blocks sets the states up, each block moves all of them on, the head is
+ * left to the caller.  One block is in memory at a time.
  */
 #ifndef QP_RUNNER_H
 #define QP_RUNNER_H

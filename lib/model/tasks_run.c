@@ -4,7 +4,6 @@
  */
 #include "lib/model/tasks_run.h"
 
-#define SLICE_ROWS 2048 /* as in forward.c */
 #define SLICE_TREES 512
 
 static size_t rows_of(const struct tasks *t, const struct task_tree *tree)
@@ -29,7 +28,7 @@ int tasks_pass(const struct tasks *t, struct forward *f, struct hidden *h,
 			const struct task_tree *tree = &t->tree[i];
 			const size_t more = rows_of(t, tree);
 
-			if (n > 0 && rows + more > SLICE_ROWS)
+			if (n > 0 && rows + more > FORWARD_SLICE)
 				break;
 			some[n++] = (struct forward_tree){ tree->stem, tree->branches,
 							   t->length + tree->first };
