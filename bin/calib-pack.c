@@ -23,7 +23,7 @@ static const char usage[] =
 	"      --ids            no text but ids: a window in each line, all of one length\n"
 	"      --images         SET is a directory, a list or a file of images\n"
 	"  -n, --nsamples=N     windows, or images (default 128)\n"
-	"  -s, --seqlen=N       tokens in each (default 2048)\n"
+	"  -s, --seqlen=N       tokens in each (default 2048 or what the model has)\n"
 	"      --sampling=HOW   random: starts anywhere in the text, any images\n"
 	"                       (default); sequential: one after the other;\n"
 	"                       documents: in a random one that is long enough\n"
@@ -41,6 +41,7 @@ struct job {
 	long nsamples, seqlen, seed;
 	int sampling;
 	struct tokenizer *tok;
+	struct source_room room;
 	struct calib calib;
 };
 
@@ -110,6 +111,7 @@ static int take_text(struct job *j, struct err *e)
 	struct corpus_options opt = {
 		.field = j->field, .separate = j->sampling == CALIB_DOCUMENTS
 	};
+	const long most = j->room.positions && j->room.positions < 2048 ? j->room.positions : 2048;
 	struct corpus text;
 	size_t n;
 	const char **files = operands(&n, e);
@@ -119,7 +121,7 @@ static int take_text(struct job *j, struct err *e)
 	if (ret)
 		return -1;
 	ret = calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
-			   j->seqlen ? (size_t)j->seqlen : 2048,
+			   (size_t)(j->seqlen ? j->seqlen : most),
 			   (enum calib_sampling)j->sampling, (uint64_t)j->seed, e);
 	corpus_release(&text);
 	return ret;
@@ -140,9 +142,17 @@ static int check_disjoint(const struct job *j, struct err *e)
 
 static int take_tokens(struct job *j, struct err *e)
 {
-	return (j->model && source_tokenizer(&j->tok, j->model, e)) ||
-	       (j->ids ? corpus_windows(&j->calib, j->tok, cli_operand(0), e) : take_text(j, e)) ||
-	       (j->disjoint && check_disjoint(j, e)) ? -1 : 0;
+	const bool only_ids = j->ids && !j->disjoint;
+
+	if (j->model && source_room(&j->room, &j->tok, j->model, only_ids, e))
+		return -1;
+	if (j->room.positions && j->seqlen > j->room.positions)
+		return err_set(e, ERR_DATA, "--seqlen", "%ld tokens; the model has %ld positions",
+			       j->seqlen, j->room.positions);
+	if (j->ids ? corpus_windows(&j->calib, j->tok, j->room.vocab, j->room.positions,
+				    cli_operand(0), e) : take_text(j, e))
+		return -1;
+	return j->disjoint ? check_disjoint(j, e) : 0;
 }
 
 static int take_images(struct job *j, struct err *e)

@@ -165,7 +165,8 @@ int corpus_read(struct corpus *c, const struct tokenizer *t, const char *const *
 
 /* ---- token ids ---------------------------------------------------------------------- */
 
-static int check_lines(const struct id_lines *l, const struct tokenizer *t, struct err *e)
+static int check_lines(const struct id_lines *l, const struct tokenizer *t, long vocab,
+		       long positions, struct err *e)
 {
 	char where[48];
 
@@ -174,22 +175,26 @@ static int check_lines(const struct id_lines *l, const struct tokenizer *t, stru
 		if (l->len[i] != l->len[0])
 			return err_set(e, ERR_DATA, where, "%zu ids; line 1 has %zu", l->len[i],
 				       l->len[0]);
-		for (size_t k = at; t && k < at + l->len[i]; k++)
-			if (!tokenizer_has(t, l->ids.id[k]))
+		if (positions && l->len[i] > (size_t)positions)
+			return err_set(e, ERR_DATA, where, "%zu ids; the model has %ld positions",
+				       l->len[i], positions);
+		for (size_t k = at; k < at + l->len[i]; k++)
+			if (vocab ? l->ids.id[k] >= vocab : t && !tokenizer_has(t, l->ids.id[k]))
 				return err_set(e, ERR_DATA, where, "%d is not in the vocabulary "
 					       "of the model", (int)l->ids.id[k]);
 	}
 	return 0;
 }
 
-int corpus_windows(struct calib *c, const struct tokenizer *t, const char *path, struct err *e)
+int corpus_windows(struct calib *c, const struct tokenizer *t, long vocab, long positions,
+		   const char *path, struct err *e)
 {
 	struct id_lines l;
 	int ret;
 
 	if (id_lines_read(&l, path, e))
 		return -1;
-	ret = check_lines(&l, t, e);
+	ret = check_lines(&l, t, vocab, positions, e);
 	if (!ret)
 		ret = calib_sample(c, &l.ids, NULL, 0, l.n, l.len[0], CALIB_SEQUENTIAL, 0, e);
 	if (!ret) {

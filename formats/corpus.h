@@ -36,8 +36,9 @@ int corpus_read(struct corpus *c, const struct tokenizer *t, const char *const *
 		const struct corpus_options *opt, struct err *e) MUST_USE;
 
 /* A window for each line of ids in path (NULL or "-": standard input).  ERR_DATA with the line's
- * number if lines differ in length or, unless t is NULL, an id is not in its vocabulary. */
-int corpus_windows(struct calib *c, const struct tokenizer *t, const char *path,
-		   struct err *e) MUST_USE;
+ * number if lines differ in length, if an id is not in the model's vocabulary (vocab 0: in that
+ * of t, unless NULL), or if there are more than its positions (0: any number). */
+int corpus_windows(struct calib *c, const struct tokenizer *t, long vocab, long positions,
+		   const char *path, struct err *e) MUST_USE;
 
 #endif

@@ -35,4 +35,14 @@ int source_take_file(struct tokenizer_files *f, struct stream_in *in, struct rec
  * without tensors. */
 int source_tokenizer(struct tokenizer **t, const char *path, struct err *e) MUST_USE;
 
+/* What windows of token ids must fit: 0 each where path has a tokenizer but no model. */
+struct source_room {
+	long vocab, positions;
+};
+
+/* Both; of a directory its config.json is read, no weights.  ids: no text is to be tokenized, so
+ * *t is NULL, needed only where there is no model. */
+int source_room(struct source_room *room, struct tokenizer **t, const char *path, bool ids,
+		struct err *e) MUST_USE;
+
 #endif

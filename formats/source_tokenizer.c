@@ -11,6 +11,7 @@
 
 #include "formats/file.h"
 #include "formats/gguf_model.h"
+#include "formats/hf.h"
 #include "formats/source.h"
 #include "lib/data/tokenizer.h"
 
@@ -42,8 +43,25 @@ static int none(const char *where, struct err *e)
 		       "vocab.json with merges.txt");
 }
 
-/* Of a stream only the records before the tensors are read. */
-static int stream_tokenizer(struct tokenizer **t, const char *path, struct err *e)
+/* A calibration set, too, is a stream: it has no model. */
+static int head_room(struct source_room *room, const struct record *head, struct err *e)
+{
+	struct model m;
+	const void *p;
+	size_t n;
+
+	if (head->type != REC_STREAM || record_get_raw(head, "config", &p, &n) != 1)
+		return 0;
+	if (model_from_head(&m, head, e))
+		return -1;
+	*room = (struct source_room){ m.cfg.vocab, m.cfg.max_positions };
+	return 0;
+}
+
+/* Of a stream only the records before the tensors are read.  room: NULL, or taken from its head;
+ * ids: no tokenizer if that has a model. */
+static int stream_tokenizer(struct tokenizer **t, const char *path, struct source_room *room,
+			    bool ids, struct err *e)
 {
 	struct tokenizer_files f = { 0 };
 	struct record rec = { .rank = -1 };
@@ -55,12 +73,14 @@ static int stream_tokenizer(struct tokenizer **t, const char *path, struct err *
 	while (!ret && (got = stream_next(in, &rec, e)) != 0) {
 		if (got < 0)
 			ret = -1;
+		else if (room && rec.type == REC_STREAM)
+			ret = head_room(room, &rec, e);
 		else if (rec.type == REC_FILE)
 			ret = source_take_file(&f, in, &rec, NULL, e);
 		else if (rec.type == REC_TENSOR || rec.type == REC_BLOCK)
 			break;
 	}
-	if (!ret)
+	if (!ret && !(ids && room->vocab))
 		ret = tokenizer_files_any(&f) ? tokenizer_files_build(t, &f, NULL, e) :
 		      none(path && strcmp(path, "-") ? path : "standard input", e);
 	tokenizer_files_release(&f);
@@ -140,20 +160,73 @@ static int file_tokenizer(struct tokenizer **t, const char *path, enum tokenizer
 	return ret;
 }
 
-int source_tokenizer(struct tokenizer **t, const char *path, struct err *e)
+/* That of config.json, if it is there. */
+static int dir_room(struct source_room *room, const char *dir, struct err *e)
+{
+	const size_t cap = strlen(dir) + 40;
+	struct model_config c;
+	char *path = malloc(cap), *text = NULL;
+	size_t n;
+	int ret = 0;
+
+	if (!path)
+		return err_nomem(e, dir, cap);
+	snprintf(path, cap, "%s/config.json", dir);
+	if (access(path, F_OK) == 0) {
+		ret = file_read(path, path, FILE_MAX_WHOLE, &text, &n, e) ||
+		      hf_config_parse(&c, text, n, e) ? -1 : 0;
+		if (!ret)
+			*room = (struct source_room){ c.vocab, c.max_positions };
+	}
+	free(text);
+	free(path);
+	return ret;
+}
+
+/* Is there more in it than a tokenizer? */
+static bool gguf_is_model(const char *path)
+{
+	struct err ignored;
+	struct gguf g;
+	bool is;
+
+	if (gguf_open(&g, path, &ignored))
+		return false;
+	is = gguf_tensor(&g, "token_embd.weight") != NULL;
+	gguf_close(&g);
+	return is;
+}
+
+static int from(struct tokenizer **t, const char *path, struct source_room *room, bool ids,
+		struct err *e)
 {
 	enum tokenizer_file kind;
 	struct stat st;
 
 	*t = NULL;
 	if (!path || strcmp(path, "-") == 0)
-		return stream_tokenizer(t, path, e);
-	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-		return dir_tokenizer(t, path, e);
+		return stream_tokenizer(t, path, room, ids, e);
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		if (room && dir_room(room, path, e))
+			return -1;
+		return ids && room->vocab ? 0 : dir_tokenizer(t, path, e);
+	}
 	/* One may hold nothing but a tokenizer. */
-	if (source_kind(path) == SOURCE_GGUF)
+	if (source_kind(path) == SOURCE_GGUF && !(room && gguf_is_model(path)))
 		return gguf_model_tokenizer(t, path, e);
 	kind = kind_of(path);
-	return kind == TOKF_COUNT ? stream_tokenizer(t, path, e) :
+	return kind == TOKF_COUNT ? stream_tokenizer(t, path, room, ids, e) :
 	       file_tokenizer(t, path, kind, e);
+}
+
+int source_tokenizer(struct tokenizer **t, const char *path, struct err *e)
+{
+	return from(t, path, NULL, false, e);
+}
+
+int source_room(struct source_room *room, struct tokenizer **t, const char *path, bool ids,
+		struct err *e)
+{
+	*room = (struct source_room){ 0 };
+	return from(t, path, room, ids, e);
 }

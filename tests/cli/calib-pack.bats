@@ -124,6 +124,33 @@ header() {	# header FILE: the record of the set, as text
 		"$(header drawn.qp | grep -o 'fingerprint="[^"]*"')" ]
 }
 
+@test "calib-pack: a window has at most the model's positions, 2048 where there are more" {
+	cat "$EVAL" "$EVAL" > text
+	record-acts -q --stats=none -o model.qp "$MODEL"
+	for m in "$MODEL" model.qp; do
+		calib-pack -q -m "$m" -n 2 text > c.qp
+		header c.qp | grep -q 'shape=\[2,512\]'
+		refuses 65 '--seqlen: 513 tokens; the model has 512 positions' \
+			calib-pack -m "$m" -s 513 text
+	done
+	calib-pack -q -m - -n 2 text < model.qp | qp-dump --head | grep -q 'shape=\[2,512\]'
+	calib-pack -q -m "$MODEL/tokenizer.json" -n 2 text > c.qp
+	header c.qp | grep -q 'shape=\[2,2048\]'
+	seq -s ' ' 513 > ids
+	refuses 65 'line 1: 513 ids; the model has 512 positions' calib-pack --ids -m "$MODEL" ids
+}
+
+@test "calib-pack: --ids wants the model's vocabulary, but no tokenizer" {
+	mkdir m
+	cp "$MODEL/config.json" m
+	printf '1 2 2047\n' > ids
+	calib-pack -q --ids -m m ids > c.qp
+	windows c.qp | diff ids -
+	printf '1 2 2048\n' > ids
+	refuses 65 'line 1: 2048 is not in the vocabulary' calib-pack --ids -m m ids
+	refuses 66 'm: carries no tokenizer' calib-pack -m m "$EVAL"
+}
+
 @test "calib-pack: the record names sampling, seed, tokens, tokenizer and fingerprint" {
 	calib-pack -q -m "$MODEL" -n 2 -s 8 --seed=3 "$EVAL" > c.qp
 	header c.qp > h
@@ -166,7 +193,7 @@ header() {	# header FILE: the record of the set, as text
 @test "calib-pack: a text that is too short says how many tokens it has" {
 	echo 'A short text.' > t
 	n=$(qp-tok -m "$MODEL" t | wc -w | tr -d ' ')
-	refuses 65 "text: $n tokens, less than one window of 2048" calib-pack -m "$MODEL" t
+	refuses 65 "text: $n tokens, less than one window of 512" calib-pack -m "$MODEL" t
 	refuses 65 "text: $n tokens hold 1 windows of $n, not 2" \
 		calib-pack -m "$MODEL" -n 2 -s "$n" --sampling=sequential t
 	refuses 65 "text: none of its 2 documents has a window of $((n + 1)) tokens" \
