@@ -169,6 +169,11 @@ static int check_shape(const struct gguf_model *m, const struct place *p, const 
 			 "Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K)", p->t->type->name);
 		return refuse(m, p->t->name, what, e);
 	}
+	if (rank == 1 && p->row->heads && p->t->type->block > 1) {
+		snprintf(what, sizeof(what), "type %s of a vector whose values are permuted is not "
+			 "supported", p->t->type->name);
+		return refuse(m, p->t->name, what, e);
+	}
 	if (stack && (p->t->rank != 3 || p->expert >= file[0])) {
 		snprintf(what, sizeof(what), "has no slice for expert %ld", p->expert);
 		return refuse(m, p->t->name, what, e);
@@ -335,8 +340,8 @@ static int model_read(void *self, const char *name, void *dst, struct err *e)
 	if (model_tensor(m, name, &t))
 		return err_set(e, ERR_BUG, name, "BUG: the model has no such tensor");
 	type = p.t->type;
-	/* A permuted bias is turned value by value; only F32, F16 and BF16 divide so. */
-	width = t.rank == 1 && p.row->heads && type->block == 1 ? 1 :
+	/* A permuted bias is turned value by value. */
+	width = t.rank == 1 && p.row->heads ? 1 :
 		(size_t)t.shape[t.rank - 1];
 	for (int i = 0; i < t.rank; i++)
 		rows_all *= (uint64_t)t.shape[i];

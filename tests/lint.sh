@@ -34,12 +34,14 @@ includes() {
 		sed 's/:[[:space:]]*#[[:space:]]*include[[:space:]]*[<"]/ /'
 }
 
-# Lines of C without comments that match a regular expression, as "FILE: LINE".
+# Lines of C without comments and what stands in strings that match a regular expression, as
+# "FILE: LINE".
 code() {	# code REGEX FILE...
 	regex=$1
 	shift
 	for f; do
-		${CC:-cc} -w -fpreprocessed -dD -E -P "$f" | grep -E "$regex" | sed "s|^|$f: |"
+		${CC:-cc} -w -fpreprocessed -dD -E -P "$f" |
+			sed 's/"\(\\.\|[^"\\]\)*"/""/g' | grep -E "$regex" | sed "s|^|$f: |"
 	done
 }
 
