@@ -31,7 +31,7 @@ same_function() {	# same_function MODEL IDS ACTS OPTION...
 	shift 3
 	[ -s "$model.logits" ] || qp-forward -q -i "$ids" "$acts" > "$out/was.qp"
 	smooth "$@" "$acts" > "$out/smooth.qp"
-	run -1 cmp -s "$acts" "$out/smooth.qp"
+	run -1 qp-cmp -q "$acts" "$out/smooth.qp"
 	qp-forward -q -i "$ids" "$out/smooth.qp" > "$out/is.qp"
 	qp-cmp --rel=1e-5 "$out/was.qp" "$out/is.qp"
 }
