@@ -80,7 +80,7 @@ smooths() {	# smooths MODEL NAME
 	acts "$1" "$2"
 	qp-forward -q -c "$2.calib" "$1" > was.qp
 	smooth -a 0.6 "$2.acts" > s.qp
-	run -1 cmp -s "$2.acts" s.qp
+	run -1 qp-cmp -q "$2.acts" s.qp
 	qp-forward -q -c "$2.calib" s.qp > is.qp
 	qp-cmp --rel=1e-5 was.qp is.qp
 }
