@@ -13,6 +13,7 @@
 #include "lib/data/stream.h"
 #include "lib/model/block.h"
 #include "lib/model/codes.h"
+#include "lib/model/family.h"
 
 /* A tensor of the plan. */
 struct planned {
@@ -31,6 +32,8 @@ struct check {
 	bool head;      /* the stream's header was read */
 	bool in_block;
 	int64_t index;  /* of the block at hand, or the last one; -1: none yet */
+	bool has_model; /* the header carries one that this version knows */
+	struct model model;
 	struct planned *plan; /* sorted by name */
 	size_t n_plan;
 	struct seen *seen;
@@ -237,9 +240,26 @@ static int check_stat(const struct record *r, struct err *e)
 	return 0;
 }
 
+/* The model's tensors and statistics stand in their own block. */
+static int check_place(const struct check *c, const struct record *r, struct err *e)
+{
+	const long layer = c->in_block ? (long)c->index : -1;
+	long at = -1;
+
+	if (!c->has_model || (r->role == ROLE_STAT ?
+			      model_edge(&c->model, r->name, &at) < 0 :
+			      model_slot(&c->model, r->name, &at) == SLOT_NONE) || at == layer)
+		return 0;
+	if (layer < 0)
+		return err_set(e, ERR_DATA, r->name, "%s of block %ld outside it",
+			       r->role == ROLE_STAT ? "statistic" : "tensor", at);
+	return err_set(e, ERR_DATA, r->name, "%s in block %ld",
+		       r->role == ROLE_STAT ? "statistic" : "tensor", layer);
+}
+
 static int check_tensor(struct check *c, const struct record *r, struct err *e)
 {
-	if (check_once(c, r, e) < 0 || check_codes(c, r, e) < 0)
+	if (check_place(c, r, e) < 0 || check_once(c, r, e) < 0 || check_codes(c, r, e) < 0)
 		return -1;
 	switch (r->role) {
 	case ROLE_WEIGHT: case ROLE_BIAS: case ROLE_CODES:
@@ -377,9 +397,13 @@ int check_record(struct check *c, struct stream_in *in, const struct record *r, 
 			       "a second header inside the stream" :
 			       "stands before the stream's header");
 	switch (r->type) {
-	case REC_STREAM:
+	case REC_STREAM: {
+		struct err unknown; /* of a later version, or no model at all: fine here */
+
 		c->head = true;
+		c->has_model = model_from_head(&c->model, r, &unknown) == 0;
 		return take_plan(c, r, e);
+	}
 	case REC_BLOCK: case REC_BLOCK_END:
 		return check_block(c, r, e);
 	case REC_TENSOR:

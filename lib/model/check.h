@@ -8,6 +8,8 @@
  *     no tensor, statistic or alias twice within one block (or outside the blocks)
  *     the plan, if the header has one: every weight and bias, and every codes, is in it, with
  *     that shape, once; everything in it is there (a weight, codes, or an alias)
+ *     a tensor or statistic of the model stands in its block, if the header carries a model that
+ *     this version knows
  *     codes have their scale and zero, of shapes that fit
  *     statistics are F32, have tokens, and the shape that their kind asks for
  * and of values, with one payload in memory,

@@ -86,6 +86,31 @@ unsound() {	# unsound REGEX
 	unsound 'block: has no index' <<< $'block'
 }
 
+# The first NAME is put before the line of the dump m.txt that begins with LINE.
+moved() {	# moved NAME LINE REGEX
+	awk -v t="tensor $1 " '/^[a-z]/ { on = index($0, t) == 1 && !done } on { print; done = 1 }' \
+		m.txt > part
+	awk -v t="tensor $1 " -v to="$2" '
+		/^[a-z]/ { on = index($0, t) == 1 && !done; done = done || on }
+		index($0, to) == 1 { while ((getline line < "part") > 0) print line }
+		!on' m.txt | qp-make > moved.qp
+	refuses 65 "$3" qp-check moved.qp
+}
+
+@test "qp-check: what belongs to a block of the model stands in it" {
+	record-acts -q --stats=absmax -n 2 -s 32 "$MODEL" | qp-dump > m.txt
+	q=model.layers.1.self_attn.q_proj.weight
+	moved $q 'block index=0' "$q: tensor of block 1 outside it"
+	moved $q 'block-end index=0' "$q: tensor in block 0"
+	moved $q 'tensor model.norm' "$q: tensor of block 1 outside it"
+	moved model.norm.weight 'block-end index=1' 'model.norm.weight: tensor in block 1'
+	moved layers.1.mlp.in 'block index=0' 'layers.1.mlp.in: statistic of block 1 outside it'
+	moved layers.1.mlp.in 'block-end index=0' 'layers.1.mlp.in: statistic in block 0'
+	# as the readers have it
+	moved $q 'block index=0' ''
+	refuses 65 "$q: tensor of block 1 outside it" eval-ppl -t "$EVAL" moved.qp
+}
+
 @test "qp-check: nothing is there twice in one block, but may be in two" {
 	unsound 'a: weight is there twice' <<- 'EOF'
 	tensor a role=weight dtype=U8 shape=[0]
