@@ -211,7 +211,7 @@ packs() {	# packs MODEL NAME
 @test "experts: one with too few tokens stops gptq by name, or is rounded, or borrows" {
 	local m=$DATA/qwen2-moe-sparse-step few
 	acts "$m" qwen2-moe-sparse-step
-	refuses 65 'layers.1.mlp.experts.[0-4].in: [0-9]+ tokens were routed here, fewer than' \
+	refuses 65 'layers.1.mlp.experts.[0-4].in: [0-9]+ tokens came here, fewer than' \
 		gptq -g -1 --min-tokens=80 qwen2-moe-sparse-step.acts "$out/no.qp"
 	[ ! -e "$out/no.qp" ]
 	few=$(qp-ls --experts qwen2-moe-sparse-step.acts |
