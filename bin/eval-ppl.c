@@ -45,6 +45,7 @@ struct job {
 	double max;           /* 0: no limit */
 	long top;             /* 0: not given */
 	struct carry model;
+	struct reference reference; /* of ref */
 	struct ppl_set set;
 	uint64_t done;
 };
@@ -75,21 +76,19 @@ static void options(int argc, char **argv, struct job *j)
 		case 'c': j->opt.ctx = cli_long("--ctx", optarg, 2, 1 << 24); break;
 		case 'w': j->opt.windows = cli_long("--windows", optarg, 1, INT32_MAX); break;
 		case OPT_KL: j->ref = optarg; cli_note_none(); break;
-		case OPT_SAVE: j->save = optarg; cli_note_none(); break;
+		case OPT_SAVE: j->save = optarg; cli_note_path(); break;
 		case OPT_TOP: j->top = cli_long("--top", optarg, 1, 1 << 24); break;
 		case OPT_JSON: j->json = true; cli_note_none(); break;
 		case OPT_MAX:
-			j->max = cli_double("--max", optarg, 1, 1e300);
-			cli_note_none();
-			break;
+			j->max = cli_double("--max", optarg, 1, 1e300); cli_note_none(); break;
 		case OPT_SPILL:
 			j->model.run.spill = optarg ? optarg : "/var/tmp";
 			cli_note_none();
 			break;
 		}
 	cli_operands(1, 1);
-	if (strcmp(cli_operand(0), "-") == 0 && j->text_file == NULL)
-		cli_fail(ERR_USAGE, "--text", "needed when the model comes from standard input");
+	if (strcmp(cli_operand(0), "-") == 0 && (!j->text_file || !strcmp(j->text_file, "-")))
+		cli_fail(ERR_USAGE, "--text", "needed, a file: the model is on standard input");
 	if (j->opt.dialect == PPL_HARNESS && j->opt.windows > 0)
 		cli_fail(ERR_USAGE, "--windows", "does not go with the harness: it scores whole "
 			 "documents");
@@ -108,10 +107,15 @@ static int ready(void *ctx, struct carry *c, struct err *e)
 
 	if (c->tok == NULL)
 		return err_set(e, ERR_DATA, "model", "carries no tokenizer");
+	if (j->top > c->run.model.cfg.vocab)
+		return err_set(e, ERR_DATA, "--top", "%ld; the model's vocabulary has %ld", j->top,
+			       c->run.model.cfg.vocab);
 	ret = slurp(&text, j->text_file, MAX_TEXT, e);
 	if (ret == 0)
 		ret = ppl_prepare(&j->set, c->tok, &c->run.model, text.p, text.n, &j->opt, e);
 	buf_release(&text);
+	if (ret == 0 && j->ref != NULL)
+		ret = reference_open(&j->reference, j->ref, c, &j->set, e);
 	c->ids = j->set.ids;
 	c->tokens = j->set.windows * j->set.seqlen;
 	c->seqlen = j->set.seqlen;
@@ -176,7 +180,7 @@ int main(int argc, char **argv)
 	     reference_save(&saved, base, cli_provenance(be.name), &j.model, head, &j.set,
 			    j.top > 0 ? (size_t)j.top : TOP, &e) < 0) ||
 	    (j.ref != NULL &&
-	     reference_compare(&kl, j.ref, &j.model, head, &j.set, &e) < 0))
+	     reference_compare(&kl, &j.reference, &j.model, head, &j.set, &e) < 0))
 		cli_die(&e);
 	progress_finish();
 	print(&(struct ppl_report){ &j.set, &ppl, j.ref != NULL ? &kl : NULL,
@@ -187,6 +191,7 @@ int main(int argc, char **argv)
 			 (double)usage_peak_bytes() / 1048576);
 	if (base != NULL)
 		stream_close_out(base);
+	reference_close(&j.reference);
 	head_free(head);
 	ppl_release(&j.set);
 	carry_close(&j.model);

@@ -6,16 +6,31 @@
 #define QP_REFERENCE_H
 
 #include "formats/carry.h"
+#include "lib/data/stream.h"
 #include "lib/model/kl.h"
 
 struct provenance;
 
+struct reference {
+	const char *path;
+	struct stream_in *base; /* NULL: path is a model */
+	size_t top;             /* of the base */
+};
+
 /*
- * model has gone through (its head is at hand) with the windows of s.  path is anything that
- * carries a model, which then goes through with the same windows, model's backend, spill folder
- * and progress; or a base.  ERR_DATA when tokenizer or vocabulary are others.
+ * path is anything that carries a model, or a base.  It is held against model, whose tokenizer is
+ * at hand, and the windows of s, before anything is computed: ERR_DATA when tokenizer, vocabulary
+ * or windows are others.  A base stays open.
  */
-int reference_compare(struct kl_result *r, const char *path, const struct carry *model,
+int reference_open(struct reference *ref, const char *path, const struct carry *model,
+		   const struct ppl_set *s, struct err *e) MUST_USE;
+void reference_close(struct reference *ref);
+
+/*
+ * model has gone through (its head is at hand) with the windows of s.  A reference that is a model
+ * now goes through with the same windows, model's backend, spill folder and progress.
+ */
+int reference_compare(struct kl_result *r, struct reference *ref, const struct carry *model,
 		      struct head *head, const struct ppl_set *s, struct err *e) MUST_USE;
 
 /* The model's predictions as a base of the `top` most likely tokens; out is committed. */

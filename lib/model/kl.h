@@ -69,10 +69,15 @@ int kl_base_save(struct kl_saved *what, struct stream_out *out, const struct ppl
 		 struct err *e) MUST_USE;
 /* Is this the header of a base? */
 int kl_base_is(const struct record *head);
-/* q against the base whose header has been read.  ERR_DATA when it was made of other windows or
- * another vocabulary, or is damaged. */
+/* The base whose header has been read, up to its windows; vocab is the model's, *top the base's.
+ * ERR_DATA when it was made of other windows or another vocabulary, or is damaged. */
+int kl_base_open(struct stream_in *in, const struct record *head, const struct ppl_set *s,
+		 size_t vocab, size_t *top, struct err *e) MUST_USE;
+/* q against a base that is open, to its end.  ERR_DATA when it is damaged; naming tensor and row,
+ * when its values cannot be: ids are distinct tokens, logarithms of probabilities finite, not
+ * positive and in order, and with the rest they sum to 1. */
 int kl_against_base(struct kl_result *r, const struct ppl_set *s, const struct kl_model *q,
-		    struct stream_in *in, const struct record *head, struct pool *pool,
+		    struct stream_in *in, size_t top, struct pool *pool,
 		    struct err *e) MUST_USE;
 
 #endif

@@ -261,8 +261,12 @@ static void base_row(void *ctx, size_t i, int thread)
 
 		r->kl += exp(log_p) * (log_p - ((double)q[id[k]] - lse));
 	}
-	if (rest > 0)
-		r->kl += rest * (log(rest) - log(rest_of(q, j->vocab, id, t->top, lse)));
+	if (rest > 0) {
+		/* not the sum of their probabilities, which may be too small for a double */
+		for (size_t k = 0; k < t->top; k++)
+			q[id[k]] = -INFINITY;
+		r->kl += rest * (log(rest) - (kl_logsumexp(q, j->vocab) - lse));
+	}
 }
 
 /* The next record must be the tensor `name` of rows x cols elements of 4 bytes. */
@@ -274,6 +278,12 @@ static int take(struct stream_in *in, const char *name, enum dtype type, size_t 
 
 	if (got == 0)
 		got = err_set(e, ERR_DATA, "--kl", "the base ends before %s", name);
+	else if (got > 0 && r.type == REC_TENSOR && strcmp(name, "tokens") == 0 &&
+		 strcmp(r.name, name) == 0 && r.rank == 2 &&
+		 (r.shape[0] != (int64_t)rows || r.shape[1] != (int64_t)cols))
+		got = err_set(e, ERR_DATA, "--kl", "the base has %lld windows of %lld tokens, this "
+			      "run %zu of %zu: --ctx, --windows, --dialect and the text must be "
+			      "the same", (long long)r.shape[0], (long long)r.shape[1], rows, cols);
 	else if (got > 0 && (r.type != REC_TENSOR || strcmp(r.name, name) != 0 ||
 			     r.dtype != type || r.nbytes != rows * (cols > 0 ? cols : 1) * 4))
 		got = err_set(e, ERR_DATA, "--kl", "the base is of another text, window length "
@@ -285,32 +295,88 @@ static int take(struct stream_in *in, const char *name, enum dtype type, size_t 
 	return got < 0 ? -1 : 0;
 }
 
-static int take_window(struct stream_in *in, size_t w, struct tops *t, size_t vocab,
+/* Distinct tokens of the vocabulary in each row; seen [vocab] is ours. */
+static int check_ids(const struct tops *t, const char *name, size_t *seen, size_t vocab,
+		     struct err *e)
+{
+	memset(seen, 0, vocab * sizeof(*seen));
+	for (size_t i = 0; i < t->n * t->top; i++) {
+		const size_t row = i / t->top;
+		const int32_t id = t->id[i];
+
+		if (id < 0 || (size_t)id >= vocab)
+			return err_set(e, ERR_DATA, name, "row %zu: id %ld is outside the "
+				       "vocabulary of %zu", row, (long)id, vocab);
+		if (seen[id] == row + 1)
+			return err_set(e, ERR_DATA, name, "row %zu: id %ld is there twice", row,
+				       (long)id);
+		seen[id] = row + 1;
+	}
+	return 0;
+}
+
+/* Logarithms of probabilities, the most likely first. */
+static int check_logp(const struct tops *t, const char *name, struct err *e)
+{
+	for (size_t i = 0; i < t->n * t->top; i++) {
+		const double v = (double)t->logp[i];
+
+		if (!isfinite(v) || v > 0)
+			return err_set(e, ERR_DATA, name, "row %zu: %g is not the logarithm of a "
+				       "probability", i / t->top, v);
+		if (i % t->top > 0 && t->logp[i] > t->logp[i - 1])
+			return err_set(e, ERR_DATA, name, "row %zu: the most likely do not come "
+				       "first", i / t->top);
+	}
+	return 0;
+}
+
+/* What a row's tops leave of 1, but for rounding to F32. */
+static int check_rest(const struct tops *t, const char *name, size_t vocab, struct err *e)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		const double rest = (double)t->rest[i];
+		double sum = 0;
+
+		if (!(rest >= 0 && rest <= (t->top < vocab ? 1 : 0)))
+			return err_set(e, ERR_DATA, name, "row %zu: %g is not the probability of "
+				       "all others", i, rest);
+		for (size_t k = 0; k < t->top; k++)
+			sum += exp((double)t->logp[i * t->top + k]);
+		if (fabs(sum + rest - 1) > 1e-4)
+			return err_set(e, ERR_DATA, name, "row %zu: %g and the %g of its tops do "
+				       "not sum to 1", i, rest, sum);
+	}
+	return 0;
+}
+
+static int check_nll(const struct tops *t, const char *name, struct err *e)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (!isfinite((double)t->nll[i]) || t->nll[i] < 0)
+			return err_set(e, ERR_DATA, name, "row %zu: %g is not the negative "
+				       "logarithm of a probability", i, (double)t->nll[i]);
+	return 0;
+}
+
+/* seen [vocab] is for check_ids. */
+static int take_window(struct stream_in *in, size_t w, struct tops *t, size_t *seen, size_t vocab,
 		       struct err *e)
 {
 	char name[48];
-	int ret;
 
 	snprintf(name, sizeof(name), "top.%zu.ids", w);
-	ret = take(in, name, DT_I32, t->n, t->top, t->id, e);
-	for (size_t i = 0; i < t->n * t->top && ret == 0; i++)
-		if (t->id[i] < 0 || (size_t)t->id[i] >= vocab)
-			ret = err_set(e, ERR_DATA, name, "id %ld is outside the vocabulary of %zu",
-				      (long)t->id[i], vocab);
+	if (take(in, name, DT_I32, t->n, t->top, t->id, e) < 0 ||
+	    check_ids(t, name, seen, vocab, e) < 0)
+		return -1;
 	snprintf(name, sizeof(name), "top.%zu.logp", w);
-	if (ret == 0)
-		ret = take(in, name, DT_F32, t->n, t->top, t->logp, e);
+	if (take(in, name, DT_F32, t->n, t->top, t->logp, e) < 0 || check_logp(t, name, e) < 0)
+		return -1;
 	snprintf(name, sizeof(name), "top.%zu.rest", w);
-	if (ret == 0)
-		ret = take(in, name, DT_F32, t->n, 0, t->rest, e);
+	if (take(in, name, DT_F32, t->n, 0, t->rest, e) < 0 || check_rest(t, name, vocab, e) < 0)
+		return -1;
 	snprintf(name, sizeof(name), "top.%zu.nll", w);
-	if (ret == 0)
-		ret = take(in, name, DT_F32, t->n, 0, t->nll, e);
-	if (ret == 0 && (f32_first_nonfinite(t->logp, t->n * t->top) >= 0 ||
-			 f32_first_nonfinite(t->rest, t->n) >= 0 ||
-			 f32_first_nonfinite(t->nll, t->n) >= 0))
-		ret = err_set(e, ERR_DATA, "--kl", "the base's window %zu is not finite", w);
-	return ret;
+	return take(in, name, DT_F32, t->n, 0, t->nll, e) < 0 ? -1 : check_nll(t, name, e);
 }
 
 /* The base's windows must be ours. */
@@ -333,10 +399,10 @@ static int check_windows(struct stream_in *in, const struct ppl_set *s, struct e
 }
 
 static int compare_window(struct kl_row *rows, struct kl_slice *c, const struct kl_model *q,
-			  struct stream_in *in, size_t w, struct tops *t, struct pool *pool,
-			  struct err *e)
+			  struct stream_in *in, size_t w, struct tops *t, size_t *seen,
+			  struct pool *pool, struct err *e)
 {
-	int ret = t->n > 0 ? take_window(in, w, t, q->vocab, e) : 0;
+	int ret = t->n > 0 ? take_window(in, w, t, seen, q->vocab, e) : 0;
 
 	for (size_t at = 0; ret == 0 && kl_slice_next(c, SIZE_MAX, (w + 1) * c->s->seqlen);
 	     at += c->n) {
@@ -355,46 +421,56 @@ static int compare_windows(struct kl_row *rows, const struct ppl_set *s, const s
 {
 	struct kl_slice c;
 	struct tops t;
-	size_t done = 0;
-	int ret;
+	size_t *seen, done = 0;
+	int ret = 0;
 
 	if (kl_slice_init(&c, s, q, NULL, e) < 0)
 		return -1;
-	ret = check_windows(in, s, e);
+	seen = malloc(q->vocab * sizeof(*seen));
+	if (seen == NULL)
+		ret = err_nomem(e, "base", q->vocab * sizeof(*seen));
 	for (size_t w = 0; w < s->windows && ret == 0; w++) {
 		ret = tops_init(&t, scored(s, w), top, e);
 		if (ret < 0)
 			break;
-		ret = compare_window(rows + done, &c, q, in, w, &t, pool, e);
+		ret = compare_window(rows + done, &c, q, in, w, &t, seen, pool, e);
 		for (size_t i = 0; i < t.n && ret == 0; i++)
 			*rest += (double)t.rest[i];
 		done += t.n;
 		tops_release(&t);
 	}
+	free(seen);
 	kl_slice_release(&c);
 	return ret;
 }
 
+int kl_base_open(struct stream_in *in, const struct record *head, const struct ppl_set *s,
+		 size_t vocab, size_t *top, struct err *e)
+{
+	int64_t k = 0, theirs = 0;
+
+	if (record_get_int(head, "top", &k) != 1 || record_get_int(head, "vocab", &theirs) != 1 ||
+	    k < 1 || k > theirs)
+		return err_set(e, ERR_DATA, "--kl", "not a base: its header lacks top and vocab");
+	if ((size_t)theirs != vocab)
+		return err_set(e, ERR_DATA, "--kl", "a vocabulary of %lld, the model's has %zu",
+			       (long long)theirs, vocab);
+	*top = (size_t)k;
+	return check_windows(in, s, e);
+}
+
 int kl_against_base(struct kl_result *r, const struct ppl_set *s, const struct kl_model *q,
-		    struct stream_in *in, const struct record *head, struct pool *pool,
-		    struct err *e)
+		    struct stream_in *in, size_t top, struct pool *pool, struct err *e)
 {
 	struct record end = { .rank = -1 };
-	int64_t top = 0, vocab = 0;
 	struct kl_row *rows;
 	double rest = 0;
 	int ret;
 
-	if (record_get_int(head, "top", &top) != 1 || record_get_int(head, "vocab", &vocab) != 1 ||
-	    top < 1 || top > vocab)
-		return err_set(e, ERR_DATA, "--kl", "not a base: its header lacks top and vocab");
-	if ((size_t)vocab != q->vocab)
-		return err_set(e, ERR_DATA, "--kl", "a vocabulary of %lld, the model's has %zu",
-			       (long long)vocab, q->vocab);
 	rows = malloc(s->scored * sizeof(*rows));
 	if (rows == NULL)
 		return err_nomem(e, "scores", s->scored * sizeof(*rows));
-	ret = compare_windows(rows, s, q, in, (size_t)top, pool, &rest, e);
+	ret = compare_windows(rows, s, q, in, top, pool, &rest, e);
 	while (ret == 0 && (ret = stream_next(in, &end, e)) > 0)
 		ret = end.type != REC_TENSOR ? 0 : err_set(e, ERR_DATA, "--kl", "the base has "
 							   "more windows: %s", end.name);

@@ -251,7 +251,8 @@ by_hand() {	# by_hand DIALECT CTX
 }
 
 @test "eval-ppl: command lines that make no sense" {
-	refuses 64 '--text: needed' eval-ppl - < /dev/null
+	refuses 64 '--text: needed, a file' eval-ppl - < /dev/null
+	refuses 64 '--text: needed, a file' eval-ppl - -t - < /dev/null
 	refuses 64 "--dialect: expected gptq, llama.cpp or harness, got 'ppl'" \
 		eval-ppl -d ppl "$MODEL"
 	refuses 64 '--ctx: ' eval-ppl -c 1 "$MODEL"
@@ -444,7 +445,7 @@ divergence() {	# divergence DIALECT CTX K
 	qp-check b.qp
 	[ "$(json base_bytes saved)" -eq "$(qp-ls b.qp | awk '$1 == "tensor" { n += $NF } END { print n }')" ]
 	# more than there are: all
-	eval-ppl -q --json -c 128 --save-logits=all.qp --top=100000 "$MODEL" < text > saved
+	eval-ppl -q --json -c 128 --save-logits=all.qp --top=2048 "$MODEL" < text > saved
 	cmp <(values all.qp) <(values b.qp)
 	eval-ppl -q -d harness --save-logits=b.qp "$MODEL" < text > saved
 	grep -q '^base: ' saved
@@ -466,15 +467,18 @@ divergence() {	# divergence DIALECT CTX K
 	eval-ppl -q -t text --json --spill=. -c 128 --save-logits=b.0 "$MODEL" > saved.json
 	cmp <(values b.0) <(values b.1)
 	qp-dump b.0 > dump
-	grep -qF '"options":["--text=$TEXT","--ctx=128"]' dump
+	grep -qF '"options":["--text=$TEXT","--ctx=128","--save-logits=$SAVE_LOGITS"]' dump
 }
 
 @test "eval-ppl: a reference that does not fit is refused" {
 	small layers=1
 	sed 's/"vocab_size": 2048/"vocab_size": 2040/' m/config.json > c
 	eval-ppl -q -c 128 -w 2 --save-logits=b.qp "$MODEL" < text > /dev/null
-	refuses 65 '--kl: the base is of another text' eval-ppl -c 128 -w 3 --kl b.qp -t text "$MODEL"
-	refuses 65 '--kl: the base is of another text' eval-ppl -c 64 -w 2 --kl b.qp -t text "$MODEL"
+	refuses 65 '--kl: the base has 2 windows of 128 tokens, this run 3 of 128: --ctx' \
+		eval-ppl -c 128 -w 3 --kl b.qp -t text "$MODEL"
+	refuses 65 '--kl: the base has 2 windows of 128 tokens, this run 2 of 64: --ctx' \
+		eval-ppl -c 64 -w 2 --kl b.qp -t text "$MODEL"
+	qp-ls --provenance b.qp | grep -qF -- '--save-logits="$SAVE_LOGITS"'
 	tail -c 9000 text > other
 	refuses 65 '--kl: the base is of another text.* .tokens differ.' \
 		eval-ppl -c 128 -w 2 --kl b.qp -t other "$MODEL"
@@ -491,12 +495,67 @@ divergence() {	# divergence DIALECT CTX K
 	refuses 66 '/no/such' eval-ppl -c 64 --kl /no/such -t text "$MODEL"
 	refuses 64 '--kl: expected a model' eval-ppl --kl - -t text "$MODEL"
 	refuses 64 '--top: goes with --save-logits' eval-ppl --top=5 -t text "$MODEL"
+	refuses 65 "--top: 2049; the model's vocabulary has 2048" \
+		eval-ppl --top=2049 --save-logits=top.qp -t text "$MODEL"
+	[ ! -e top.qp ]
 	refuses 73 '/no/such/b' eval-ppl --save-logits=/no/such/b -t text "$MODEL"
 }
 
 refuse_base() {
 	cat > cut.qp
 	eval-ppl -q -c 128 -w 2 --kl cut.qp -t text "$MODEL"
+}
+
+# The base b.txt with a substitution in the values of one tensor is refused.
+impossible() {	# impossible TENSOR SED REGEX
+	sed "/^tensor $1 /{n;$2}" b.txt | qp-make > x.qp
+	refuses 65 "$1: row $3" eval-ppl -q --json -c 64 -w 4 -t text --kl x.qp "$MODEL"
+	[ -z "$output" ]
+}
+
+@test "eval-ppl: a base whose values cannot be is refused by tensor and row" {
+	eval-ppl -q -c 64 -w 4 -t text --save-logits=b.qp --top=8 "$MODEL" > saved
+	qp-dump b.qp > b.txt
+	for v in 1000 0x1p-10 inf -inf nan; do
+		impossible top.0.logp "s/-0x[^ ]*/$v/" '0: .* not the logarithm of a probability'
+	done
+	impossible top.3.logp 'n;s/-0x[^ ]*/-0x1p-20/2' '1: the most likely do not come first'
+	for v in -1 2 inf nan; do
+		impossible top.1.rest "s/0x[^ ]*/$v/3" '2: .* not the probability of all others'
+	done
+	impossible top.1.rest 's/0x[^ ]*/0/3' '2: 0 and the 0.[0-9]* of its tops do not sum to 1'
+	for v in -1 inf nan; do
+		impossible top.2.nll "s/0x[^ ]*/$v/2" '1: .* not the negative logarithm'
+	done
+	impossible top.0.ids 's/^ \([0-9]*\) [0-9]*/ \1 \1/' '0: id [0-9]* is there twice'
+	impossible top.0.ids 's/^ [0-9]*/ 2048/' '0: id 2048 is outside the vocabulary of 2048'
+	impossible top.0.ids 's/^ [0-9]*/ -1/' '0: id -1 is outside the vocabulary'
+	qp-make < b.txt > same.qp
+	eval-ppl -q -c 64 -w 4 -t text --kl same.qp "$MODEL" > out
+	grep -q '^kl ' out
+	eval-ppl -q -c 64 -w 4 -t text --save-logits=b.qp --top=2048 "$MODEL" > saved
+	qp-dump b.qp > b.txt
+	impossible top.0.rest 's/^ 0[^ *]*/ 0x1p-20/' '0: .* not the probability of all others'
+}
+
+@test "eval-ppl: a reference is looked at before anything is computed" {
+	record-acts -q --stats=none "$MODEL" | qp-dump |
+		sed '/^block-end index=0/i tensor model.layers.0.self_attn.q_proj.weight role=weight dtype=F32 shape=[1]\n 1' |
+		qp-make > bad.qp
+	refuses 65 'model.layers.0.self_attn.q_proj' eval-ppl -c 64 -t text bad.qp
+	small vocab=2052
+	refuses 65 '--kl: a vocabulary of 2052' eval-ppl -c 64 -t text --kl m bad.qp
+	rm -rf t && cp -rL "$MODEL" t && echo >> t/tokenizer.json
+	refuses 65 '--kl: the reference has another tokenizer' eval-ppl -c 64 -t text --kl t bad.qp
+	: > empty
+	refuses 65 'empty: ' eval-ppl -c 64 -t text --kl empty bad.qp
+	refuses 66 'nothere: ' eval-ppl -c 64 -t text --kl nothere bad.qp
+	eval-ppl -q -c 64 -w 2 --save-logits=b.qp "$MODEL" < text > saved
+	refuses 65 '--kl: the base ' eval-ppl -c 64 -w 3 -t text --kl b.qp bad.qp
+	tail -c 9000 text > other
+	refuses 65 '--kl: the base .*tokens differ' eval-ppl -c 64 -w 2 -t other --kl b.qp bad.qp
+	printf 'stream v=[1,0]\nend\n' | qp-make > none.qp
+	refuses 65 'stream: carries no model' eval-ppl -c 64 -t text --kl none.qp bad.qp
 }
 
 @test "eval-ppl: a base that was not finished does not appear" {
