@@ -38,10 +38,10 @@ static const char *const samplings[] = { "random", "sequential", "documents", NU
 struct job {
 	const char *model, *field, *disjoint;
 	bool ids, images, drawn; /* drawn: an option about drawing samples was given */
-	long nsamples, seqlen, seed;
+	long nsamples, seqlen;
+	uint64_t seed;
 	int sampling;
 	struct tokenizer *tok;
-	struct source_room room;
 	struct calib calib;
 };
 
@@ -71,17 +71,14 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_IMAGES: j->images = true; break;
 		case 'n': j->nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
-		case OPT_SAMPLING:
-			j->sampling = cli_choice("--sampling", optarg, samplings);
-			break;
-		case OPT_SEED: j->seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
+		case OPT_SAMPLING: j->sampling = cli_choice("--sampling", optarg, samplings); break;
+		case OPT_SEED: j->seed = (uint64_t)cli_long("--seed", optarg, 0, INT32_MAX); break;
 		case OPT_DISJOINT: j->disjoint = optarg; cli_note_path(); break;
 		}
 	}
 	cli_operands(0, j->ids ? 1 : 1 << 20);
 	if (!j->model && (!j->ids || j->disjoint))
-		cli_fail(ERR_USAGE, "--model", "needed: whose %s?",
-			 j->images ? "images" : "tokens");
+		cli_fail(ERR_USAGE, "--model", "needed, for %s", j->images ? "images" : "tokens");
 	if (j->images && (j->ids || j->field || j->seqlen || j->sampling == CALIB_DOCUMENTS))
 		cli_fail(ERR_USAGE, "--images", "--ids, --field, --seqlen and "
 			 "--sampling=documents are for text");
@@ -111,7 +108,6 @@ static int take_text(struct job *j, struct err *e)
 	struct corpus_options opt = {
 		.field = j->field, .separate = j->sampling == CALIB_DOCUMENTS
 	};
-	const long most = j->room.positions && j->room.positions < 2048 ? j->room.positions : 2048;
 	struct corpus text;
 	size_t n;
 	const char **files = operands(&n, e);
@@ -121,8 +117,7 @@ static int take_text(struct job *j, struct err *e)
 	if (ret)
 		return -1;
 	ret = calib_sample(&j->calib, &text.ids, text.docs, text.ndocs, (size_t)j->nsamples,
-			   (size_t)(j->seqlen ? j->seqlen : most),
-			   (enum calib_sampling)j->sampling, (uint64_t)j->seed, e);
+			   (size_t)j->seqlen, (enum calib_sampling)j->sampling, j->seed, e);
 	corpus_release(&text);
 	return ret;
 }
@@ -142,17 +137,12 @@ static int check_disjoint(const struct job *j, struct err *e)
 
 static int take_tokens(struct job *j, struct err *e)
 {
-	const bool only_ids = j->ids && !j->disjoint;
+	struct source_room room = { 0 };
 
-	if (j->model && source_room(&j->room, &j->tok, j->model, only_ids, e))
-		return -1;
-	if (j->room.positions && j->seqlen > j->room.positions)
-		return err_set(e, ERR_DATA, "--seqlen", "%ld tokens; the model has %ld positions",
-			       j->seqlen, j->room.positions);
-	if (j->ids ? corpus_windows(&j->calib, j->tok, j->room.vocab, j->room.positions,
-				    cli_operand(0), e) : take_text(j, e))
-		return -1;
-	return j->disjoint ? check_disjoint(j, e) : 0;
+	return (j->model && source_room(&room, &j->tok, j->model, j->ids && !j->disjoint, e)) ||
+	       source_seqlen(&j->seqlen, &room, e) ||
+	       (j->ids ? corpus_windows(&j->calib, j->tok, &room, cli_operand(0), e) :
+			 take_text(j, e)) || (j->disjoint && check_disjoint(j, e)) ? -1 : 0;
 }
 
 static int take_images(struct job *j, struct err *e)
@@ -161,7 +151,7 @@ static int take_images(struct job *j, struct err *e)
 	size_t n;
 	const char **paths = operands(&n, e);
 	int ret = paths ? imageset_calib(&j->calib, j->model, paths, n, (size_t)j->nsamples, how,
-					 (uint64_t)j->seed, j->disjoint, e) : -1;
+					 j->seed, j->disjoint, e) : -1;
 
 	free(paths);
 	return ret;

@@ -71,10 +71,7 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 	while ((o = cli_getopt("t:i:d:l:b:c:", longopts)) != -1) {
 		j->text |= o == 't' || o == 'd' || o == 'b' || o == 'c';
 		switch (o) {
-		case 'i':
-			j->image.path = optarg;
-			j->in |= strcmp(optarg, "-") == 0;
-			break;
+		case 'i': j->in |= strcmp(j->image.path = optarg, "-") == 0; break;
 		case 't':
 			if (tasks_file_name(&j->file[j->files], optarg, &e) < 0)
 				cli_die(&e);
@@ -93,13 +90,16 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 		case OPT_SPILL: c->run.spill = optarg ? optarg : "/var/tmp"; break;
 		}
 	}
+	c->images = j->image.path != NULL;
+	if (!c->images && j->files == 0)
+		cli_fail(ERR_USAGE, "--task", "needed: -t FILE, a file of samples");
 	cli_operands(1, 1);
 	j->image.limit = j->limit;
-	c->images = j->image.path != NULL;
 	if (c->images && j->text)
 		cli_fail(ERR_USAGE, "--images", "not with --task, --delimiter, --bos or --ctx");
-	if (!c->images && j->files == 0)
-		cli_fail(ERR_USAGE, "--task", "needed: a file of samples");
+	if (j->files > 0 && delimiter != j->file[j->files - 1].delimiter)
+		cli_fail(ERR_USAGE, "--delimiter", "behind the last --task: it is for those that "
+			 "follow");
 	if (j->in && strcmp(cli_operand(0), "-") == 0)
 		cli_fail(ERR_USAGE, "-", "the model and a task cannot both be standard input");
 }

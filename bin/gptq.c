@@ -23,8 +23,9 @@ static const char usage[] =
 	"      --sequential     Hessians of the calibration set run through the blocks\n"
 	"                       as they are quantized, not those in the stream\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
-	"      --min-tokens=N   an expert with fewer stops the run (default 128)\n"
-	"      --starved=HOW    or is done by rtn, or may borrow the whole layer's H\n"
+	"      --min-tokens=N   an expert with fewer is starved (default 128)\n"
+	"      --starved=HOW    stop there (default), round it (rtn), or borrow the\n"
+	"                       H of the whole layer\n"
 	QUANTIZER_HELP_LAYERS;
 
 enum {

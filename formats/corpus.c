@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "formats/json.h"
+#include "formats/source.h"
 #include "lib/data/calib.h"
 #include "lib/data/idlines.h"
 #include "lib/data/slurp.h"
@@ -95,7 +96,7 @@ static int json_line(struct reader *r, const char *s, size_t n)
 	int ret;
 
 	place(r, where, sizeof(where));
-	if (json_parse(&d, s, n, where, r->e))
+	if (json_parse_line(&d, s, n, where, r->e))
 		return -1;
 	text = json_str(json_get(json_root(d), r->opt->field), &len);
 	if (json_type_of(json_root(d)) != JSON_OBJECT)
@@ -165,8 +166,8 @@ int corpus_read(struct corpus *c, const struct tokenizer *t, const char *const *
 
 /* ---- token ids ---------------------------------------------------------------------- */
 
-static int check_lines(const struct id_lines *l, const struct tokenizer *t, long vocab,
-		       long positions, struct err *e)
+static int check_lines(const struct id_lines *l, const struct tokenizer *t,
+		       const struct source_room *room, struct err *e)
 {
 	char where[48];
 
@@ -175,18 +176,19 @@ static int check_lines(const struct id_lines *l, const struct tokenizer *t, long
 		if (l->len[i] != l->len[0])
 			return err_set(e, ERR_DATA, where, "%zu ids; line 1 has %zu", l->len[i],
 				       l->len[0]);
-		if (positions && l->len[i] > (size_t)positions)
+		if (room->positions && l->len[i] > (size_t)room->positions)
 			return err_set(e, ERR_DATA, where, "%zu ids; the model has %ld positions",
-				       l->len[i], positions);
+				       l->len[i], room->positions);
 		for (size_t k = at; k < at + l->len[i]; k++)
-			if (vocab ? l->ids.id[k] >= vocab : t && !tokenizer_has(t, l->ids.id[k]))
+			if (room->vocab ? l->ids.id[k] >= room->vocab :
+					  t && !tokenizer_has(t, l->ids.id[k]))
 				return err_set(e, ERR_DATA, where, "%d is not in the vocabulary "
 					       "of the model", (int)l->ids.id[k]);
 	}
 	return 0;
 }
 
-int corpus_windows(struct calib *c, const struct tokenizer *t, long vocab, long positions,
+int corpus_windows(struct calib *c, const struct tokenizer *t, const struct source_room *room,
 		   const char *path, struct err *e)
 {
 	struct id_lines l;
@@ -194,7 +196,7 @@ int corpus_windows(struct calib *c, const struct tokenizer *t, long vocab, long 
 
 	if (id_lines_read(&l, path, e))
 		return -1;
-	ret = check_lines(&l, t, vocab, positions, e);
+	ret = check_lines(&l, t, room, e);
 	if (!ret)
 		ret = calib_sample(c, &l.ids, NULL, 0, l.n, l.len[0], CALIB_SEQUENTIAL, 0, e);
 	if (!ret) {

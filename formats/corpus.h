@@ -12,6 +12,7 @@
 #include "lib/data/tokenizer.h"
 
 struct calib;
+struct source_room;
 
 struct corpus {
 	struct ids ids; /* all documents, one after the other */
@@ -36,9 +37,9 @@ int corpus_read(struct corpus *c, const struct tokenizer *t, const char *const *
 		const struct corpus_options *opt, struct err *e) MUST_USE;
 
 /* A window for each line of ids in path (NULL or "-": standard input).  ERR_DATA with the line's
- * number if lines differ in length, if an id is not in the model's vocabulary (vocab 0: in that
- * of t, unless NULL), or if there are more than its positions (0: any number). */
-int corpus_windows(struct calib *c, const struct tokenizer *t, long vocab, long positions,
+ * number if lines differ in length, if an id is not in the model's vocabulary (where room
+ * knows none, that of t, unless NULL), or if there are more than it has positions. */
+int corpus_windows(struct calib *c, const struct tokenizer *t, const struct source_room *room,
 		   const char *path, struct err *e) MUST_USE;
 
 #endif

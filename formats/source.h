@@ -44,5 +44,8 @@ struct source_room {
  * *t is NULL, needed only where there is no model. */
 int source_room(struct source_room *room, struct tokenizer **t, const char *path, bool ids,
 		struct err *e) MUST_USE;
+/* *seqlen, 0 if none was asked for, becomes 2048 or the positions, if these are fewer; ERR_DATA if
+ * more were asked for. */
+int source_seqlen(long *seqlen, const struct source_room *room, struct err *e) MUST_USE;
 
 #endif

@@ -230,3 +230,13 @@ int source_room(struct source_room *room, struct tokenizer **t, const char *path
 	*room = (struct source_room){ 0 };
 	return from(t, path, room, ids, e);
 }
+
+int source_seqlen(long *seqlen, const struct source_room *room, struct err *e)
+{
+	if (room->positions && *seqlen > room->positions)
+		return err_set(e, ERR_DATA, "--seqlen", "%ld tokens; the model has %ld positions",
+			       *seqlen, room->positions);
+	if (*seqlen == 0)
+		*seqlen = room->positions && room->positions < 2048 ? room->positions : 2048;
+	return 0;
+}

@@ -192,7 +192,7 @@ static void print_usage(void)
 	fputs(cli.usage, stdout);
 	fputs(cli.common & CLI_OUT ? out : "", stdout);
 	fputs(cli.common & CLI_THREADS ? threads : "", stdout);
-	fputs("  -q, --quiet          no progress\n"
+	fputs("  -q, --quiet          no progress, no warnings\n"
 	      "  -v, --verbose        say at the end where the time went\n"
 	      "  -h, --help           this text\n"
 	      "  -V, --version        version\n", stdout);
@@ -523,6 +523,18 @@ const struct provenance *cli_provenance(const char *backend)
 	return &cli.prov;
 }
 
+/* A regular file that begins like one of GGUF. */
+static bool is_gguf(const char *path)
+{
+	char first[4] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool is = fd >= 0 && pread(fd, first, 4, 0) == 4 && memcmp(first, "GGUF", 4) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return is;
+}
+
 struct stream_in *cli_open_in(const char *path)
 {
 	struct stream_in *in;
@@ -530,7 +542,11 @@ struct stream_in *cli_open_in(const char *path)
 	struct err e;
 
 	if (path && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-		cli_fail(ERR_NOINPUT, path, "is a directory, not a stream");
+		cli_fail(ERR_NOINPUT, path, "is a directory, not a stream; record-acts "
+			 "makes one of a model");
+	if (path && stat(path, &st) == 0 && S_ISREG(st.st_mode) && is_gguf(path))
+		cli_fail(ERR_DATA, path, "is a GGUF file, not a stream; record-acts makes one "
+			 "of it");
 	if (stream_open_in(&in, path, &e) != 0)
 		cli_die(&e);
 	return in;

@@ -96,7 +96,7 @@ static int enough(const struct gptq *g, const struct block *b, enum edge edge,
 	if (g->opt->starved != STARVED_STOP)
 		return 0;
 	model_edge_name(b->model, edge, b->layer, where);
-	return err_set(e, ERR_DATA, where, "%lld tokens were routed here, fewer than "
+	return err_set(e, ERR_DATA, where, "%lld tokens came here, fewer than "
 		       "--min-tokens=%ld; record more, or record-acts --moe-all, or "
 		       "--starved=rtn|borrow", (long long)in->tokens, g->opt->min_tokens);
 }

@@ -70,7 +70,8 @@ static int take_front(struct gptq_sequence *s, struct stream_in *in, struct reco
 {
 	if (!calib_there(&s->calib))
 		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; "
-			       "--sequential needs the one that record-acts writes");
+			       "--sequential needs one: record-acts --calib=FILE, also with "
+			       "--stats=none");
 	if (!s->run.hidden.x && runner_calib(&s->run, &s->calib, e) < 0)
 		return -1;
 	if (runner_embed(&s->run, in, rec, e) < 0)

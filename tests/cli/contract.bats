@@ -311,6 +311,9 @@ empty_operand() {
 
 @test "contract: a directory where a text is wanted is one, and no word of streams" {
 	mkdir folder
+	refuses 66 'folder: is a directory, not a stream; record-acts makes one' gptq folder
+	refuses 65 '.*is a GGUF file, not a stream; record-acts makes one' \
+		smooth "$DATA/gguf/llama-f16.gguf"
 	refuses 66 'folder: is a directory$' eval-ppl -t folder "$MODEL"
 	refuses 66 'folder: is a directory$' eval-tasks -t piqa=folder "$MODEL"
 	refuses 66 'folder: is a directory$' qp-forward -i folder "$MODEL"

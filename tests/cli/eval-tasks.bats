@@ -167,6 +167,8 @@ agree() {	# agree BOS CTX
 	eval-tasks -q --samples=e -t one=a.jsonl -d '\n' -t two=a.jsonl "$MODEL" > /dev/null
 	sed -n 's/.*"ll"/"ll"/p' a c | cmp - <(sed 's/.*"ll"/"ll"/' e)
 	refuses 64 '--delimiter: expected ' eval-tasks -d '\q' -t x=a.jsonl "$MODEL"
+	refuses 64 '--delimiter: behind the last --task' eval-tasks -t x=a.jsonl -d : "$MODEL"
+	refuses 64 '--task: needed: -t FILE' eval-tasks a.jsonl "$MODEL"
 }
 
 @test "eval-tasks: streams, packed streams and pipes, whatever the number of threads" {
@@ -221,6 +223,29 @@ line() {	# line REGEX TEXT...: line 2 of a task file is refused so
 	line "another form" '{"context": "x", "continuation": "a"}'
 	line "more than 64 choices" "{\"query\": \"x\", \"choices\": [$(
 		printf '"a", %.0s' {1..64})\"a\"], \"gold\": 0}"
+}
+
+@test "eval-tasks: an empty continuation is refused by its line" {
+	for c in '' ' ' '\n\t'; do
+		printf '%s\n' '{"context": "a", "continuation": "b"}' \
+			"{\"context\": \"a\", \"continuation\": \"$c\"}" > bad.jsonl
+		refuses 65 'bad.jsonl: line 2: the continuation is empty' \
+			eval-tasks -t bad.jsonl "$MODEL"
+	done
+	for t in '' ' ' 'a b '; do
+		echo "{\"text\": \"$t\"}" > lambada.jsonl
+		refuses 65 'lambada.jsonl: line 1: the continuation is empty' \
+			eval-tasks -t lambada.jsonl "$MODEL"
+	done
+	echo '{"goal": "a", "sol1": "b", "sol2": "", "label": 0}' > piqa.jsonl
+	refuses 65 'piqa.jsonl: line 1: choice 1 is empty' eval-tasks -t piqa.jsonl "$MODEL"
+}
+
+@test "eval-tasks: a line that is not JSON is named by one number, and its byte" {
+	line 'not JSON: .* \(byte [0-9]+, after ' '{"query": "x",, "choices"'
+	[[ $stderr != *"(line"* ]]
+	refuses 64 '--delimiter: not UTF-8: byte 0xff at offset 1' \
+		eval-tasks -d $'a\377' -t "$T/ready.jsonl" "$MODEL"
 }
 
 field() {	# field TASK FIELD: the first line of TASK without it
