@@ -284,12 +284,6 @@ static int take(struct stream_in *in, const char *name, enum dtype type, size_t 
 		got = err_set(e, ERR_DATA, "--kl", "the base has %lld windows of %lld tokens, this "
 			      "run %zu of %zu: --ctx, --windows, --dialect and the text must be "
 			      "the same", (long long)r.shape[0], (long long)r.shape[1], rows, cols);
-	else if (got > 0 && r.type == REC_TENSOR && strcmp(name, "tokens") == 0 &&
-		 strcmp(r.name, name) == 0 && r.rank == 2 &&
-		 (r.shape[0] != (int64_t)rows || r.shape[1] != (int64_t)cols))
-		got = err_set(e, ERR_DATA, "--kl", "the base has %lld windows of %lld tokens, this "
-			      "run %zu of %zu: --ctx, --windows, --dialect and the text must be "
-			      "the same", (long long)r.shape[0], (long long)r.shape[1], rows, cols);
 	else if (got > 0 && (r.type != REC_TENSOR || strcmp(r.name, name) != 0 ||
 			     r.dtype != type || r.nbytes != rows * (cols > 0 ? cols : 1) * 4))
 		got = err_set(e, ERR_DATA, "--kl", "the base is of another text, window length "
