@@ -157,6 +157,20 @@ int json_parse(struct json_doc **d, const char *text, size_t n, const char *wher
 	return 0;
 }
 
+int json_parse_line(struct json_doc **d, const char *text, size_t n, const char *where,
+		    struct err *e)
+{
+	static const char line[] = "(line 1, ";
+	char *at;
+
+	if (json_parse(d, text, n, where, e) == 0)
+		return 0;
+	at = strstr(e->what, line);
+	if (at)
+		memmove(at + 1, at + sizeof(line) - 1, strlen(at + sizeof(line) - 1) + 1);
+	return -1;
+}
+
 int json_parse_file(struct json_doc **d, const char *path, struct err *e)
 {
 	char *text;

@@ -24,6 +24,9 @@ struct json_doc;
  */
 int json_parse(struct json_doc **d, const char *text, size_t n, const char *where,
 	       struct err *e) MUST_USE;
+/* The same of a line of a file, which where names: errors say the byte only. */
+int json_parse_line(struct json_doc **d, const char *text, size_t n, const char *where,
+		    struct err *e) MUST_USE;
 int json_parse_file(struct json_doc **d, const char *path, struct err *e) MUST_USE;
 void json_free(struct json_doc *d);
 const struct json *json_root(const struct json_doc *d);

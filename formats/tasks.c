@@ -14,6 +14,7 @@
 #include "formats/tasks_impl.h"
 #include "lib/data/pystr.h"
 #include "lib/data/slurp.h"
+#include "lib/data/value.h"
 
 #define MAX_FILE ((size_t)1 << 30)
 
@@ -53,6 +54,12 @@ int tasks_unescape(char *text, struct err *e)
 		p += at != NULL;
 	}
 	*to = '\0';
+	for (size_t at = 0, n = strlen(text), len; at < n; at += len) {
+		len = utf8_char(text + at, n - at);
+		if (len == 0)
+			return err_set(e, ERR_USAGE, "--delimiter", "not UTF-8: byte 0x%02x at "
+				       "offset %zu", (unsigned)(unsigned char)text[at], at);
+	}
 	return 0;
 }
 
@@ -263,6 +270,9 @@ static int add(struct reader *r)
 		q.continuation[i] = text_of(rest);
 		q.choice[i] = text_of(schema ? context : rest);
 		q.choice[i].n -= schema ? joint : 0;
+		if (pystr_leading(rest->n > 0 ? rest->p : "", rest->n) == rest->n)
+			return m->n == 1 || schema ? maker_fail(m, "the continuation is empty") :
+			       maker_fail(m, "choice %zu is empty", i);
 	}
 	if (tasks_add(r->t, &q, r->e) < 0) {
 		memcpy(r->e->where, m->where, sizeof(r->e->where));
@@ -280,7 +290,7 @@ static int one_line(struct reader *r, const char *s, size_t n, size_t line)
 	int ret;
 
 	snprintf(m->where, sizeof(m->where), "%.200s: line %zu", r->f->path, line);
-	if (json_parse(&d, s, n, m->where, r->e) < 0)
+	if (json_parse_line(&d, s, n, m->where, r->e) < 0)
 		return -1;
 	m->line = json_root(d);
 	m->n = m->gold = 0;

@@ -104,7 +104,7 @@ static int next(struct log *l, struct err *e)
 		if (n == 0)
 			continue;
 		snprintf(where, sizeof(where), "%.200s: line %zu", l->path, l->line);
-		if (json_parse(&d, s, n, where, e) < 0)
+		if (json_parse_line(&d, s, n, where, e) < 0)
 			return -1;
 		ret = take(l, json_root(d), e);
 		json_free(d);
