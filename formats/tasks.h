@@ -35,8 +35,9 @@ int tasks_unescape(char *text, struct err *e) MUST_USE;
 /*
  * The samples of f as a new task of t.  A path that ends in ".csv" is CSV, anything else JSON
  * Lines.  ERR_DATA, where "FILE: line N", for a line that is not JSON or not an object, a field
- * that is missing or of the wrong type (named), no choices or blank ones, gold out of range, and what tasks_add
- * refuses; ERR_USAGE for raw lines when no template has the task's name: those known are listed.
+ * that is missing or of the wrong type (named), no choices or blank ones, gold out of range, and
+ * what tasks_add refuses; ERR_USAGE for raw lines when no template has the task's name: those
+ * known are listed.
  */
 int tasks_read(struct tasks *t, const struct tasks_file *f, struct err *e) MUST_USE;
 
