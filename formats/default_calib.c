@@ -56,6 +56,9 @@ static int from_text(struct calib *c, const struct calib_choice *o,
 	size_t n;
 	int ret;
 
+	if (m->family->images)
+		return err_set(e, ERR_DATA, "model", "takes images; give a set that calib-pack "
+			       "--images has made, with --calib");
 	if (!tokenizer_files_any(files))
 		return err_set(e, ERR_DATA, "model", "no tokenizer to make a calibration set with; "
 			       "give one with --calib");
