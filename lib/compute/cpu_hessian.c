@@ -38,7 +38,8 @@ int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err 
 	if (!n)
 		return err_nomem(e, "", sizeof(*n));
 	n->k = k;
-	n->nt = cpu_parts(k, k <= 288 ? (k + 1) / 2 : k <= 640 ? 192 : k <= 1024 ? 288 : 384, 16, &n->tile);
+	n->nt = cpu_parts(k, k <= 288 ? (k + 1) / 2 : k <= 640 ? 192 : k <= 1024 ? 288 : 384, 16,
+			  &n->tile);
 	bytes = tile_count(n) * n->tile * n->tile * sizeof(double);
 	n->sum = k < (size_t)1 << 24 ? cpu_malloc(bytes) : NULL;
 	if (!n->sum) {

@@ -402,7 +402,7 @@ with_set() {	# with_set FILE
 }
 
 @test "images: bad command lines exit 64 and say what was expected" {
-	refuses 64 '--model: needed: whose images' calib-pack --images a.bin
+	refuses 64 '--model: needed, for images' calib-pack --images a.bin
 	for o in --ids --field=x --seqlen=3 --sampling=documents; do
 		refuses 64 '--images: .* are for text' calib-pack --images -m vit $o
 	done
