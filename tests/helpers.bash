@@ -121,6 +121,17 @@ heavy_model() {
 	seq -s ' ' 3 17 6000 | calib-pack -q --ids | record-acts -q -c /dev/stdin m > acts.qp
 }
 
+# A quantized stream as it was written once: the dequantized weight before its codes.
+weights_first() {	# weights_first [IN]
+	qp-dump "$@" | awk '
+		/^[^ ]/ { keep = $2 == name && ($3 == "role=scale" || $3 == "role=zero")
+			  if ($3 == "role=codes") { name = $2; keep = 1 }
+			  else if (!keep && ($2 != name || $3 != "role=weight")) {
+				printf "%s", held; held = name = "" } }
+		keep { held = held $0 "\n"; next }
+		{ print }' | qp-make
+}
+
 # Skip, visibly, a test that wants what is not in the tree.
 need_shared() {	# need_shared PATH...  (below $SHARED)
 	local p

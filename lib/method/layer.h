@@ -80,7 +80,7 @@ void layer_drop_hessian(struct block *b, enum edge edge);
 /* Fill l->energy.  tri NULL: there is no H. */
 int layer_weigh(struct layer *l, struct backend *be, const float *tri, struct err *e) MUST_USE;
 
-/* Codes, scales and, if asymmetric, zeros as new records after the weight's. */
+/* Codes, scales and, if asymmetric, zeros as new records before the weight's. */
 int layer_store(const struct layer *l, struct block *b, const struct quantized *z,
 		const struct layer_options *o, struct err *e) MUST_USE;
 

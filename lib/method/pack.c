@@ -113,7 +113,8 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 			return -1;
 		p->packed++;
 	}
-	/* Whether codes stand for a weight, what follows it tells. */
+	/* Whether codes stand for a weight is known before it or, in files of earlier versions,
+	 * by what follows it. */
 	return flush(p, b, b->n - is_weight(it), e);
 }
 

@@ -147,17 +147,38 @@ struct item *block_stat(struct block *b, enum edge e, enum stat s)
 	return NULL;
 }
 
-/* Where a new item about slot s or edge g goes: behind the last of its kind, else the end. */
-static size_t place(const struct block *b, const char *name)
+/* The order of what stands for one linear: who wants only codes need not hold weights. */
+static int rank(const struct record *r)
+{
+	static const enum role order[] = {
+		ROLE_CODES, ROLE_SCALE, ROLE_ZERO, ROLE_WEIGHT, ROLE_REF,
+	};
+	const int n = sizeof(order) / sizeof(*order);
+	int i = 0;
+
+	while (i < n && (r->type != REC_TENSOR || r->role != order[i]))
+		i++;
+	return i;
+}
+
+/* Where a new item about a slot or an edge goes: behind the last of its name that does not belong
+ * behind it, before those that do; else the end. */
+static size_t place(const struct block *b, const struct record *rec)
 {
 	long at;
-	const enum slot s = model_slot(b->model, name, &at);
-	const int g = s == SLOT_NONE ? model_edge(b->model, name, &at) : -1;
+	size_t first = b->n;
 
-	for (size_t i = b->n; i > 0 && (s != SLOT_NONE || g >= 0); i--)
-		if (strcmp(b->items[i - 1].rec.name, name) == 0)
+	if (model_slot(b->model, rec->name, &at) == SLOT_NONE &&
+	    model_edge(b->model, rec->name, &at) < 0)
+		return b->n;
+	for (size_t i = b->n; i > 0; i--) {
+		if (strcmp(b->items[i - 1].rec.name, rec->name) != 0)
+			continue;
+		if (rank(&b->items[i - 1].rec) <= rank(rec))
 			return i;
-	return b->n;
+		first = i - 1;
+	}
+	return first;
 }
 
 struct item *block_add(struct block *b, const struct record *rec, struct err *e)
@@ -181,7 +202,7 @@ struct item *block_add(struct block *b, const struct record *rec, struct err *e)
 	}
 	if (block_reserve(b, it, nbytes, e) < 0)
 		return NULL;
-	at = place(b, rec->name);
+	at = place(b, rec);
 	fresh = *it;
 	memmove(&b->items[at + 1], &b->items[at], (b->n - at) * sizeof(*it));
 	b->items[at] = fresh;

@@ -70,8 +70,9 @@ void block_release(struct block *b);
 struct item *block_find(struct block *b, enum slot s, enum role role);
 struct item *block_stat(struct block *b, enum edge e, enum stat s);
 
-/* A new item after the last of the same slot or edge; data is allocated, not cleared.  The
- * pointer is good until the next item is added. */
+/* A new item after the last of the same slot or edge, but of a linear in the order codes, scale,
+ * zero, weight, ref; data is allocated, not cleared.  The pointer is good until the next item is
+ * added. */
 struct item *block_add(struct block *b, const struct record *rec, struct err *e);
 /* The item's data is needed no more: its buffer serves the next item that comes.  The record
  * stays. */

@@ -22,7 +22,8 @@ struct listing {
 	struct record head, calib;
 	struct buf rows;          /* lines, or JSON objects with commas between */
 	uint64_t records, blocks, tensors, parameters, payload;
-	/* the quantized weight at hand, name empty: none; and the last weight of that name */
+	/* the quantized weight at hand, name empty: none; and the name of
+	 * the last weight counted, which its codes may precede or follow */
 	struct record codes, scale, zero;
 	char weight[STREAM_MAX_NAME + 1];
 	uint64_t quantized, unfit; /* unfit: codes without a scale and zero that fit */
@@ -93,6 +94,7 @@ static void close_codes(struct listing *l)
 	}
 	if (strcmp(l->weight, l->codes.name) != 0)
 		l->parameters += elements(&l->codes);
+	memcpy(l->weight, l->codes.name, sizeof(l->weight));
 	record_init(&l->codes, REC_TENSOR, "");
 	record_init(&l->scale, REC_TENSOR, "");
 	record_init(&l->zero, REC_TENSOR, "");
@@ -105,7 +107,8 @@ static int add_tensor(struct listing *l, const struct record *r, struct err *e)
 		close_codes(l);
 	switch (r->role) {
 	case ROLE_WEIGHT: case ROLE_BIAS:
-		l->parameters += elements(r);
+		if (strcmp(l->weight, r->name) != 0)
+			l->parameters += elements(r);
 		memcpy(l->weight, r->name, sizeof(l->weight));
 		return 0;
 	case ROLE_CODES:

@@ -140,6 +140,13 @@ seqlen=16 $set sampling=\"ids\"" ]
 	refuses 65 '.*q_proj\.weight: its codes are packed already' pack-int4 packed.qp
 }
 
+@test "pack-int4: weights in front of their codes, as once written, are dropped just so" {
+	weights_first rtn.qp > "$out/old.qp"
+	[ "$(qp-dump --head "$out/old.qp" | grep -A 1 'q_proj.*role=weight' |
+		grep -c 'role=codes')" -eq 2 ]
+	pack-int4 "$out/old.qp" | cmp - packed.qp
+}
+
 @test "pack-int4: records it does not know pass byte for byte" {
 	with_flux rtn.qp | pack-int4 > "$out/p.qp"
 	[ "$(qp-dump "$out/p.qp" | grep -c '^flux some.thing n=3$')" -eq 2 ]
@@ -165,5 +172,7 @@ seqlen=16 $set sampling=\"ids\"" ]
 	heavy_model
 	rtn -q -g 64 m > r.qp
 	pack-int4 -v r.qp 2> err > /dev/null
+	peak_is err $((D * F + 3 * MiB))
+	weights_first r.qp | pack-int4 -v 2> err > /dev/null
 	peak_is err $((5 * D * F + 3 * MiB))
 }

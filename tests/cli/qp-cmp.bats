@@ -58,6 +58,16 @@ differ() {	# differ COMMAND...
 	refuses 64 '--abs: expected a number' qp-cmp --abs=x a.qp b.qp
 }
 
+@test "qp-cmp: a weight beside its codes is the value, whichever comes first" {
+	rtn -q -g 16 "$MODEL" > "$out/r.qp"
+	weights_first "$out/r.qp" > "$out/old.qp"
+	qp-cmp "$out/r.qp" "$out/old.qp"
+	qp-cmp "$out/old.qp" "$out/r.qp"
+	qp-ls "$out/r.qp" | grep -E '^(tensors|quantized)' > "$out/a"
+	qp-ls "$out/old.qp" | grep -E '^(tensors|quantized)' | diff "$out/a" -
+	grep -q ' 656,000 parameters' "$out/a"
+}
+
 @test "qp-cmp: codes are compared by what they stand for, with weights and with other codes" {
 	qp-make "$DATA/streams/quantized.txt" > q.qp
 	qp-make "$DATA/streams/quantized-values.txt" > v.qp

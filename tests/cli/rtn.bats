@@ -54,6 +54,16 @@ with_flux() {
 	qp-cmp -q "$out/a.qp" "$out/b.qp"
 }
 
+@test "rtn: of a linear come codes, scale, zero, weight, reference, in this order" {
+	local l
+	rtn -q -g 16 --asym --keep-ref plain.qp | qp-dump --head > "$out/r.txt"
+	for l in q k v o; do
+		grep "layers.1.self_attn.${l}_proj.weight role" "$out/r.txt" | cut -d ' ' -f 3 |
+			tr '\n' ' ' > "$out/l"
+		[ "$(cat "$out/l")" = 'role=codes role=scale role=zero role=weight role=ref ' ]
+	done
+}
+
 @test "rtn: embeddings, head and norms stay as they are" {
 	rtn -q -g 16 plain.qp > "$out/r.qp"
 	qp-dump plain.qp | grep -A 1 -E '^tensor.*(norm|embed|lm_head)' > "$out/want"
