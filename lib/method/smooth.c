@@ -7,19 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/method/smooth.h"
+#include "lib/method/smooth_impl.h"
 
 #define FLOOR 1e-5 /* of s and of the weights' maxima, as published */
-
-/* One edge at work: s over the producer's n channels, consumers' columns over width. */
-struct smoothing {
-	struct block *b;
-	struct edge_row row;
-	char name[256];
-	size_t n, width;
-	size_t group, head; /* column c is channel c / head / group * head + c % head */
-	double *s, *amax_x, *amax_w;
-};
 
 void smooth_scales(double *s, const double *amax_x, const double *amax_w, size_t n, double alpha)
 {
@@ -34,12 +24,6 @@ void smooth_scales(double *s, const double *amax_x, const double *amax_w, size_t
 	}
 }
 
-/* The producer's channel that column c of a consumer reads. */
-static size_t channel(const struct smoothing *m, size_t c)
-{
-	return c / m->head / m->group * m->head + c % m->head;
-}
-
 static void slot_where(const struct smoothing *m, enum slot slot, char *buf)
 {
 	size_t n;
@@ -52,8 +36,7 @@ static void slot_where(const struct smoothing *m, enum slot slot, char *buf)
 		buf[n - 7] = '\0';
 }
 
-/* Weight, bias or norm as F32; refused once it is codes. */
-static float *weight(const struct smoothing *m, enum slot slot, struct err *e)
+float *smoothing_weight(const struct smoothing *m, enum slot slot, struct err *e)
 {
 	struct item *it = block_find(m->b, slot, ROLE_WEIGHT);
 	char where[256];
@@ -71,7 +54,7 @@ static float *weight(const struct smoothing *m, enum slot slot, struct err *e)
 	return item_f32(it, e);
 }
 
-static size_t rows_of(const struct smoothing *m, enum slot slot)
+size_t smoothing_rows(const struct smoothing *m, enum slot slot)
 {
 	int64_t shape[2];
 
@@ -79,17 +62,11 @@ static size_t rows_of(const struct smoothing *m, enum slot slot)
 	return (size_t)shape[0];
 }
 
-/* The next linear that reads the vector, from the *n-th of the layer on: all of its tokens, or, an
- * expert's, some. */
-static bool consumer(const struct smoothing *m, size_t *n, enum slot *slot)
+bool smoothing_consumer(const struct smoothing *m, size_t *n, struct linear_row *row)
 {
-	struct linear_row row;
-
-	while (model_linear(m->b->model, m->b->layer, (*n)++, &row))
-		if (model_edge_row(m->b->model, row.in).of == m->row.edge) {
-			*slot = row.weight;
+	while (model_linear(m->b->model, m->b->layer, (*n)++, row))
+		if (model_edge_row(m->b->model, row->in).of == m->row.edge)
 			return true;
-		}
 	return false;
 }
 
@@ -97,14 +74,14 @@ static int take_maxima(struct smoothing *m, struct err *e)
 {
 	const struct item *it = block_stat(m->b, m->row.edge, STAT_ABSMAX);
 	const float *x;
-	enum slot slot;
+	struct linear_row lin;
 
 	if (!it)
 		return err_set(e, ERR_DATA, m->name, "no activation maxima; put \"record-acts -\" "
 			       "before smooth");
 	x = it->data;
 	for (size_t c = 0; c < m->width; c++) {
-		double *a = &m->amax_x[channel(m, c)];
+		double *a = &m->x[smoothing_channel(m, c)];
 
 		if (!(x[c] >= 0) || isinf(x[c]))
 			return err_set(e, ERR_DATA, m->name,
@@ -112,14 +89,14 @@ static int take_maxima(struct smoothing *m, struct err *e)
 				       c, (double)x[c]);
 		*a = x[c] > *a ? x[c] : *a;
 	}
-	for (size_t n = 0; consumer(m, &n, &slot);) {
-		const float *w = weight(m, slot, e);
+	for (size_t n = 0; smoothing_consumer(m, &n, &lin);) {
+		const float *w = smoothing_weight(m, lin.weight, e);
 
 		if (!w)
 			return -1;
-		for (size_t r = rows_of(m, slot); r > 0; r--)
+		for (size_t r = smoothing_rows(m, lin.weight); r > 0; r--)
 			for (size_t c = 0; c < m->width; c++) {
-				double v = fabs((double)*w++), *a = &m->amax_w[channel(m, c)];
+				double v = fabs((double)*w++), *a = &m->w[smoothing_channel(m, c)];
 
 				*a = v > *a ? v : *a;
 			}
@@ -130,16 +107,16 @@ static int take_maxima(struct smoothing *m, struct err *e)
 static int scale_weights(const struct smoothing *m, struct err *e)
 {
 	const enum slot produced[2] = { m->row.producer, m->row.producer_bias };
-	enum slot slot;
+	struct linear_row lin;
 
-	for (size_t n = 0; consumer(m, &n, &slot);) {
-		float *w = weight(m, slot, e);
+	for (size_t n = 0; smoothing_consumer(m, &n, &lin);) {
+		float *w = smoothing_weight(m, lin.weight, e);
 
 		if (!w)
 			return -1;
-		for (size_t r = rows_of(m, slot); r > 0; r--)
+		for (size_t r = smoothing_rows(m, lin.weight); r > 0; r--)
 			for (size_t c = 0; c < m->width; c++, w++)
-				*w = (float)(*w * m->s[channel(m, c)]);
+				*w = (float)(*w * m->s[smoothing_channel(m, c)]);
 	}
 	for (int i = 0; i < 2; i++) {
 		size_t cols = 1;
@@ -149,7 +126,7 @@ static int scale_weights(const struct smoothing *m, struct err *e)
 		if (produced[i] == SLOT_NONE ||
 		    !model_has(m->b->model, produced[i], m->b->layer))
 			continue;
-		if (!(w = weight(m, produced[i], e)))
+		if (!(w = smoothing_weight(m, produced[i], e)))
 			return -1;
 		if (model_shape(m->b->model, produced[i], shape) == 2)
 			cols = (size_t)shape[1];
@@ -174,14 +151,14 @@ static void scale_edge(const struct smoothing *m, enum edge g)
 		if (stat == STAT_HESSIAN) {
 			for (size_t i = 0; i < m->width; i++)
 				for (size_t j = i; j < m->width; j++, x++)
-					*x = (float)(*x / (m->s[channel(m, i)] *
-							   m->s[channel(m, j)]));
+					*x = (float)(*x / (m->s[smoothing_channel(m, i)] *
+							   m->s[smoothing_channel(m, j)]));
 			continue;
 		}
 		rows = stat == STAT_SAMPLES ? (size_t)it->rec.shape[0] : 1;
 		for (size_t r = 0; r < rows; r++)
 			for (size_t c = 0; c < m->width; c++, x++)
-				*x = (float)(*x / m->s[channel(m, c)]);
+				*x = (float)(*x / m->s[smoothing_channel(m, c)]);
 	}
 }
 
@@ -213,44 +190,65 @@ static int check_finite(const struct smoothing *m, enum slot slot, struct err *e
 		       (long long)bad, m->name);
 }
 
-static int smooth_edge(struct block *b, enum edge g, double alpha, struct err *e)
+int smoothing_open(struct smoothing *m, struct block *b, enum edge g, struct err *e)
 {
 	const struct model_config *cfg = &b->model->cfg;
-	struct smoothing m = { .b = b, .row = model_edge_row(b->model, g), .group = 1, .head = 1 };
-	enum slot slot;
+
+	*m = (struct smoothing){
+		.b = b, .row = model_edge_row(b->model, g), .group = 1, .head = 1,
+	};
+	model_edge_name(b->model, g, b->layer, m->name);
+	m->width = (size_t)model_edge_width(b->model, g);
+	m->n = m->width;
+	if (m->row.kv_grouped) {
+		m->group = (size_t)(cfg->heads / cfg->kv_heads);
+		m->head = (size_t)cfg->head_dim;
+		m->n = m->width / m->group;
+	}
+	m->s = calloc(3 * m->n, sizeof(*m->s));
+	if (!m->s)
+		return err_nomem(e, m->name, 3 * m->n * sizeof(*m->s));
+	m->x = m->s + m->n;
+	m->w = m->x + m->n;
+	return 0;
+}
+
+void smoothing_close(struct smoothing *m)
+{
+	free(m->s);
+}
+
+int smoothing_apply(const struct smoothing *m, struct err *e)
+{
+	struct linear_row lin;
+
+	if (scale_weights(m, e) < 0)
+		return -1;
+	scale_stats(m);
+	for (size_t n = 0; smoothing_consumer(m, &n, &lin);)
+		if (check_finite(m, lin.weight, e) < 0)
+			return -1;
+	if (check_finite(m, m->row.producer, e) < 0)
+		return -1;
+	return check_finite(m, m->row.producer_bias, e);
+}
+
+static int smooth_edge(struct block *b, enum edge g, double alpha, struct err *e)
+{
+	struct smoothing m;
 	int r = -1;
 
-	model_edge_name(b->model, g, b->layer, m.name);
-	m.width = (size_t)model_edge_width(b->model, g);
-	m.n = m.width;
-	if (m.row.kv_grouped) {
-		m.group = (size_t)(cfg->heads / cfg->kv_heads);
-		m.head = (size_t)cfg->head_dim;
-		m.n = m.width / m.group;
+	if (smoothing_open(&m, b, g, e) < 0)
+		return -1;
+	if (take_maxima(&m, e) == 0) {
+		smooth_scales(m.s, m.x, m.w, m.n, alpha);
+		r = smoothing_apply(&m, e);
 	}
-	m.s = calloc(3 * m.n, sizeof(*m.s));
-	if (!m.s)
-		return err_nomem(e, m.name, 3 * m.n * sizeof(*m.s));
-	m.amax_x = m.s + m.n;
-	m.amax_w = m.amax_x + m.n;
-	if (take_maxima(&m, e) < 0)
-		goto out;
-	smooth_scales(m.s, m.amax_x, m.amax_w, m.n, alpha);
-	if (scale_weights(&m, e) < 0)
-		goto out;
-	scale_stats(&m);
-	for (size_t n = 0; consumer(&m, &n, &slot);)
-		if (check_finite(&m, slot, e) < 0)
-			goto out;
-	if (check_finite(&m, m.row.producer, e) == 0)
-		r = check_finite(&m, m.row.producer_bias, e);
-out:
-	free(m.s);
+	smoothing_close(&m);
 	return r;
 }
 
-/* Whether the options name the edge: those of experts go with mlp.mid. */
-static bool chosen(const struct smooth_options *opt, enum edge g)
+bool smooth_chosen(const struct smooth_options *opt, enum edge g)
 {
 	const enum edge kind = edge_kind(g);
 
@@ -264,7 +262,7 @@ int smooth_check(const struct model *m, const struct smooth_options *opt, struct
 	for (int g = 0; g < EDGE_X_IN; g++) {
 		const struct edge_row row = model_edge_row(m, g);
 
-		if (opt->edges != SMOOTH_ALL && row.name && chosen(opt, g) &&
+		if (opt->edges != SMOOTH_ALL && row.name && smooth_chosen(opt, g) &&
 		    row.producer == SLOT_NONE)
 			return err_set(e, ERR_DATA, row.name, "no diagonal map can be put on this "
 				       "edge of this %s model", m->family->model_type);
@@ -277,7 +275,7 @@ int smooth_block(struct block *b, const struct smooth_options *opt, struct err *
 	if (smooth_check(b->model, opt, e) < 0)
 		return -1;
 	for (int g = 0; g < model_edges(b->model); g++) {
-		if (!model_has_edge(b->model, g, b->layer) || !chosen(opt, g) ||
+		if (!model_has_edge(b->model, g, b->layer) || !smooth_chosen(opt, g) ||
 		    model_edge_row(b->model, g).producer == SLOT_NONE)
 			continue;
 		if (smooth_edge(b, g, opt->alpha, e) < 0)
