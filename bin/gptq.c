@@ -88,6 +88,7 @@ static void options(int argc, char **argv, struct job *j)
 		cli_fail(ERR_USAGE, "--spill", "without --sequential there is nothing to spill");
 	j->opt.q = o->q;
 	cli_operands(0, 2);
+	quantizer_options_end(o);
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)

@@ -17,6 +17,7 @@
 	"      --asym           grid with a zero point\n" \
 	"      --mse            range of least error instead of the full one\n"
 #define QUANTIZER_HELP_LAYERS \
+	"      --plan=FILE      bits and groups of each linear, as qp-alloc wrote them\n" \
 	"      --skip=REGEX     pass over linears whose tensor name matches\n" \
 	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n" \
 	"      --keep-ref       keep the original weights as well\n" \
@@ -24,7 +25,7 @@
 	"      --timing         seconds in the notes\n"
 
 enum {
-	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
+	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING, OPT_PLAN,
 	OPT_QUANTIZER_END, /* a program's own begin here */
 };
 
@@ -34,6 +35,7 @@ enum {
 	{ "sym", no_argument, NULL, OPT_SYM }, \
 	{ "asym", no_argument, NULL, OPT_ASYM }, \
 	{ "mse", no_argument, NULL, OPT_MSE }, \
+	{ "plan", required_argument, NULL, OPT_PLAN }, \
 	{ "skip", required_argument, NULL, OPT_SKIP }, \
 	{ "scale-dtype", required_argument, NULL, OPT_SCALE }, \
 	{ "keep-ref", no_argument, NULL, OPT_REF }, \
@@ -61,6 +63,10 @@ static bool quantizer_option(struct layer_options *o, int c)
 		o->q.sym = c == OPT_SYM;
 		return true;
 	case OPT_MSE: o->q.mse = true; return true;
+	case OPT_PLAN:
+		cli_note_path();
+		o->plan_path = optarg;
+		return true;
 	case OPT_SKIP:
 		if (layer_add_skip(o, optarg, &e) < 0)
 			cli_die(&e);
@@ -73,6 +79,15 @@ static bool quantizer_option(struct layer_options *o, int c)
 	case OPT_TIMING: o->timing = true; return true;
 	}
 	return false;
+}
+
+/* After the last option: what they name is read. */
+static void quantizer_options_end(struct layer_options *o)
+{
+	struct err e;
+
+	if (o->plan_path && plan_read(&o->plan, o->plan_path, &e) < 0)
+		cli_die(&e);
 }
 
 #endif

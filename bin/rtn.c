@@ -27,6 +27,7 @@ static void options(int argc, char **argv, struct layer_options *o)
 	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1)
 		quantizer_option(o, c);
 	cli_operands(0, 2);
+	quantizer_options_end(o);
 }
 
 static int copy(void *out, struct stream_in *in, struct record *rec, struct err *e)

@@ -50,14 +50,27 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve)
 	*solve = g->solve;
 }
 
-bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge)
+/* The first linear of the edge that is not passed over, and how it is cut. */
+static bool first_wanted(const struct gptq *g, const struct block *b, enum edge edge,
+			 struct quantizer *q)
 {
 	struct linear_row row;
+	char name[256];
 
 	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++)
-		if (row.in == edge && !layer_skipped(g->layers, b->model, &row, b->layer))
+		if (row.in == edge && !layer_skipped(g->layers, b->model, &row, b->layer)) {
+			model_tensor_name(b->model, row.weight, b->layer, name);
+			*q = layer_quantizer(g->layers, name);
 			return true;
+		}
 	return false;
+}
+
+bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge)
+{
+	struct quantizer q;
+
+	return first_wanted(g, b, edge, &q);
 }
 
 long gptq_short(const struct gptq *g)
@@ -69,6 +82,7 @@ long gptq_short(const struct gptq *g)
 static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, const float *tri,
 			  int64_t tokens, struct err *e)
 {
+	struct gptq_options opt = *g->opt;
 	struct gptq_result res = { 0 };
 
 	if (tokens > 0 && tokens < (int64_t)l->cols) {
@@ -76,8 +90,9 @@ static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, cons
 		g->shorts++;
 	}
 
+	opt.q = l->q;
 	if (layer_weigh(l, g->be, tri, e) < 0 ||
-	    gptq_quantize(&g->z, &res, g->h, l->w, l->rows, g->opt, l->where, e) < 0 ||
+	    gptq_quantize(&g->z, &res, g->h, l->w, l->rows, &opt, l->where, e) < 0 ||
 	    layer_store(l, b, &g->z, g->layers, e) < 0)
 		return -1;
 	g->solve += res.seconds;
@@ -106,19 +121,21 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 {
 	struct linear_row row;
 	double start = usage_seconds();
+	struct gptq_options opt = *g->opt;
 	const char *as = NULL;
 	const float *tri = in->tri;
 	char where[256];
 	int plenty = 1;
 
 	model_edge_name(b->model, edge, b->layer, where);
-	if (gptq_wants(g, b, edge)) {
+	/* Panels are cut by the group: one for all linears of an edge (layer_check_groups). */
+	if (first_wanted(g, b, edge, &opt.q)) {
 		plenty = enough(g, b, edge, in, &as, e);
 		if (as && strcmp(as, "borrow") == 0)
 			tri = in->whole;
 		if (plenty < 0 || ((plenty || tri == in->whole) &&
 		    gptq_hessian_new(&g->h, g->be, tri,
-				     (size_t)model_edge_width(b->model, edge), g->opt, where,
+				     (size_t)model_edge_width(b->model, edge), &opt, where,
 				     e) < 0))
 			return -1;
 	}

@@ -48,6 +48,19 @@ void layer_options_release(struct layer_options *o)
 {
 	while (o->n_skip > 0)
 		regfree(&o->skip[--o->n_skip].regex);
+	plan_release(&o->plan);
+}
+
+struct quantizer layer_quantizer(const struct layer_options *o, const char *name)
+{
+	const struct plan_row *row = plan_find(&o->plan, name);
+	struct quantizer q = o->q;
+
+	if (row) {
+		q.bits = row->bits;
+		q.group = row->has_group ? row->group : q.group;
+	}
+	return q;
 }
 
 static bool matches(const struct layer_options *o, const char *name)
@@ -72,12 +85,35 @@ static size_t common_divisor(size_t a, size_t b)
 	return b == 0 ? a : common_divisor(b, a % b);
 }
 
+/* The linear and others that read its edge are cut alike. */
+static int check_alike(const struct layer_options *o, const struct model *m, const struct layer *l,
+		       long layer, struct err *e)
+{
+	struct linear_row row;
+
+	for (size_t n = 0; model_linear(m, layer, n, &row); n++) {
+		char name[256];
+		long group;
+
+		model_tensor_name(m, row.weight, layer, name);
+		group = layer_quantizer(o, name).group;
+		if (row.in == l->row.in && !row.keep && !matches(o, name) && group != l->q.group)
+			return err_set(e, ERR_DATA, l->where, "--plan: groups of %ld here and of "
+				       "%ld in %s, which reads the same input", l->q.group, group,
+				       name);
+	}
+	return 0;
+}
+
 int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
 {
 	struct linear_row row;
 	size_t common = 0, wrong_cols = 0;
+	long wrong_group = 0;
 	char wrong[sizeof(((struct layer *)0)->where)], sizes[320];
 
+	if (o->plan.n > 0 && plan_check(&o->plan, m, e) < 0)
+		return -1;
 	for (long i = 0; i < m->cfg.layers; i++)
 		for (size_t n = 0; model_linear(m, i, n, &row); n++) {
 			struct layer l;
@@ -86,9 +122,13 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 			name_layer(&l, m, &row, i);
 			if (row.keep || matches(o, l.name))
 				continue;
+			l.q = layer_quantizer(o, l.name);
+			if (o->plan.n > 0 && check_alike(o, m, &l, i, e) < 0)
+				return -1;
 			model_shape(m, row.weight, shape);
 			common = common_divisor((size_t)shape[1], common);
-			if (wrong_cols == 0 && o->q.group > 0 && shape[1] % o->q.group != 0) {
+			if (wrong_cols == 0 && l.q.group > 0 && shape[1] % l.q.group != 0) {
+				wrong_group = l.q.group;
 				snprintf(wrong, sizeof(wrong), "%s", l.where);
 				wrong_cols = (size_t)shape[1];
 			}
@@ -97,7 +137,7 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 		return 0;
 	quantizer_sizes(common, sizes, sizeof(sizes));
 	return err_set(e, ERR_DATA, wrong, "groups of %ld do not divide %zu columns; sizes that do "
-		       "in every linear: %s, -1 (a row), 0 (the tensor)", o->q.group, wrong_cols,
+		       "in every linear: %s, -1 (a row), 0 (the tensor)", wrong_group, wrong_cols,
 		       sizes);
 }
 
@@ -173,6 +213,7 @@ int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 	int64_t shape[2];
 
 	name_layer(l, b->model, row, b->layer);
+	l->q = layer_quantizer(o, l->name);
 	if (row->keep)
 		return 0;
 	if (matches(o, l->name)) {
@@ -280,8 +321,8 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 	if (!it)
 		return -1;
 	r = &it->rec;
-	if (record_set_str(r, "by", o->by) < 0 || record_set_int(r, "bits", o->q.bits) < 0 ||
-	    record_set_int(r, "group", o->q.group) < 0 ||
+	if (record_set_str(r, "by", o->by) < 0 || record_set_int(r, "bits", l->q.bits) < 0 ||
+	    record_set_int(r, "group", l->q.group) < 0 ||
 	    record_set_double(r, has_h ? "rel_err" : "w_rel_err", rel) < 0)
 		return nomem(l->where, e);
 	if (res && (record_set_double(r, "damp", res->damp) < 0 ||

@@ -15,6 +15,7 @@
 
 #include <regex.h>
 
+#include "lib/method/plan.h"
 #include "lib/method/quantizer.h"
 #include "lib/model/block.h"
 
@@ -25,7 +26,9 @@ struct gptq_result;
 
 struct layer_options {
 	const char *by;        /* the program, for notes */
-	struct quantizer q;
+	struct quantizer q;    /* of linears that are not in the plan */
+	const char *plan_path; /* the caller's, or NULL */
+	struct plan plan;      /* what it held; empty: none */
 	struct layer_skip {    /* linears whose tensor's name matches one pass untouched */
 		const char *text; /* the caller's */
 		regex_t regex;
@@ -43,6 +46,7 @@ struct layer {
 	char where[256];       /* the same without "model." and ".weight": for messages */
 	float *w;              /* [rows, cols], the block's own */
 	size_t rows, cols;
+	struct quantizer q;    /* its own */
 	double energy;         /* tr W H W', or |W|^2 if there is no H: see layer_weigh */
 	const char *starved;   /* for the note: what was done for want of tokens, or NULL */
 	int64_t tokens;        /* that there were */
@@ -58,8 +62,13 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 /* The first of the skip patterns that no linear's name matches, or NULL. */
 const char *layer_idle_skip(const struct layer_options *o, const struct model *m);
 
-/* Every linear that is not passed over can be cut into groups: before anything is read.
- * ERR_DATA naming the first that cannot, with the sizes that do for all of them. */
+/* The quantizer of a linear by its tensor's name: the options', with bits and group of the plan. */
+struct quantizer layer_quantizer(const struct layer_options *o, const char *name);
+
+/* Every linear that is not passed over can be cut into groups, and the plan is for this model:
+ * before anything is read.  ERR_DATA naming the first that cannot, with the sizes that do for all
+ * of them; ERR_DATA for a plan that gives linears of one edge, which share a factor, several
+ * groups. */
 int layer_check_groups(const struct layer_options *o, const struct model *m, struct err *e)
 	MUST_USE;
 

@@ -59,7 +59,7 @@ int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantiz
 	struct layer diff = *l;
 	double start = usage_seconds(), seconds;
 
-	if (rtn_quantize(z, &o->q, l->w, l->rows, l->cols, be->pool, l->where, e) < 0)
+	if (rtn_quantize(z, &l->q, l->w, l->rows, l->cols, be->pool, l->where, e) < 0)
 		return -1;
 	seconds = usage_seconds() - start;
 	if (layer_weigh(l, be, tri, e) < 0)
