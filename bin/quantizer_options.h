@@ -25,7 +25,8 @@
 	"      --timing         seconds in the notes\n"
 
 enum {
-	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING, OPT_PLAN,
+	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
+	OPT_PLAN,
 	OPT_QUANTIZER_END, /* a program's own begin here */
 };
 

@@ -29,8 +29,10 @@ static const char usage[] =
 	"      --stat=KIND      of activations: rms (default), absmean, absmax\n"
 	"      --loss=FROM      hessian (default of w) or samples (of wa)\n";
 
-enum { OPT_EDGES = 256, OPT_SEARCH, OPT_SYM, OPT_ASYM, OPT_ACT, OPT_DUO, OPT_GRID, OPT_STAT,
-       OPT_LOSS };
+enum {
+	OPT_EDGES = 256, OPT_SEARCH, OPT_SYM, OPT_ASYM, OPT_ACT, OPT_DUO, OPT_GRID, OPT_STAT,
+	OPT_LOSS,
+};
 
 static const struct option longopts[] = {
 	{ "alpha", required_argument, NULL, 'a' },
@@ -149,7 +151,8 @@ int main(int argc, char **argv)
 	in = cli_open_in(cli_operand(0));
 	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
-	    (j.search ? search_check(&model, &j.o, &e) : smooth_check(&model, &j.o.smooth, &e)) < 0 ||
+	    (j.search ? search_check(&model, &j.o, &e) :
+			smooth_check(&model, &j.o.smooth, &e)) < 0 ||
 	    (j.search && !(search = search_new(&be, &j.o, &e))))
 		cli_die(&e);
 	out = cli_open_out(cli_operand(1));

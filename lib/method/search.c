@@ -177,7 +177,7 @@ static int take_weights(const struct search *s, struct smoothing *m, struct err 
 				double most = 0;
 
 				for (size_t c = 0; c < group; c++)
-					most = fabs((double)w[c]) > most ? fabs((double)w[c]) : most;
+					most = fmax(most, fabs((double)w[c]));
 				for (size_t c = 0; c < group; c++)
 					m->w[smoothing_channel(m, c0 + c)] +=
 						fabs((double)w[c]) / (most + 1e-6);
