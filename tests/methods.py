@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""methods.py smooth|rtn|gptq BEFORE AFTER OPTION... - what the quantizers wrote, worked out again
+"""methods.py smooth|rtn|gptq|clip BEFORE AFTER OPTION... - what the quantizers wrote, worked out again
 
 Streams are read with msgpack, everything is computed by numpy in float64 from the definitions in
 quantpipe-methods(7); exits 1 with an AssertionError where the stream says something else.
@@ -144,6 +144,53 @@ def smooth(was, now, args):
                 near(got, before * done[producer] / s[:, None], 6e-7)
             else:
                 near(got, before / s)
+
+
+def qdq(v, o):
+    """every row of v [rows, n] rounded to nearest in a group of its own, f32 as the programs do"""
+    lo, hi = np.minimum(v.min(1), 0).astype("f8"), np.maximum(v.max(1), 0).astype("f8")
+    span = (hi - lo) / o.top if o.asym else np.maximum(hi, -lo) / (o.top / 2)
+    s = stored(np.where(span == 0, 1, span), o.dtype)
+    z = np.clip(np.rint(-lo.astype("f4") / s), 0, o.top) if o.asym else np.full(len(s), o.mid)
+    t = v.astype("f4") / s[:, None] + (z - o.mid).astype("f4")[:, None]
+    q = np.clip(np.rint(t) + o.mid, 0, o.top)
+    return (s[:, None] * (q - z[:, None]).astype("f4")).astype("f8")
+
+
+def option(args, name, otherwise):
+    return next((float(a.split("=")[1]) for a in args if a.startswith(name)), otherwise)
+
+
+def clip(was, now, args):
+    o, grid = Options(args), int(option(args, "--n-grid", 20))
+    steps, notes = int(option(args, "--max-shrink", 0.5) * grid), now.notes("clip")
+    assert len(notes) == 10
+    for n, note in notes.items():
+        w, got, h = was.tensor(n), now.tensor(n), was.hessian(edge_of(n))
+        rows, cols = w.shape
+        g = o.group if o.group > 0 else cols
+        cut = np.empty_like(w)
+        for c in range(0, cols, g):
+            v, hg = w[:, c:c + g], h[c:c + g, c:c + g]
+            top = np.abs(v).max(1)
+            best = np.full(rows, np.inf)
+            for i in range(steps):
+                limit = ((1 - i / grid) * top.astype("f8")).astype("f4")[:, None]
+                x = np.clip(v, -limit, limit)
+                d = qdq(x, o) - v
+                err = np.einsum("ri,ij,rj->r", d, hg, d)
+                better = err < best * (1 - 1e-5)
+                cut[better, c:c + g] = x[better]
+                best[better] = err[better]
+        assert (cut == got).mean() > 0.995, (n, (cut == got).mean())  # ties, in f32
+
+        def error(x):
+            groups = x.reshape(-1, g)
+            return energy(qdq(groups, o).reshape(rows, cols) - w, h) / energy(w, h)
+
+        assert abs(note["before"] / error(w) - 1) < 1e-3
+        assert abs(note["after"] / error(got) - 1) < 1e-3
+        assert abs(note["clipped"] - (got != w).mean()) < 1e-9
 
 
 if __name__ == "__main__":
