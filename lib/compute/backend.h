@@ -25,6 +25,7 @@
 struct pool;
 struct backend;
 struct packed;  /* a weight matrix in the form the device's GEMM wants */
+struct packed_i8;
 struct hessian; /* an accumulator for X'X */
 
 enum act_fn { ACT_FN_SILU, ACT_FN_RELU, ACT_FN_GELU, ACT_FN_GELU_TANH };
@@ -63,6 +64,13 @@ struct backend_ops {
 	/* y [t, n] = x [t, k] w' (+ bias [n] unless NULL); += if add */
 	int (*linear)(struct backend *b, float *y, size_t ldy, const float *x, size_t ldx, size_t t,
 		      const struct packed *w, const float *bias, int add, struct err *e);
+
+	/* The same of int8 into int32, exact: w [n, k], k < 2^17; y [t, n] = x [t, k] w' */
+	int (*pack_i8)(struct backend *b, struct packed_i8 **p, const int8_t *w, size_t n, size_t k,
+		       struct err *e);
+	void (*pack_i8_free)(struct backend *b, struct packed_i8 *p);
+	int (*linear_i8)(struct backend *b, int32_t *y, size_t ldy, const int8_t *x, size_t ldx,
+			 size_t t, const struct packed_i8 *w, struct err *e);
 
 	/* y = x / sqrt(mean x^2 + eps) * w; y may be x, here and in layernorm */
 	int (*rmsnorm)(struct backend *b, float *y, const float *x, const float *w, size_t t,
@@ -136,5 +144,8 @@ struct backend {
  * silent fallback. */
 int backend_open(struct backend *b, const char *device, int threads, struct err *e) MUST_USE;
 void backend_close(struct backend *b);
+
+/* [n]: the sum of each row of w, for what zero points add to a product; host memory. */
+const int32_t *packed_i8_sums(const struct packed_i8 *p);
 
 #endif

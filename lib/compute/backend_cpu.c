@@ -101,6 +101,9 @@ static const struct backend_ops cpu_ops = {
 	.pack = cpu_pack,
 	.pack_free = cpu_pack_free,
 	.linear = cpu_linear,
+	.pack_i8 = cpu_pack_i8,
+	.pack_i8_free = cpu_pack_i8_free,
+	.linear_i8 = cpu_linear_i8,
 	.rmsnorm = cpu_rmsnorm,
 	.layernorm = cpu_layernorm,
 	.rope = cpu_rope,
@@ -140,7 +143,8 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		return err_nomem(e, "", sizeof(*c));
 	b->priv = c;
 	b->ops = &cpu_ops;
-	c->vec = vec_select();
+	vec_select(&c->set);
+	c->vec = c->set.ops;
 	c->threads = threads;
 	c->scratch = calloc((size_t)threads, sizeof(*c->scratch));
 	if (!c->scratch) {

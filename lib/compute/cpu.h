@@ -40,7 +40,8 @@ struct blas {
 };
 
 struct cpu {
-	const struct vec_ops *vec;
+	struct vec_set set;
+	const struct vec_ops *vec; /* of the set */
 	struct blas blas;
 	int threads;
 	void **scratch; /* [threads], each of scratch_bytes, kept from call to call */
@@ -78,6 +79,13 @@ int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t l
 int cpu_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha, const float *a,
 	     size_t lda, const float *bm, size_t ldb, float beta, float *c, size_t ldc,
 	     struct err *e);
+
+/* cpu_i8.c */
+int cpu_pack_i8(struct backend *b, struct packed_i8 **p, const int8_t *w, size_t n, size_t k,
+		struct err *e);
+void cpu_pack_i8_free(struct backend *b, struct packed_i8 *p);
+int cpu_linear_i8(struct backend *b, int32_t *y, size_t ldy, const int8_t *x, size_t ldx, size_t t,
+		  const struct packed_i8 *w, struct err *e);
 
 /* cpu_norm.c */
 int cpu_rmsnorm(struct backend *b, float *y, const float *x, const float *w, size_t t, size_t d,

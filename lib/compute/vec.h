@@ -65,7 +65,50 @@ extern const struct vec_ops vec_base;
 extern const struct vec_ops vec_v3, vec_v4;
 #endif
 
-/* The best this processor runs. */
-const struct vec_ops *vec_select(void);
+/*
+ * Products of short numbers, X [t, k] times W [n, k]'.  Numbers stand along k in units of 32
+ * bits: 4 of int8, 2 of int16 or bf16; what is left of the last unit is 0 in W.  W lies in panels of
+ * VEC_TILE rows, each [units][VEC_TILE], the last one filled up with anything.
+ */
+#define VEC_TILE  32
+#define VEC_DEPTH 256              /* units of k at a time: 32 KiB of a panel */
+#define VEC_PITCH (VEC_DEPTH + 16) /* rows of X lie apart so that they fall on different sets of
+				      the cache */
+
+struct vec_product {
+	void *y;           /* [t, n] of int32 or f32 */
+	const uint32_t *x; /* [t, VEC_PITCH], readable up to a multiple of `rows` rows */
+	const uint32_t *w;
+	const void *start; /* [n rounded up to VEC_TILE] that sums start from; NULL: 0 */
+	size_t ldy, ldw;   /* ldw: units from panel to panel */
+	size_t t, n, units; /* units <= VEC_DEPTH */
+	int add;           /* y += */
+};
+
+struct vec_tiles {
+	size_t rows;     /* of X that are made at once */
+	size_t per_unit; /* numbers in a unit */
+	size_t multiple; /* the number of units is one of this; units added are 0 in X and W */
+	int offset;      /* what x_units adds to each number */
+	/* a row of k numbers (int8; f32 for bf16) to units */
+	void (*x_units)(uint32_t *u, const void *x, size_t k);
+	void (*w_units)(uint32_t *u, const void *w, size_t k);
+	void (*run)(const struct vec_product *p);
+};
+
+extern const struct vec_tiles i8_base;
+#ifdef VEC_X86
+extern const struct vec_tiles i8_v3, i8_v4, i8_vnni;
+#endif
+
+/* What of all this a processor gets. */
+struct vec_set {
+	const char *name; /* as QP_CPU names it, for the provenance */
+	const struct vec_ops *ops;
+	const struct vec_tiles *i8;
+};
+
+/* The best set that this processor runs. */
+void vec_select(struct vec_set *s);
 
 #endif

@@ -13,6 +13,15 @@
 #define VEC_WIDE   2
 #define VEC_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #include "lib/compute/vec_kernels.h"
+
+#define PAIRS_TABLE i8_v3
+#define TILE_ROWS   6
+#define TILE_WIDE   2
+#define TILE_LANES  8
+#define TILE_V      __m256i
+#define TILE_DOT(acc, w, x) \
+	_mm256_add_epi32(acc, _mm256_madd_epi16((__m256i)(w), (__m256i)(x)))
+#include "lib/compute/vec_pairs.h"
 #else
 typedef int vec_v3_is_empty;
 #endif

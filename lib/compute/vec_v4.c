@@ -13,6 +13,15 @@
 #define VEC_WIDE   4
 #define VEC_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #include "lib/compute/vec_kernels.h"
+
+#define PAIRS_TABLE i8_v4
+#define TILE_ROWS   12
+#define TILE_WIDE   2
+#define TILE_LANES  16
+#define TILE_V      __m512i
+#define TILE_DOT(acc, w, x) \
+	_mm512_add_epi32(acc, _mm512_madd_epi16((__m512i)(w), (__m512i)(x)))
+#include "lib/compute/vec_pairs.h"
 #else
 typedef int vec_v4_is_empty;
 #endif

@@ -125,6 +125,67 @@ static void test_linear(struct backend *b, size_t t, size_t n, size_t k, enum dt
 	free(raw);
 }
 
+/* Exact, over a K that is cut, with sums that need all 32 bits, and its row sums. */
+static void test_linear_i8(struct backend *b, size_t t, size_t n, size_t k, int extreme)
+{
+	size_t ldx = k + 3, ldy = n + 5, wrong = 0;
+	int8_t *x = must(malloc(t * ldx + 1)), *w = must(malloc(n * k + 1));
+	int32_t *y = must(malloc((t * ldy + 1) * sizeof(*y)));
+	struct packed_i8 *p = NULL;
+	struct err e;
+
+	for (size_t i = 0; i < t * ldx; i++)
+		x[i] = (int8_t)(extreme ? -128 : 127 * uniform());
+	for (size_t i = 0; i < n * k; i++)
+		w[i] = (int8_t)(extreme ? -128 : 127 * uniform());
+	for (size_t i = 0; i < t * ldy; i++)
+		y[i] = 77;
+	if (!ok(b->ops->pack_i8(b, &p, w, n, k, &e) == 0 &&
+		b->ops->linear_i8(b, y, ldy, x, ldx, t, p, &e) == 0, "linear int8 runs"))
+		return;
+	for (size_t i = 0; i < t; i++)
+		for (size_t j = 0; j < ldy; j++) {
+			int64_t s = j < n ? 0 : 77;
+
+			for (size_t l = 0; j < n && l < k; l++)
+				s += (int64_t)x[i * ldx + l] * w[j * k + l];
+			wrong += y[i * ldy + j] != s;
+		}
+	for (size_t j = 0; j < n; j++) {
+		int64_t s = 0;
+
+		for (size_t l = 0; l < k; l++)
+			s += w[j * k + l];
+		wrong += packed_i8_sums(p)[j] != s;
+	}
+	ok(!wrong, "linear int8 %zu x %zu x %zu%s: exact", t, n, k, extreme ? ", extremes" : "");
+	b->ops->pack_i8_free(b, p);
+	free(x);
+	free(w);
+	free(y);
+}
+
+static void test_pack_i8(struct backend *b)
+{
+	int8_t w[35], x[7] = { 1, 2, 3, 4, 5, 6, 7 };
+	struct packed_i8 *p = NULL, *first;
+	int32_t y[5];
+	struct err e;
+
+	memset(w, 1, sizeof(w));
+	ok(b->ops->pack_i8(b, &p, w, 5, 7, &e) == 0, "pack int8");
+	first = p;
+	memset(w, -3, sizeof(w));
+	ok(b->ops->pack_i8(b, &p, w, 5, 7, &e) == 0 && p == first &&
+	   b->ops->linear_i8(b, y, 5, x, 7, 1, p, &e) == 0 && y[4] == -84 &&
+	   packed_i8_sums(p)[0] == -21, "packing int8 again holds the new values");
+	ok(b->ops->pack_i8(b, &p, w, 7, 5, &e) == 0 &&
+	   b->ops->linear_i8(b, y, 7, x, 5, 0, p, &e) == 0, "another shape; no rows");
+	ok(b->ops->pack_i8(b, &p, w, 1, (size_t)1 << 17, &e) < 0 && e.cls == ERR_BUG,
+	   "sums that might not fit are refused: %s", e.what);
+	b->ops->pack_i8_free(b, p);
+}
+
 static void test_pack(struct backend *b)
 {
 	float *w = randoms(35, 1.0f), *x = randoms(7, 1.0f), y[5] = { 0 }, was;
@@ -685,6 +746,7 @@ static size_t everything(struct backend *b, unsigned char *out)
 	};
 	float *x = randoms(T * D, 1.0f), *w = randoms(N * D, 0.1f), *y = filled(T * V, 0);
 	float *tri = must(malloc(D * (D + 1) / 2 * sizeof(*tri)));
+	struct packed_i8 *p8 = NULL;
 	double *h = positive(D, D), loss[T / 10], pivot;
 	int32_t target[T];
 	struct packed *p = NULL;
@@ -699,6 +761,9 @@ static size_t everything(struct backend *b, unsigned char *out)
 		target[i] = i;
 	rc |= b->ops->pack(b, &p, w, DT_F32, N, D, &e);
 	rc |= b->ops->linear(b, y, N, x, D, T, p, x, 0, &e);
+	KEEP(y, T * N);
+	rc |= b->ops->pack_i8(b, &p8, (const int8_t *)w, N, D, &e);
+	rc |= b->ops->linear_i8(b, (int32_t *)(void *)y, N, (const int8_t *)x, D, T, p8, &e);
 	KEEP(y, T * N);
 	rc |= b->ops->gemm(b, 0, T, D, D, 1.0f, x, D, w, D, 0.0f, y, D, &e);
 	KEEP(y, T * D);
@@ -724,6 +789,7 @@ static size_t everything(struct backend *b, unsigned char *out)
 		at = out;
 	b->ops->hessian_free(b, hs);
 	b->ops->pack_free(b, p);
+	b->ops->pack_i8_free(b, p8);
 	free(x);
 	free(w);
 	free(y);
@@ -811,6 +877,14 @@ int main(void)
 		test_factor(&b, n, n);
 		test_factor(&b, n, 24);
 	}
+	test_pack_i8(&b);
+	for (size_t i = 0; i < COUNT(sizes); i++)
+		test_linear_i8(&b, sizes[i], sizes[(i * 5 + 3) % COUNT(sizes)],
+			       sizes[(i * 3 + 7) % COUNT(sizes)], i % 4 == 3);
+	test_linear_i8(&b, 30, 40, 3333, 1);
+	test_linear_i8(&b, 2, 3, 131071, 1);
+	test_linear_i8(&b, 300, 70, 1027, 0);
+	test_linear_i8(&b, 1030, 2100, 9, 0);
 	test_linear(&b, 1100, 70, 33, DT_F32);
 	test_linear(&b, 30, 1300, 520, DT_BF16);
 	test_linear(&b, 0, 8, 8, DT_F32);

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cpu_short.c - products of short numbers, a tile of the result a task
+ *
+ * A task turns its rows of X to units, as many as stay in the second level cache, and runs
+ * them against one panel of W after another.
+ */
+#include "lib/compute/cpu_short.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS_MOST 240
+
+struct pack_job {
+	const struct short_w *s;
+	const unsigned char *src;
+	enum dtype t;
+	struct cpu *cpu;
+};
+
+/* A panel, VEC_DEPTH units of its rows at a time. */
+static void pack_task(void *ctx, size_t task, int thread)
+{
+	const struct pack_job *j = ctx;
+	const struct short_w *s = j->s;
+	size_t row = task * VEC_TILE, size = (size_t)dtype_bits(j->t) / 8;
+	size_t rows = s->n - row < VEC_TILE ? s->n - row : VEC_TILE, per = s->tiles->per_unit;
+	uint32_t *piece = j->cpu->scratch[thread];
+	float *wide = (float *)(piece + VEC_TILE * VEC_DEPTH);
+
+	for (size_t u = 0; u < s->units; u += VEC_DEPTH) {
+		size_t units = s->units - u < VEC_DEPTH ? s->units - u : VEC_DEPTH, c = u * per;
+		size_t k = c >= s->k ? 0 : s->k - c < units * per ? s->k - c : units * per;
+
+		memset(piece, 0, VEC_TILE * units * sizeof(*piece));
+		for (size_t r = 0; r < rows; r++) {
+			const void *from = j->src + ((row + r) * s->k + c) * size;
+
+			if (j->t != DT_I8) {
+				dtype_to_f32(wide, from, j->t, k);
+				from = wide;
+			}
+			s->tiles->w_units(piece + r * units, from, k);
+		}
+		j->cpu->set.ops->transpose((float *)(s->w + row * s->units + u * VEC_TILE),
+					   VEC_TILE, (const float *)piece, units, VEC_TILE, units);
+	}
+}
+
+int short_pack(struct backend *b, struct short_w *s, const struct vec_tiles *tiles, const void *w,
+	       enum dtype t, size_t n, size_t k, struct err *e)
+{
+	struct pack_job j = { .s = s, .src = w, .t = t, .cpu = cpu_of(b) };
+	const size_t panels = (n + VEC_TILE - 1) / VEC_TILE, per = tiles->per_unit * tiles->multiple;
+	const size_t units = (k + per - 1) / per * tiles->multiple;
+
+	if (units && panels > SIZE_MAX / VEC_TILE / sizeof(*s->w) / units)
+		return err_nomem(e, "", SIZE_MAX);
+	if (cpu_scratch(b, (VEC_TILE + 4) * VEC_DEPTH * sizeof(float), e) < 0)
+		return -1;
+	if (s->w == NULL || s->tiles != tiles || s->n != n || s->k != k) {
+		short_release(s);
+		s->w = cpu_malloc(panels * VEC_TILE * units * sizeof(*s->w));
+		if (!s->w)
+			return err_nomem(e, "", panels * VEC_TILE * units * sizeof(*s->w));
+		s->tiles = tiles;
+		s->n = n;
+		s->k = k;
+		s->units = units;
+	}
+	pool_run(b->pool, panels, pack_task, &j);
+	return 0;
+}
+
+void short_release(struct short_w *s)
+{
+	free(s->w);
+	memset(s, 0, sizeof(*s));
+}
+
+struct cut {
+	const struct short_job *j;
+	struct cpu *cpu;
+	size_t rows, columns, across;
+};
+
+static void short_task(void *ctx, size_t task, int thread)
+{
+	const struct cut *c = ctx;
+	const struct short_job *j = c->j;
+	const struct short_w *w = j->w;
+	size_t row = task / c->across * c->rows, column = task % c->across * c->columns;
+	size_t parts = (w->units + VEC_DEPTH - 1) / VEC_DEPTH, m = w->tiles->multiple, per, depth;
+	struct vec_product p = {
+		.y = (uint32_t *)j->y + row * j->ldy + column, .ldy = j->ldy,
+		.x = c->cpu->scratch[thread], .ldw = w->units * VEC_TILE,
+		.t = j->t - row < c->rows ? j->t - row : c->rows,
+		.n = w->n - column < c->columns ? w->n - column : c->columns,
+		.start = j->start ? (const uint32_t *)j->start + column : NULL, .add = j->add,
+	};
+
+	depth = parts ? ((w->units + parts - 1) / parts + m - 1) / m * m : 0;
+	per = w->tiles->per_unit;
+	for (size_t u = 0; u < w->units || u == 0; u += depth, p.start = NULL, p.add = 1) {
+		size_t k = w->k - u * per;
+
+		p.units = w->units - u < depth ? w->units - u : depth;
+		k = k < p.units * per ? k : p.units * per;
+		for (size_t i = 0; i < p.t; i++) {
+			uint32_t *to = (uint32_t *)c->cpu->scratch[thread] + i * VEC_PITCH;
+			size_t have = (k + per - 1) / per;
+
+			w->tiles->x_units(to, (const char *)j->x +
+					  ((row + i) * j->ldx + u * per) * j->xsize, k);
+			memset(to + have, 0, (p.units - have) * sizeof(*to));
+		}
+		p.w = w->w + column * w->units + u * VEC_TILE;
+		w->tiles->run(&p);
+		if (!depth)
+			break;
+	}
+}
+
+int short_linear(struct backend *b, const struct short_job *j, struct err *e)
+{
+	struct cut c = { .j = j, .cpu = cpu_of(b) };
+	size_t unit = j->w->tiles->rows, down;
+
+	down = cpu_parts(j->t, ROWS_MOST / unit * unit, unit, &c.rows);
+	c.across = cpu_parts(j->w->n, j->t < 1024 ? 256 : 2048, VEC_TILE, &c.columns);
+	if (!j->t || !j->w->n)
+		return 0;
+	if (cpu_scratch(b, c.rows * VEC_PITCH * sizeof(uint32_t), e) < 0)
+		return -1;
+	pool_run(b->pool, down * c.across, short_task, &c);
+	return 0;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vec_tile.h - Y [t, n] (+)= X W' of short numbers; included by vec_*.c, once a type of number
+ *
+ * The includer defines TILE(name); TILE_SUM, the type of a sum; TILE_ROWS x TILE_WIDE vectors
+ * of TILE_LANES sums, which stay in registers; TILE_V, such a vector; TILE_DOT(acc, w, x): to each
+ * lane the products of a unit of w and one of x.  Units are those of struct vec_tiles: x is
+ * read a unit at a time for all lanes, where it lies, from rows VEC_PITCH apart; w is a vector of
+ * units.
+ */
+typedef TILE_SUM TILE(sum_v) __attribute__((vector_size(TILE_LANES * 4)));
+typedef TILE_SUM TILE(sums) __attribute__((vector_size(TILE_LANES * 4), aligned(4), may_alias));
+typedef uint32_t TILE(units) __attribute__((vector_size(TILE_LANES * 4), aligned(4), may_alias));
+typedef uint32_t TILE(unit_v) __attribute__((vector_size(TILE_LANES * 4)));
+
+/* Rows TILE_ROWS, columns VEC_TILE. */
+static void TILE(tile)(TILE_SUM *y, size_t ldy, const uint32_t *x, const uint32_t *w, size_t units,
+		       const TILE_SUM *start, int add)
+{
+	for (int g = 0; g < VEC_TILE; g += TILE_LANES * TILE_WIDE) {
+		TILE_V acc[TILE_ROWS][TILE_WIDE];
+		const uint32_t *wp = w + g;
+
+		for (int i = 0; i < TILE_ROWS; i++)
+			for (int j = 0; j < TILE_WIDE; j++)
+				acc[i][j] = start ? (TILE_V)((const TILE(sums) *)(start + g))[j] :
+						    (TILE_V){ 0 };
+		for (size_t l = 0; l < units; l++, wp += VEC_TILE) {
+			TILE(unit_v) wv[TILE_WIDE];
+
+			for (int j = 0; j < TILE_WIDE; j++)
+				wv[j] = ((const TILE(units) *)wp)[j];
+			for (size_t i = 0; i < TILE_ROWS; i++) {
+				TILE(unit_v) xv = x[i * VEC_PITCH + l] - (TILE(unit_v)){ 0 };
+
+				for (int j = 0; j < TILE_WIDE; j++)
+					acc[i][j] = TILE_DOT(acc[i][j], wv[j], xv);
+			}
+		}
+		for (size_t i = 0; i < TILE_ROWS; i++)
+			for (int j = 0; j < TILE_WIDE; j++) {
+				TILE(sums) *to = (TILE(sums) *)(y + i * ldy + g) + j;
+
+				*to = (add ? (TILE(sum_v))*to : (TILE(sum_v)){ 0 }) +
+				      (TILE(sum_v))acc[i][j];
+			}
+	}
+}
+
+/* A tile of which y has only so many rows and columns. */
+static void TILE(edge)(TILE_SUM *y, size_t ldy, size_t rows, size_t columns, const uint32_t *x,
+		       const uint32_t *w, size_t units, const TILE_SUM *start, int add)
+{
+	TILE_SUM c[TILE_ROWS * VEC_TILE];
+
+	TILE(tile)(c, VEC_TILE, x, w, units, start, 0);
+	for (size_t i = 0; i < rows; i++)
+		for (size_t j = 0; j < columns; j++) {
+			TILE_SUM *to = y + i * ldy + j;
+
+			*to = add ? *to + c[i * VEC_TILE + j] : c[i * VEC_TILE + j];
+		}
+}
+
+static void TILE(run)(const struct vec_product *p)
+{
+	for (size_t j = 0; j < p->n; j += VEC_TILE) {
+		const uint32_t *w = p->w + j / VEC_TILE * p->ldw;
+		const TILE_SUM *start = p->start ? (const TILE_SUM *)p->start + j : NULL;
+		size_t columns = p->n - j < VEC_TILE ? p->n - j : VEC_TILE;
+
+		for (size_t i = 0; i < p->t; i += TILE_ROWS) {
+			size_t rows = p->t - i < TILE_ROWS ? p->t - i : TILE_ROWS;
+			TILE_SUM *y = (TILE_SUM *)p->y + i * p->ldy + j;
+			const uint32_t *x = p->x + i * VEC_PITCH;
+
+			if (rows == TILE_ROWS && columns == VEC_TILE)
+				TILE(tile)(y, p->ldy, x, w, p->units, start, p->add);
+			else
+				TILE(edge)(y, p->ldy, rows, columns, x, w, p->units, start, p->add);
+		}
+	}
+}
+
+#undef TILE
+#undef TILE_SUM
+#undef TILE_ROWS
+#undef TILE_WIDE
+#undef TILE_LANES
+#undef TILE_V
+#undef TILE_DOT
