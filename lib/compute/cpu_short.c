@@ -52,7 +52,8 @@ int short_pack(struct backend *b, struct short_w *s, const struct vec_tiles *til
 	       enum dtype t, size_t n, size_t k, struct err *e)
 {
 	struct pack_job j = { .s = s, .src = w, .t = t, .cpu = cpu_of(b) };
-	const size_t panels = (n + VEC_TILE - 1) / VEC_TILE, per = tiles->per_unit * tiles->multiple;
+	const size_t panels = (n + VEC_TILE - 1) / VEC_TILE;
+	const size_t per = tiles->per_unit * tiles->multiple;
 	const size_t units = (k + per - 1) / per * tiles->multiple;
 
 	if (units && panels > SIZE_MAX / VEC_TILE / sizeof(*s->w) / units)

@@ -67,8 +67,8 @@ extern const struct vec_ops vec_v3, vec_v4;
 
 /*
  * Products of short numbers, X [t, k] times W [n, k]'.  Numbers stand along k in units of 32
- * bits: 4 of int8, 2 of int16 or bf16; what is left of the last unit is 0 in W.  W lies in panels of
- * VEC_TILE rows, each [units][VEC_TILE], the last one filled up with anything.
+ * bits: 4 of int8, 2 of int16 or bf16; what is left of the last unit is 0 in W.  W lies in
+ * panels of VEC_TILE rows, each [units][VEC_TILE], the last one filled up with anything.
  */
 #define VEC_TILE  32
 #define VEC_DEPTH 256              /* units of k at a time: 32 KiB of a panel */

@@ -68,7 +68,8 @@ static void disarrange(struct operands *o)
 }
 
 /* How many of y [t, n] are wrong; what lies between its rows must be as it was. */
-static size_t wrong_i8(const struct vec_tiles *v, size_t t, size_t n, size_t k, int extreme, int add)
+static size_t wrong_i8(const struct vec_tiles *v, size_t t, size_t n, size_t k, int extreme,
+		       int add)
 {
 	int8_t *x = must(malloc(t * k + 1)), *w = must(malloc(n * k + 1));
 	size_t ldy = n + PAD, wrong = 0, padded = (n + VEC_TILE - 1) / VEC_TILE * VEC_TILE;
