@@ -22,14 +22,6 @@
 struct blas {
 	__typeof__(cblas_sgemm) *sgemm;
 	__typeof__(cblas_ssyrk) *ssyrk;
-	__typeof__(cblas_dgemm) *dgemm;
-	__typeof__(cblas_dsyrk) *dsyrk;
-	__typeof__(cblas_dtrmm) *dtrmm;
-	/* LAPACK, with 32-bit integers; the lengths of the strings come last */
-	void (*dpotrf)(const char *uplo, const int *n, double *a, const int *lda, int *info,
-		       size_t);
-	void (*dtrtri)(const char *uplo, const char *diag, const int *n, double *a, const int *lda,
-		       int *info, size_t, size_t);
 	char *(*config)(void);
 	char *(*corename)(void);
 	int (*parallel)(void);

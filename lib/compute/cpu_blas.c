@@ -60,11 +60,6 @@ static int find(struct blas *b, void *lib, struct err *e)
 	} want[] = {
 		{ "cblas_sgemm", &b->sgemm },
 		{ "cblas_ssyrk", &b->ssyrk },
-		{ "cblas_dgemm", &b->dgemm },
-		{ "cblas_dsyrk", &b->dsyrk },
-		{ "cblas_dtrmm", &b->dtrmm },
-		{ "dpotrf_", &b->dpotrf },
-		{ "dtrtri_", &b->dtrtri },
 		{ "openblas_get_config", &b->config },
 		{ "openblas_get_corename", &b->corename },
 		{ "openblas_get_parallel", &b->parallel },

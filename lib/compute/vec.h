@@ -16,6 +16,7 @@
 #define VEC_PANEL   64        /* columns of a product that are made at once */
 #define VEC_QUERIES VEC_PANEL /* queries of an attention tile */
 #define VEC_KEYS    128
+#define F64_PANEL   32
 
 /* Queries q0 ... q0 + nq - 1 <= q0 + VEC_QUERIES - 1 of one head; q and o point to the first
  * of them, k and v to key 0. */
@@ -56,6 +57,17 @@ struct vec_ops {
 			 double *abssum, float *min, float *max);
 	void (*addf64)(double *y, const float *x, size_t n); /* y += x */
 	void (*fill)(float *y, const float *x, size_t n);    /* y = x */
+
+	/* f64, for the factor of a Hessian.  A panel of B has n <= F64_PANEL columns of use */
+	/* c [m, n] = a [m, k] b, or c -= a b; b [k][F64_PANEL], rows ldb apart */
+	void (*product64)(double *c, size_t ldc, const double *a, size_t lda, size_t m,
+			  const double *b, size_t ldb, size_t n, size_t k, int sub);
+	/* y [k][F64_PANEL] = x [n, k] transposed, zeros behind column n */
+	void (*turn64)(double *y, const double *x, size_t ldx, size_t n, size_t k);
+	/* h [n, n], n <= F64_PANEL, of which the upper triangle is read: h = R R', R upper
+	 * triangular; h = the transpose of R^-1, with its zeros.  -1, and h as it was, if a pivot
+	 * is at most slack times was[its index] */
+	int (*factor64)(double *h, size_t ld, size_t n, const double *was, double slack);
 };
 
 extern const struct vec_ops vec_base;

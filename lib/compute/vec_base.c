@@ -4,10 +4,11 @@
 
 #define VEC_TABLE vec_base
 #define VEC_NAME  "baseline"
-/* a vector of floats, how many of them side by side in a product, and a * b + c */
+/* a vector of floats, how many of them side by side in a product, and a * b + c, in f64 too */
 #define VEC_FLOATS 4
 #define VEC_WIDE   2
 #define VEC_FMA(a, b, c) ((a) * (b) + (c))
+#define VEC_FMAD(a, b, c) ((a) * (b) + (c))
 #include "lib/compute/vec_kernels.h"
 
 typedef int32_t vi __attribute__((vector_size(16)));

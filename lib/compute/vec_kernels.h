@@ -51,6 +51,8 @@ static inline float vexp(float x)
 
 #include "lib/compute/vec_attention.h"
 
+#include "lib/compute/vec_f64.h"
+
 static inline double sum16d(const double *a)
 {
 	double t[8], u[4];
@@ -274,4 +276,7 @@ const struct vec_ops VEC_TABLE = {
 	.colstats = colstats,
 	.addf64 = addf64,
 	.fill = fill,
+	.product64 = product64,
+	.turn64 = turn64,
+	.factor64 = factor64,
 };

@@ -8,10 +8,11 @@
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #define VEC_TABLE vec_v4
 #define VEC_NAME  "AVX-512"
-/* a vector of floats, how many of them side by side in a product, and a * b + c */
+/* a vector of floats, how many of them side by side in a product, and a * b + c, in f64 too */
 #define VEC_FLOATS 16
 #define VEC_WIDE   4
 #define VEC_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define VEC_FMAD(a, b, c) _mm512_fmadd_pd(a, b, c)
 #include "lib/compute/vec_kernels.h"
 
 #define PAIRS_TABLE i8_v4

@@ -5,12 +5,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "lib/base/pool.h"
 #include "lib/method/gptq_solve.h"
 #include "lib/model/block.h"
 
 #define TILE 16      /* side of a tile of the transposition */
+#define HUGE        ((size_t)2 << 20)
 #define ENERGY_ROWS 512
 #define ENERGY_COLS 256
 
@@ -129,6 +131,18 @@ static int look_at_diagonal(struct gptq_hessian *h, const char *where, struct er
 	return 0;
 }
 
+/* In huge pages where there are any: the rows of a tile of the factor are pages apart. */
+static double *host_matrix(size_t nbytes)
+{
+	void *p;
+
+	if (posix_memalign(&p, nbytes < HUGE ? 64 : HUGE, nbytes) != 0)
+		return NULL;
+	if (nbytes >= HUGE)
+		madvise(p, nbytes, MADV_HUGEPAGE); /* a wish: failing costs speed only */
+	return p;
+}
+
 static int reserve(struct gptq_hessian *h, size_t k, const char *where, struct err *e)
 {
 	h->k = k;
@@ -140,7 +154,7 @@ static int reserve(struct gptq_hessian *h, size_t k, const char *where, struct e
 	free(h->dead);
 	h->cap = 0;
 	/* The last row of L ends before the last row of U does, but row 0 needs one double. */
-	h->factor = aligned_alloc(64, (k * k * sizeof(double) + 63) / 64 * 64);
+	h->factor = host_matrix(k * k * sizeof(double));
 	h->diag = malloc(k * sizeof(*h->diag));
 	h->perm = malloc(k * sizeof(*h->perm));
 	h->dead = malloc(k * sizeof(*h->dead));

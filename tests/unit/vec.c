@@ -100,6 +100,58 @@ static int same(const void *a, const void *b, size_t n)
 	return !memcmp(a, b, n);
 }
 
+/* The Cholesky factor of a matrix of n <= F64_PANEL, and products with panels of it: into out. */
+static size_t tiles(const struct vec_ops *v, const float *x, size_t n, double *out)
+{
+	double h[F64_PANEL * F64_PANEL], b[70 * F64_PANEL], c[F64_PANEL * 41] = { 0 }, was[F64_PANEL];
+	double a[41 * 70];
+
+	for (size_t i = 0; i < 41 * 70; i++)
+		a[i] = x[i];
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; j < n; j++)
+			h[i * n + j] = i == j ? 40.0 + fabs(a[i]) : a[i * n + j] / 4;
+		was[i] = h[i * n + i];
+	}
+	if (v->factor64(h, n, n, was, 1e-13) < 0)
+		h[0] = NAN;
+	v->turn64(b, a, 70, n, 69);
+	v->product64(c, n, a + 1, 70, 41, b, F64_PANEL, n, 69, 0);
+	v->product64(c, n, a, 70, n, b + F64_PANEL, F64_PANEL, n, 50, 1);
+	memcpy(out, h, n * n * sizeof(*h));
+	memcpy(out + n * n, c, n * 41 * sizeof(*c));
+	return n * n;
+}
+
+static void test_tiles(const struct vec_ops *const *all, size_t count, const float *x, size_t n)
+{
+	static double y[3][F64_PANEL * (F64_PANEL + 41)];
+	size_t whole = n * (n + 41), factor = 0;
+	double worst = 0;
+
+	for (size_t i = 0; i < count; i++)
+		factor = tiles(all[i], x, n, y[i]);
+	for (size_t i = 1; i < count; i++) {
+		ok(same(y[0], y[i], factor * sizeof(double)), "%s: the factor of %zu has the same "
+		   "bytes", all[i]->name, n);
+		for (size_t l = factor; l < whole; l++)
+			worst = fmax(worst, fabs(y[0][l] - y[i][l]));
+	}
+	ok(worst < 1e-11 && (count < 3 || same(y[1], y[2], whole * sizeof(double))),
+	   "products of f64 panels of %zu columns: baseline within %.1e", n, worst);
+	for (size_t i = 0; i < 41; i++)
+		for (size_t j = 0; j < n; j++) {
+			double s = 0;
+
+			for (size_t l = 0; l < 69; l++)
+				s += (double)x[i * 70 + 1 + l] * x[j * 70 + l];
+			for (size_t l = 0; i < n && l < 50; l++)
+				s -= (double)x[i * 70 + l] * x[j * 70 + 1 + l];
+			worst = fmax(worst, fabs(s - y[0][factor + i * n + j]));
+		}
+	ok(worst < 1e-11, "they are what they should be within %.1e", worst);
+}
+
 int main(void)
 {
 	enum { D = 27, T = 400 };
@@ -153,6 +205,8 @@ int main(void)
 		ok(worst < 5e-3 && (count < 3 || same(y[1], y[2], sizeof(y[1]))),
 		   "linear %zu x %zu: baseline within %.1e", t, cols, worst);
 	}
+	for (size_t i = 1; i <= F64_PANEL; i += i < 4 ? 1 : 7)
+		test_tiles(all, count, x, i);
 	free(want);
 	free(got);
 	return done();
