@@ -103,8 +103,8 @@ static int same(const void *a, const void *b, size_t n)
 /* The Cholesky factor of a matrix of n <= F64_PANEL, and products with panels of it: into out. */
 static size_t tiles(const struct vec_ops *v, const float *x, size_t n, double *out)
 {
-	double h[F64_PANEL * F64_PANEL], b[70 * F64_PANEL], c[F64_PANEL * 41] = { 0 }, was[F64_PANEL];
-	double a[41 * 70];
+	double h[F64_PANEL * F64_PANEL], b[70 * F64_PANEL], c[F64_PANEL * 41] = { 0 };
+	double was[F64_PANEL], a[41 * 70];
 
 	for (size_t i = 0; i < 41 * 70; i++)
 		a[i] = x[i];
