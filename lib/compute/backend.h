@@ -24,11 +24,24 @@
 
 struct pool;
 struct backend;
+struct quant;       /* lib/compute/quant.h */
+struct quant_codes;
 struct packed;  /* a weight matrix in the form the device's GEMM wants */
 struct packed_i8;
 struct hessian; /* an accumulator for X'X */
 
 enum act_fn { ACT_FN_SILU, ACT_FN_RELU, ACT_FN_GELU, ACT_FN_GELU_TANH };
+
+/*
+ * What a quantized KV cache asks of attention.  A query reads the `recent` keys and values up to
+ * its own from k and v (and past_k, past_v) here, which lie as those that attention is given, and
+ * the earlier ones from those.  probs: a row of probabilities is quantized before it weighs values.
+ */
+struct attention_extra {
+	const struct quant *probs;   /* or NULL */
+	size_t recent;               /* 0: none; k ... are not read */
+	const float *k, *v, *past_k, *past_v;
+};
 
 struct attention_shape {
 	size_t nseq, seqlen;     /* tokens = nseq * seqlen */
@@ -46,6 +59,7 @@ struct attention_shape {
 	size_t past;
 	const float *past_k, *past_v;
 	const size_t *begin;
+	const struct attention_extra *extra; /* or NULL */
 };
 
 /* One call at a time: all share the pool and its scratch memory. */
@@ -89,11 +103,20 @@ struct backend_ops {
 	int (*gate)(struct backend *b, float *y, const float *gate, const float *up, size_t n,
 		    enum act_fn act, struct err *e);
 	/* Rows: y [n, d] = rows index[i] of x; rows index[i] of y += weight[i] * row i of x, no row
-	 * of y twice.  index, weight: host memory; scatter_add's index NULL: i */
+	 * of y twice.  index, weight: host memory; index NULL: i */
 	int (*gather)(struct backend *b, float *y, const float *x, const uint32_t *index, size_t n,
 		      size_t d, struct err *e);
 	int (*scatter_add)(struct backend *b, float *y, const float *x, const uint32_t *index,
 			   const float *weight, size_t n, size_t d, struct err *e);
+	/* y [t, d] += w x + bias, w and bias [d] */
+	int (*affine)(struct backend *b, float *y, const float *x, const float *w,
+		      const float *bias, size_t t, size_t d, struct err *e);
+	/* y [t, k] = x quantized and back; y may be x.  A grid for all values, dynamic: one for
+	 * every seqlen rows, else seqlen is not looked at.  codes: the integers, too, or NULL.
+	 * ERR_DATA when a value is not finite */
+	int (*quantize)(struct backend *b, float *y, const float *x, size_t t, size_t k,
+			size_t seqlen, const struct quant *q, const struct quant_codes *codes,
+			struct err *e);
 	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.
 	 * logits [n, vocab].  ERR_DATA for a target outside the vocabulary */
 	int (*nll)(struct backend *b, double *nll, const float *logits, size_t n, size_t vocab,

@@ -105,6 +105,16 @@ int cpu_gather(struct backend *b, float *y, const float *x, const uint32_t *inde
 int cpu_scatter_add(struct backend *b, float *y, const float *x, const uint32_t *index,
 		    const float *weight, size_t n, size_t d, struct err *e);
 
+/* cpu_quant.c */
+int cpu_affine(struct backend *b, float *y, const float *x, const float *w, const float *bias,
+	       size_t t, size_t d, struct err *e);
+int cpu_quantize(struct backend *b, float *y, const float *x, size_t t, size_t k, size_t seqlen,
+		 const struct quant *q, const struct quant_codes *codes, struct err *e);
+
+/* cpu_attention_plain.c: the same attention, a query at a time, as s->extra asks for */
+int cpu_attention_plain(struct backend *b, float *o, const float *q, const float *k,
+			const float *v, const struct attention_shape *s, struct err *e);
+
 /* cpu_hessian.c */
 int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err *e);
 void cpu_hessian_free(struct backend *b, struct hessian *h);

@@ -55,6 +55,8 @@ int cpu_attention(struct backend *b, float *o, const float *q, const float *k, c
 			       s->kv_heads, s->head_dim);
 	if ((s->past || s->begin) && (s->nseq > 1 || !s->causal || !s->begin))
 		return err_set(e, ERR_BUG, "", "attention: branches of %zu sequences", s->nseq);
+	if (s->extra != NULL)
+		return cpu_attention_plain(b, o, q, k, v, s, e);
 	if (cpu_scratch(b, VEC_ATTEND_WORK(s->head_dim) * sizeof(float), e) < 0)
 		return -1;
 	if (s->nseq && s->seqlen)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/method/smooth_impl.h"
+#include "lib/model/run.h"
 
 #define FLOOR 1e-5 /* of s and of the weights' maxima, as published */
 
@@ -272,7 +273,7 @@ int smooth_check(const struct model *m, const struct smooth_options *opt, struct
 
 int smooth_block(struct block *b, const struct smooth_options *opt, struct err *e)
 {
-	if (smooth_check(b->model, opt, e) < 0)
+	if (smooth_check(b->model, opt, e) < 0 || run_refuse_fitted(b, "smooth", e) < 0)
 		return -1;
 	for (int g = 0; g < model_edges(b->model); g++) {
 		if (!model_has_edge(b->model, g, b->layer) || !smooth_chosen(opt, g) ||

@@ -147,6 +147,16 @@ struct item *block_stat(struct block *b, enum edge e, enum stat s)
 	return NULL;
 }
 
+/* Behind the last run record, or the front. */
+static size_t place_run(const struct block *b)
+{
+	size_t i = b->n;
+
+	while (i > 0 && b->items[i - 1].rec.type != REC_RUN)
+		i--;
+	return i;
+}
+
 /* The order of what stands for one linear: who wants only codes need not hold weights. */
 static int rank(const struct record *r)
 {
@@ -172,7 +182,8 @@ static size_t place(const struct block *b, const struct record *rec)
 	    model_edge(b->model, rec->name, &at) < 0)
 		return b->n;
 	for (size_t i = b->n; i > 0; i--) {
-		if (strcmp(b->items[i - 1].rec.name, rec->name) != 0)
+		if (b->items[i - 1].rec.type == REC_RUN ||
+		    strcmp(b->items[i - 1].rec.name, rec->name) != 0)
 			continue;
 		if (rank(&b->items[i - 1].rec) <= rank(rec))
 			return i;
@@ -202,7 +213,7 @@ struct item *block_add(struct block *b, const struct record *rec, struct err *e)
 	}
 	if (block_reserve(b, it, nbytes, e) < 0)
 		return NULL;
-	at = place(b, rec);
+	at = rec->type == REC_RUN ? place_run(b) : place(b, rec);
 	fresh = *it;
 	memmove(&b->items[at + 1], &b->items[at], (b->n - at) * sizeof(*it));
 	b->items[at] = fresh;

@@ -100,6 +100,7 @@ void forward_free(struct forward *f)
 	drop(f, f->ones);
 	drop(f, f->zeros);
 	drop(f, f->arena);
+	forward_run_release(f);
 	route_free(f->route);
 	free(f->mat);
 	free(f->vec);
@@ -147,17 +148,26 @@ static int load_slot(struct forward *f, struct block *b, enum slot s, struct err
 	return it != NULL ? device_matrix(f->be, &f->mat[s], it, e) : load_codes(f, b, s, e);
 }
 
-/* What the run time must do beside the weights is not done here: not to be passed over. */
-static int check_plain(const struct block *b, struct err *e)
+static bool of_an_op(const struct forward *f, const struct item *it)
+{
+	for (size_t i = 0; i < f->run.n; i++)
+		for (int k = 0; k < PART_COUNT; k++)
+			if (f->run.op[i].part[k] == it)
+				return true;
+	return false;
+}
+
+/* What the run time must do beside the weights, and nobody here does, is not to be passed over. */
+static int check_plain(const struct forward *f, const struct block *b, struct err *e)
 {
 	for (size_t i = 0; i < b->n; i++) {
 		const struct item *it = &b->items[i];
 
-		if (it->rec.type == REC_RUN || it->rec.role == ROLE_COMP ||
-		    it->rec.role == ROLE_PERM)
+		if (it->rec.role == ROLE_PERM ||
+		    (it->rec.role == ROLE_COMP && !of_an_op(f, it)))
 			return err_set(e, ERR_VERSION, it->rec.name,
 				       "%s record: this version cannot run it",
-				       it->rec.type == REC_RUN ? "run" : role_name(it->rec.role));
+				       role_name(it->rec.role));
 		if (it->rec.type == REC_TENSOR && it->slot == SLOT_NONE &&
 		    (it->rec.role == ROLE_WEIGHT || it->rec.role == ROLE_BIAS))
 			return err_set(e, ERR_DATA, it->rec.name,
@@ -168,7 +178,7 @@ static int check_plain(const struct block *b, struct err *e)
 
 int forward_load(struct forward *f, struct block *b, struct err *e)
 {
-	if (check_plain(b, e) < 0)
+	if (forward_run_load(f, b, e) < 0 || check_plain(f, b, e) < 0)
 		return -1;
 	f->layer = b->layer;
 	if (f->route != NULL)
@@ -258,7 +268,10 @@ int forward_rope(struct forward *f, size_t row, size_t position, size_t t, size_
 	if (f->cos_ == NULL)
 		return 0;
 	if (ops->rope(f->be, f->q + row * f->q_dim, f->q_dim, t, seqlen, (int)c->heads,
-		      (int)c->head_dim, f->cos_ + at, f->sin_ + at, e) < 0)
+		      (int)c->head_dim, f->cos_ + at, f->sin_ + at, e) < 0 ||
+	    (f->extra.recent > 0 &&
+	     ops->rope(f->be, f->kept + row * f->kv_dim, f->kv_dim, t, seqlen, (int)c->kv_heads,
+		       (int)c->head_dim, f->cos_ + at, f->sin_ + at, e) < 0))
 		return -1;
 	return ops->rope(f->be, f->k + row * f->kv_dim, f->kv_dim, t, seqlen, (int)c->kv_heads,
 			 (int)c->head_dim, f->cos_ + at, f->sin_ + at, e);
@@ -284,12 +297,14 @@ int forward_qkv(struct forward *f, size_t t, const struct hook *h, struct err *e
 {
 	const float *x = input(f, SLOT_NORM1, SLOT_NORM1_B, t, e);
 
-	if (x == NULL || hook_call(h, EDGE_ATTN_IN, x, t, e) < 0 ||
+	if (x != NULL)
+		x = forward_input(f, EDGE_ATTN_IN, f->a, x, t, h, e);
+	if (x == NULL ||
 	    forward_linear(f, f->q, f->q_dim, x, f->hidden, t, SLOT_Q, SLOT_Q_B, 0, e) < 0 ||
 	    forward_linear(f, f->k, f->kv_dim, x, f->hidden, t, SLOT_K, SLOT_K_B, 0, e) < 0 ||
 	    forward_linear(f, f->v, f->kv_dim, x, f->hidden, t, SLOT_V, SLOT_V_B, 0, e) < 0)
 		return -1;
-	return norm_heads(f, t, e);
+	return norm_heads(f, t, e) < 0 ? -1 : forward_keep(f, t, e);
 }
 
 struct attention_shape forward_shape(const struct forward *f)
@@ -301,6 +316,7 @@ struct attention_shape forward_shape(const struct forward *f)
 		.head_dim = (int)c->head_dim, .ldq = f->q_dim, .ldkv = f->kv_dim, .ldo = f->q_dim,
 		.scale = (float)(1 / sqrt((double)c->head_dim)), .causal = !f->m->family->images,
 		.window = (size_t)model_window(f->m, f->layer),
+		.extra = forward_extra(f),
 	};
 }
 
@@ -314,16 +330,19 @@ static int slice_attention(struct forward *f, size_t nseq, size_t seqlen, const 
 	s.nseq = nseq;
 	s.seqlen = seqlen;
 	if (forward_qkv(f, t, h, e) < 0 || forward_rope(f, 0, 0, t, seqlen, e) < 0 ||
+	    forward_cache(f, t, e) < 0 ||
 	    f->be->ops->attention(f->be, f->a, f->q, f->k, f->v, &s, e) < 0)
 		return -1;
-	return hook_call(h, EDGE_ATTN_MID, f->a, t, e);
+	return forward_input(f, EDGE_ATTN_MID, f->a, f->a, t, h, e) != NULL ? 0 : -1;
 }
 
 int forward_slice_out(struct forward *f, size_t t, struct err *e)
 {
-	if (forward_linear(f, f->x, f->hidden, f->a, f->q_dim, t, SLOT_O, SLOT_O_B, 1, e) < 0)
+	if (forward_sum_begin(f, PLACE_ATTN_RESID, t, e) < 0 ||
+	    forward_linear(f, f->x, f->hidden, f->a, f->q_dim, t, SLOT_O, SLOT_O_B, 1, e) < 0 ||
+	    (f->m->cfg.post_norm && norm(f, f->x, SLOT_NORM1, SLOT_NORM1_B, t, e) < 0))
 		return -1;
-	return f->m->cfg.post_norm ? norm(f, f->x, SLOT_NORM1, SLOT_NORM1_B, t, e) : 0;
+	return forward_sum_end(f, PLACE_ATTN_RESID, t, e);
 }
 
 int forward_mid(struct forward *f, const float *x, size_t t, size_t n, enum slot gate,
@@ -342,26 +361,35 @@ int forward_mid(struct forward *f, const float *x, size_t t, size_t n, enum slot
 	    f->be->ops->gate(f->be, f->up, gated ? f->gate : NULL, f->up, t * n,
 			     fn[f->m->cfg.act], e) < 0)
 		return -1;
-	return hook_call(h, mid, f->up, t, e);
+	return forward_input(f, mid, f->up, f->up, t, h, e) != NULL ? 0 : -1;
+}
+
+static int dense_mlp(struct forward *f, const float *x, size_t t, bool add, const struct hook *h,
+		     struct err *e)
+{
+	const size_t n = (size_t)f->m->cfg.ffn;
+
+	x = forward_input(f, EDGE_MLP_IN, f->a, x, t, h, e);
+	if (x == NULL || forward_mid(f, x, t, n, SLOT_GATE, SLOT_UP, EDGE_MLP_MID, h, e) < 0)
+		return -1;
+	return !add ? 0 :
+	       forward_linear(f, f->x, f->hidden, f->up, n, t, SLOT_DOWN, SLOT_DOWN_B, 1, e);
 }
 
 int forward_slice_mlp(struct forward *f, size_t t, bool add, const struct hook *h,
 		      struct err *e)
 {
 	const float *x = input(f, SLOT_NORM2, SLOT_NORM2_B, t, e);
-	const size_t n = (size_t)f->m->cfg.ffn;
 
-	if (x == NULL || hook_call(h, EDGE_MLP_IN, x, t, e) < 0)
-		return -1;
-	if (model_is_sparse(f->m, f->layer))
-		return forward_experts(f, t, add, h, e);
-	if (forward_mid(f, x, t, n, SLOT_GATE, SLOT_UP, EDGE_MLP_MID, h, e) < 0)
+	if (x == NULL || (add && forward_sum_begin(f, PLACE_MLP_RESID, t, e) < 0) ||
+	    (model_is_sparse(f->m, f->layer) ? forward_experts(f, t, add, h, e) :
+	     dense_mlp(f, x, t, add, h, e)) < 0)
 		return -1;
 	if (!add)
 		return 0;
-	if (forward_linear(f, f->x, f->hidden, f->up, n, t, SLOT_DOWN, SLOT_DOWN_B, 1, e) < 0)
+	if (f->m->cfg.post_norm && norm(f, f->x, SLOT_NORM2, SLOT_NORM2_B, t, e) < 0)
 		return -1;
-	return f->m->cfg.post_norm ? norm(f, f->x, SLOT_NORM2, SLOT_NORM2_B, t, e) : 0;
+	return forward_sum_end(f, PLACE_MLP_RESID, t, e);
 }
 
 static int up(struct forward *f, float *dst, const float *src, size_t n, struct err *e)
@@ -390,6 +418,7 @@ int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_
 
 	if (check_length(f, seqlen, e) < 0)
 		return -1;
+	f->seqlen = seqlen;
 	step = slice_sequences(nseq, seqlen);
 	if (forward_reserve(f, step * seqlen, e) < 0)
 		return -1;
@@ -398,8 +427,10 @@ int forward_block(struct forward *f, float *x, size_t nseq, size_t seqlen, edge_
 		float *xs = x + i * seqlen * f->hidden;
 
 		if (up(f, f->x, xs, t * f->hidden, e) < 0 ||
+		    forward_sum_begin(f, PLACE_OUT, t, e) < 0 ||
 		    slice_attention(f, n, seqlen, &h, e) < 0 || forward_slice_out(f, t, e) < 0 ||
 		    forward_slice_mlp(f, t, true, &h, e) < 0 ||
+		    forward_sum_end(f, PLACE_OUT, t, e) < 0 ||
 		    down(f, xs, f->x, t * f->hidden, e) < 0)
 			return -1;
 	}
@@ -431,6 +462,11 @@ int forward_attention(struct forward *f, const float *x, float *ctx_out, size_t 
 
 	if (check_length(f, seqlen, e) < 0)
 		return -1;
+	if (f->affine[PLACE_OUT - PLACE_ATTN_RESID] != NULL)
+		return err_set(e, ERR_DATA, "compensation", "layer %ld: it reads a whole block's "
+			       "input, its linears are quantized one by one: put the quantizer "
+			       "before qwt-fit", f->layer);
+	f->seqlen = seqlen;
 	step = slice_sequences(nseq, seqlen);
 	if (forward_reserve(f, step * seqlen, e) < 0)
 		return -1;
@@ -445,10 +481,17 @@ int forward_attention(struct forward *f, const float *x, float *ctx_out, size_t 
 	return 0;
 }
 
+/* Tokens of a slice where sequences are as long as in the last forward_attention. */
+static size_t whole_sequences(const struct forward *f)
+{
+	return f->seqlen == 0 ? FORWARD_SLICE : f->seqlen > FORWARD_SLICE ? f->seqlen :
+	       FORWARD_SLICE / f->seqlen * f->seqlen;
+}
+
 int forward_attention_out(struct forward *f, float *x, const float *ctx_in, size_t tokens,
 			  struct err *e)
 {
-	const size_t step = tokens < FORWARD_SLICE ? tokens : FORWARD_SLICE;
+	const size_t step = tokens < FORWARD_SLICE ? tokens : whole_sequences(f);
 
 	if (forward_reserve(f, step, e) < 0)
 		return -1;
@@ -468,7 +511,7 @@ int forward_mlp(struct forward *f, float *x, size_t tokens, bool add, edge_hook 
 		struct err *e)
 {
 	const struct hook h = { hook, ctx };
-	const size_t step = tokens < FORWARD_SLICE ? tokens : FORWARD_SLICE;
+	const size_t step = tokens < FORWARD_SLICE ? tokens : whole_sequences(f);
 
 	if (forward_reserve(f, step, e) < 0)
 		return -1;

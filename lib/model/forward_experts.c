@@ -19,6 +19,7 @@ struct route {
 	float *score;        /* host [cap, experts]: logits, then weights (0: not picked) */
 	uint32_t *token;     /* host [cap]: an expert's tokens */
 	float *weight;       /* host [cap] */
+	float *open;         /* host [cap]: how far the shared expert's switch is */
 	uint64_t *count;     /* [experts]: tokens routed since route_reset */
 };
 
@@ -42,6 +43,7 @@ void route_free(struct route *r)
 	free(r->score);
 	free(r->token);
 	free(r->weight);
+	free(r->open);
 	free(r->count);
 	free(r);
 }
@@ -65,12 +67,14 @@ static int reserve(struct route *r, size_t t, struct err *e)
 	free(r->score);
 	free(r->token);
 	free(r->weight);
+	free(r->open);
 	r->cap = 0;
 	r->score = malloc(t * n * sizeof(*r->score));
 	r->token = malloc(t * sizeof(*r->token));
 	r->weight = malloc(t * sizeof(*r->weight));
-	if (r->score == NULL || r->token == NULL || r->weight == NULL)
-		return err_nomem(e, "experts", t * (n + 2) * sizeof(*r->score));
+	r->open = malloc(t * sizeof(*r->open));
+	if (r->score == NULL || r->token == NULL || r->weight == NULL || r->open == NULL)
+		return err_nomem(e, "experts", t * (n + 3) * sizeof(*r->score));
 	r->cap = t;
 	return 0;
 }
@@ -159,7 +163,8 @@ static int run_expert(struct forward *f, long expert, const float *x, size_t t, 
 	}
 	if (k == 0)
 		return 0;
-	if (hook_call(h, edge_of_expert(EDGE_X_IN, expert), x, k, e) < 0 ||
+	x = forward_input(f, edge_of_expert(EDGE_X_IN, expert), f->picked, x, k, h, e);
+	if (x == NULL ||
 	    forward_mid(f, x, k, n, slot_of_expert(SLOT_X_GATE, expert),
 			slot_of_expert(SLOT_X_UP, expert), edge_of_expert(EDGE_X_MID, expert), h,
 			e) < 0)
@@ -173,35 +178,47 @@ static int run_expert(struct forward *f, long expert, const float *x, size_t t, 
 				k, f->hidden, e);
 }
 
+/* How much of the shared expert each token gets. */
+static int switch_shared(struct forward *f, size_t t, const float *x, struct err *e)
+{
+	float *w = f->route->open;
+
+	if (forward_linear(f, f->scores, 1, x, f->hidden, t, SLOT_SHARED_SWITCH, SLOT_NONE, 0,
+			   e) < 0 ||
+	    f->be->ops->download(f->be, w, f->scores, t * sizeof(*w), e) < 0)
+		return -1;
+	for (size_t i = 0; i < t; i++)
+		w[i] = (float)(1 / (1 + exp(-(double)w[i])));
+	return 0;
+}
+
 static int run_shared(struct forward *f, const float *x, size_t t, bool add, const struct hook *h,
 		      struct err *e)
 {
 	const size_t n = (size_t)f->m->cfg.shared_ffn;
-	float *w = f->route->weight;
 
 	if (forward_mid(f, x, t, n, SLOT_SHARED_GATE, SLOT_SHARED_UP, EDGE_SHARED_MID, h, e) < 0)
 		return -1;
 	if (!add)
 		return 0;
 	if (forward_linear(f, f->made, f->hidden, f->up, n, t, SLOT_SHARED_DOWN, SLOT_NONE, 0,
-			   e) < 0 ||
-	    forward_linear(f, f->scores, 1, x, f->hidden, t, SLOT_SHARED_SWITCH, SLOT_NONE, 0,
-			   e) < 0 ||
-	    f->be->ops->download(f->be, w, f->scores, t * sizeof(*w), e) < 0)
+			   e) < 0)
 		return -1;
-	for (size_t i = 0; i < t; i++)
-		w[i] = (float)(1 / (1 + exp(-(double)w[i])));
-	return f->be->ops->scatter_add(f->be, f->x, f->made, NULL, w, t, f->hidden, e);
+	return f->be->ops->scatter_add(f->be, f->x, f->made, NULL, f->route->open, t, f->hidden,
+				       e);
 }
 
+/* Router and switch read a as it is; what run records say of mlp.in is done to what the shared
+ * expert reads, and to the experts' inputs what they say of those. */
 int forward_experts(struct forward *f, size_t t, bool add, const struct hook *h, struct err *e)
 {
 	const float *x = f->a;
 
-	if (score(f, t, x, e) < 0)
+	if (score(f, t, x, e) < 0 || (add && switch_shared(f, t, x, e) < 0))
 		return -1;
 	for (long i = 0; i < f->m->cfg.experts; i++)
 		if (run_expert(f, i, x, t, add, h, e) < 0)
 			return -1;
-	return run_shared(f, x, t, add, h, e);
+	x = forward_input(f, EDGE_MLP_IN, f->a, x, t, h, e);
+	return x == NULL ? -1 : run_shared(f, x, t, add, h, e);
 }

@@ -14,6 +14,10 @@
 #define QP_FORWARD_IMPL_H
 
 #include "lib/model/forward.h"
+#include "lib/model/run.h"
+
+struct affine; /* a compensation ready for the device (forward_run.c) */
+enum { FORWARD_SUMS = PLACE_OUT - PLACE_ATTN_RESID + 1 };
 
 struct route; /* which tokens of a slice go to which expert (forward_experts.c) */
 
@@ -35,6 +39,14 @@ struct forward {
 	float *scores, *picked, *made;  /* [t, experts], [t, hidden], [t, hidden] */
 	bool all_experts;
 	struct route *route;
+	/* what run records ask for */
+	struct run_list run;            /* of the block loaded */
+	size_t seqlen;                  /* tokens of each sequence at hand, 0: they differ */
+	struct attention_extra extra;
+	struct affine *affine[FORWARD_SUMS]; /* by place; NULL: none */
+	float *kept;                    /* keys and values before they were quantized, or NULL */
+	float *before;                  /* inputs of the block and of a third, or NULL */
+	size_t kept_tokens, before_tokens;
 };
 
 struct hook {
@@ -70,6 +82,29 @@ static inline int forward_linear(struct forward *f, float *y, size_t n, const fl
 	return f->be->ops->linear(f->be, y, n, x, k, t, f->mat[w],
 				  bias == SLOT_NONE ? NULL : f->vec[bias], add, e);
 }
+
+/*
+ * forward_run.c.  forward_run: y = x after the ops of a place; y may be x, and stays as it is where
+ * the place has none (forward_run_has).  forward_input: what the linears that read an edge read,
+ * and its hook: x, or own where ops have changed it; NULL: *e.
+ */
+int forward_run_load(struct forward *f, struct block *b, struct err *e) MUST_USE;
+void forward_run_release(struct forward *f);
+bool forward_run_has(const struct forward *f, int place);
+int forward_run(struct forward *f, int place, float *y, const float *x, size_t t,
+		struct err *e) MUST_USE;
+const float *forward_input(struct forward *f, enum edge g, float *own, const float *x, size_t t,
+			   const struct hook *h, struct err *e) MUST_USE;
+/* Keys and values of t tokens on their way to attention: after forward_qkv those that queries are
+ * to read as they are are put aside, and the ops of keys before RoPE done; after forward_rope
+ * those of queries, keys and values.  Then what attention is to be told of it, or NULL. */
+int forward_keep(struct forward *f, size_t t, struct err *e) MUST_USE;
+int forward_cache(struct forward *f, size_t t, struct err *e) MUST_USE;
+const struct attention_extra *forward_extra(const struct forward *f);
+/* x is the input of what ends at a PLACE_..._RESID or PLACE_OUT: kept if something there wants it;
+ * and x is its output: ops of the place. */
+int forward_sum_begin(struct forward *f, int place, size_t t, struct err *e) MUST_USE;
+int forward_sum_end(struct forward *f, int place, size_t t, struct err *e) MUST_USE;
 
 /* up = act(gate x) * (up x), or act(up x) where there is no gate; n wide.  Then the hook of mid. */
 int forward_mid(struct forward *f, const float *x, size_t t, size_t n, enum slot gate,

@@ -35,7 +35,16 @@ static int attend(struct forward *f, const struct forward_tree *t, size_t row, s
 		  struct err *e)
 {
 	struct attention_shape s = forward_shape(f);
+	const struct attention_extra none = { 0 };
+	struct attention_extra extra = s.extra != NULL ? *s.extra : none;
 	size_t own = 0;
+
+	if (s.extra != NULL)
+		s.extra = &extra;
+	if (extra.recent > 0) {
+		extra.k += row * f->kv_dim;
+		extra.v += row * f->kv_dim;
+	}
 
 	s.seqlen = t->stem;
 	if (t->stem > 0 &&
@@ -50,6 +59,12 @@ static int attend(struct forward *f, const struct forward_tree *t, size_t row, s
 	s.past = t->stem;
 	s.past_k = f->k + row * f->kv_dim;
 	s.past_v = f->v + row * f->kv_dim;
+	if (extra.recent > 0) {
+		extra.past_k = extra.k;
+		extra.past_v = extra.v;
+		extra.k += t->stem * f->kv_dim;
+		extra.v += t->stem * f->kv_dim;
+	}
 	row += t->stem;
 	return own == 0 ? 0 :
 	       f->be->ops->attention(f->be, f->a + row * f->q_dim, f->q + row * f->q_dim,
@@ -73,14 +88,21 @@ static int slice(struct forward *f, const struct forward_tree *trees, size_t n, 
 {
 	const struct hook none = { NULL, NULL };
 
-	if (forward_qkv(f, rows, &none, e) < 0)
+	f->seqlen = 0;
+	if (forward_sum_begin(f, PLACE_OUT, rows, e) < 0 || forward_qkv(f, rows, &none, e) < 0)
 		return -1;
 	for (size_t i = 0, row = 0; i < n; row += rows_of(&trees[i++]))
-		if (rotate(f, &trees[i], row, e) < 0 ||
-		    attend(f, &trees[i], row, begin, e) < 0)
+		if (rotate(f, &trees[i], row, e) < 0)
 			return -1;
-	return forward_slice_out(f, rows, e) < 0 ? -1 :
-	       forward_slice_mlp(f, rows, true, &none, e);
+	if (forward_cache(f, rows, e) < 0)
+		return -1;
+	for (size_t i = 0, row = 0; i < n; row += rows_of(&trees[i++]))
+		if (attend(f, &trees[i], row, begin, e) < 0)
+			return -1;
+	if (forward_input(f, EDGE_ATTN_MID, f->a, f->a, rows, &none, e) == NULL ||
+	    forward_slice_out(f, rows, e) < 0 || forward_slice_mlp(f, rows, true, &none, e) < 0)
+		return -1;
+	return forward_sum_end(f, PLACE_OUT, rows, e);
 }
 
 int forward_trees(struct forward *f, float *x, const struct forward_tree *trees, size_t n,

@@ -276,6 +276,7 @@ static void test_refusals(struct backend *be)
 	it->rec.role = ROLE_OTHER;
 	ok(forward_load(f, &b, &e) == 0, "a role nobody knows is passed over");
 	it->rec.type = REC_RUN;
+	record_set_str(&it->rec, "kind", "unheard-of");
 	ok(forward_load(f, &b, &e) < 0 && e.cls == ERR_VERSION, "a run record is refused");
 	record_clear(&r);
 	forward_free(f);
