@@ -280,3 +280,45 @@ void *json_iter(const struct json *obj, void *it, const char **key, const struct
 	}
 	return it;
 }
+
+int json_set(struct json_doc *d, const char *key, const char *text, struct err *e)
+{
+	json_error_t je;
+	json_t *v = json_loads(text, FLAGS, &je);
+
+	if (!v)
+		return json_error_code(&je) == json_error_out_of_memory ?
+		       err_nomem(e, key, strlen(text)) :
+		       err_set(e, ERR_BUG, key, "BUG: '%.64s' is not JSON", text);
+	return json_object_set_new(d->root, key, v) ? err_nomem(e, key, strlen(text)) : 0;
+}
+
+void json_remove(struct json_doc *d, const char *key)
+{
+	json_object_del(d->root, key);
+}
+
+int json_print(const struct json_doc *d, struct buf *out, struct err *e)
+{
+	char *text = NULL;
+	bool same = false;
+
+	for (int digits = 15; digits <= 17 && !same; digits++) {
+		json_t *again;
+
+		free(text);
+		text = json_dumps(d->root, JSON_INDENT(2) | JSON_REAL_PRECISION(digits) |
+				  JSON_ENCODE_ANY);
+		again = text ? json_loads(text, FLAGS, NULL) : NULL;
+		if (!again)
+			break;
+		same = digits == 17 || json_equal(d->root, again);
+		json_decref(again);
+	}
+	if (same) {
+		buf_puts(out, text);
+		buf_byte(out, '\n');
+	}
+	free(text);
+	return same ? buf_failed(out, "JSON", e) : err_nomem(e, "JSON", 0);
+}

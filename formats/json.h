@@ -13,6 +13,7 @@
 
 #include "lib/base/err.h"
 
+struct buf;
 struct json;      /* a value, owned by its document */
 struct json_doc;
 
@@ -43,5 +44,15 @@ int64_t json_int(const struct json *v, int64_t otherwise);
 double json_num(const struct json *v, double otherwise); /* integers too */
 /* In file order: start with it = NULL. */
 void *json_iter(const struct json *obj, void *it, const char **key, const struct json **v);
+
+/* ---- changing a document whose root is an object; its order stays */
+
+/* The value that text is takes the place of the key's, or stands at the end.  ERR_BUG if text is no
+ * JSON. */
+int json_set(struct json_doc *d, const char *key, const char *text, struct err *e) MUST_USE;
+void json_remove(struct json_doc *d, const char *key);
+/* As text, indented by two, numbers in as few digits (15 to 17) as keep all of them; a line end
+ * behind it. */
+int json_print(const struct json_doc *d, struct buf *out, struct err *e) MUST_USE;
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "lib/base/pool.h"
 #include "lib/base/progress.h"
+#include "lib/data/outdir.h"
 #include "lib/data/output.h"
 #include "lib/data/stream.h"
 
@@ -51,6 +52,7 @@ static struct {
  * renamed, nothing of this name is there.  While it is being opened its name is not known here:
  * a signal then waits in `caught`, whichever thread it came to. */
 static char temp_file[4096];
+static const struct outdir *temp_dir; /* the same of a directory; NULL: none */
 static atomic_bool opening;
 static atomic_int caught;
 
@@ -77,13 +79,20 @@ static bool is_fault(int sig)
 	       sig == SIGTRAP || sig == SIGSYS || sig == SIGABRT;
 }
 
+static void wipe(void)
+{
+	if (temp_file[0])
+		unlink(temp_file);
+	if (temp_dir)
+		outdir_wipe(temp_dir);
+}
+
 static void on_signal(int sig)
 {
 	atomic_store(&caught, sig); /* before the look at `opening` */
 	if (atomic_load(&opening) && !is_fault(sig))
 		return;
-	if (temp_file[0])
-		unlink(temp_file);
+	wipe();
 	die_of(sig);
 }
 
@@ -115,8 +124,7 @@ void cli_die(const struct err *e)
 	int failed = fflush(stdout), sys = errno;
 	char line[sizeof(e->where) + sizeof(e->what) + 4], text[sizeof(line) + 256];
 
-	if (temp_file[0])
-		unlink(temp_file);
+	wipe();
 	if (e->sys == EPIPE || (failed && sys == EPIPE)) {
 		progress_clear();
 		die_of(SIGPIPE);
@@ -597,6 +605,30 @@ void cli_open_file(struct output *o, const char *path)
 	if (output_open(o, path, &e) != 0)
 		cli_die(&e);
 	after_opening(o->temp);
+}
+
+void cli_open_dir(struct outdir *d, const char *path, bool force)
+{
+	struct err e;
+
+	atomic_store(&opening, true);
+	catch_signals();
+	if (outdir_open(d, path, force, &e) != 0) {
+		outdir_wipe(d);
+		cli_die(&e);
+	}
+	temp_dir = d;
+	after_opening(NULL);
+}
+
+void cli_commit_dir(struct outdir *d)
+{
+	struct err e;
+
+	if (outdir_commit(d, &e) != 0)
+		cli_die(&e);
+	temp_dir = NULL;
+	outdir_close(d);
 }
 
 void cli_commit_file(struct output *o)

@@ -16,6 +16,7 @@
 
 #include "lib/base/err.h"
 
+struct outdir;
 struct output;
 struct provenance;
 struct stream_in;
@@ -81,6 +82,11 @@ struct stream_out *cli_open_out(const char *operand);
  * program does not call too.  Then: output_commit and output_close.  Both die on error. */
 void cli_open_file(struct output *o, const char *path);
 void cli_commit_file(struct output *o);
+
+/* outdir_open and outdir_commit, guarded in the same way: whatever ends the process removes what was
+ * written.  Both die on error; the latter closes. */
+void cli_open_dir(struct outdir *d, const char *path, bool force);
+void cli_commit_dir(struct outdir *d);
 
 /* Close stdout and look at the result: the last call of main for programs that print. */
 int cli_finish_stdout(int status);

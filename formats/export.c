@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * export.c - a stream, tensor by tensor, for whoever writes checkpoints of another kind
+ */
+#include "formats/export.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONFIG "config.json"
+
+static bool is_weight(const struct item *it)
+{
+	return it->slot != SLOT_NONE && it->rec.type == REC_TENSOR &&
+	       (it->rec.role == ROLE_WEIGHT || it->rec.role == ROLE_BIAS);
+}
+
+/* What codes stand for, and what only quantizers want, is not read if that can be told. */
+static bool wants(struct block *b, const struct item *it)
+{
+	return it->rec.type != REC_TENSOR ||
+	       (it->rec.role != ROLE_STAT && it->rec.role != ROLE_REF &&
+		!(is_weight(it) && block_find(b, it->slot, ROLE_CODES)));
+}
+
+static int codes_out(struct export *x, struct item *codes, struct err *e)
+{
+	struct block *b = &x->block;
+	const struct item *scale = block_find(b, codes->slot, ROLE_SCALE);
+	const struct item *zero = block_find(b, codes->slot, ROLE_ZERO);
+	struct export_codes q = { .slot = codes->slot, .layer = b->layer };
+
+	if (codes_init(&q.c, &codes->rec, e) ||
+	    codes_fit(&q.c, scale ? &scale->rec : NULL, zero ? &zero->rec : NULL, e))
+		return -1;
+	q.name = codes->rec.name;
+	q.codes = codes->data;
+	q.scale = scale->data;
+	q.zero = zero ? zero->data : NULL;
+	x->n_codes++;
+	return x->ops->codes(x->ctx, &q, e);
+}
+
+/* All that belongs to one tensor of the checkpoint has come. */
+static int flush(struct export *x, struct err *e)
+{
+	struct block *b = &x->block;
+	const enum slot s = x->pending;
+	struct item *codes, *weight;
+	int ret = 0;
+
+	x->pending = SLOT_NONE;
+	if (s == SLOT_NONE)
+		return 0;
+	codes = block_find(b, s, ROLE_CODES);
+	weight = block_find(b, s, ROLE_WEIGHT);
+	if (codes)
+		ret = codes_out(x, codes, e);
+	else if (weight)
+		ret = x->ops->weight(x->ctx, &weight->rec, weight->data, e);
+	for (size_t i = 0; !ret && i < b->n; i++)
+		if (b->items[i].slot == s)
+			ret = block_give(b, &b->items[i], e);
+	return ret;
+}
+
+static int each(void *ctx, struct block *b, struct item *it, struct err *e)
+{
+	struct export *x = ctx;
+
+	if (it->rec.type == REC_RUN)
+		return x->ops->run(x->ctx, &it->rec, e);
+	if (it->rec.type != REC_TENSOR || it->slot == SLOT_NONE || it->slot == x->pending)
+		return 0;
+	if (flush(x, e))
+		return -1;
+	x->pending = b->items[b->n - 1].slot;
+	return 0;
+}
+
+static bool plain_name(const char *name)
+{
+	return *name && *name != '.' && !strchr(name, '/');
+}
+
+static int take_file(struct export *x, struct stream_in *in, const struct record *rec,
+		     struct err *e)
+{
+	char *text;
+	int ret;
+
+	if (!plain_name(rec->name))
+		return err_set(e, ERR_DATA, "file", "'%.128s' is not the name of a file",
+			       rec->name);
+	text = malloc((size_t)rec->nbytes + 1);
+	if (!text)
+		return err_nomem(e, rec->name, rec->nbytes);
+	ret = rec->nbytes ? stream_payload(in, text, e) : 0;
+	text[rec->nbytes] = '\0';
+	if (!ret && strcmp(rec->name, CONFIG) == 0) {
+		free(x->config);
+		x->config = text;
+		x->config_len = (size_t)rec->nbytes;
+		text = NULL;
+	}
+	if (!ret && x->ops->file)
+		ret = x->ops->file(x->ctx, rec->name, text ? text : x->config,
+				   (size_t)rec->nbytes, e);
+	else if (!ret && text)
+		ret = outdir_put(x->dir, rec->name, text, (size_t)rec->nbytes, e);
+	free(text);
+	return ret;
+}
+
+/* A tensor outside the blocks. */
+static int take_end(struct export *x, struct stream_in *in, const struct record *rec,
+		    struct err *e)
+{
+	long layer;
+	const enum slot s = model_slot(&x->model, rec->name, &layer);
+
+	if (s == SLOT_NONE || rec->role == ROLE_STAT || rec->role == ROLE_REF)
+		return 0;
+	if (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS)
+		return err_set(e, ERR_DATA, rec->name, "%s: only weights are understood here",
+			       rec->role_name);
+	if (x->seen[s])
+		return err_set(e, ERR_DATA, rec->name, "twice");
+	x->seen[s] = true;
+	if (item_read(&x->item, &x->model, in, rec, e))
+		return -1;
+	return x->ops->weight(x->ctx, &x->item.rec, x->item.data, e);
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct export *x = ctx;
+
+	switch (rec->type) {
+	case REC_FILE:
+		return take_file(x, in, rec, e);
+	case REC_TENSOR:
+		return take_end(x, in, rec, e);
+	case REC_RUN:
+		return x->ops->run(x->ctx, rec, e);
+	default:
+		return 0;
+	}
+}
+
+static int check_complete(const struct export *x, struct err *e)
+{
+	char name[256];
+
+	for (int s = SLOT_BLOCK_COUNT; s < SLOT_COUNT; s++)
+		if (model_has(&x->model, s, -1) && !x->seen[s]) {
+			model_tensor_name(&x->model, s, -1, name);
+			return err_set(e, ERR_DATA, name, "missing");
+		}
+	if (!x->config)
+		return err_set(e, ERR_DATA, CONFIG, "is not among the files that the stream "
+			       "carries: without it no checkpoint can be made");
+	return 0;
+}
+
+int export_open(struct export *x, struct stream_in *in, struct err *e)
+{
+	struct record head = { .rank = -1 };
+	int got = stream_next(in, &head, e);
+
+	if (got > 0)
+		got = model_from_head(&x->model, &head, e) < 0 ? -1 :
+		      export_plan_read(&x->plan, &head, e);
+	else if (got == 0)
+		got = err_set(e, ERR_DATA, "stream", "empty");
+	record_clear(&head);
+	x->pending = SLOT_NONE;
+	block_init(&x->block, &x->model);
+	x->hook = (struct block_hook){ wants, each, x };
+	return got;
+}
+
+int export_read(struct export *x, struct stream_in *in, struct err *e)
+{
+	int got;
+
+	x->block.hook = &x->hook;
+	while ((got = block_read(&x->block, in, other, x, e)) > 0) {
+		if (flush(x, e) || (x->ops->end && x->ops->end(x->ctx, x->block.layer, e)))
+			return -1;
+		if (x->progress)
+			x->progress((uint64_t)x->block.layer + 1);
+	}
+	if (got < 0 || check_complete(x, e))
+		return -1;
+	return x->ops->end ? x->ops->end(x->ctx, -1, e) : 0;
+}
+
+void export_close(struct export *x)
+{
+	block_release(&x->block);
+	item_release(&x->item);
+	export_plan_release(&x->plan);
+	free(x->config);
+	x->config = NULL;
+}
