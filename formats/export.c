@@ -127,9 +127,11 @@ static int take_end(struct export *x, struct stream_in *in, const struct record 
 	if (x->seen[s])
 		return err_set(e, ERR_DATA, rec->name, "twice");
 	x->seen[s] = true;
-	if (item_read(&x->item, &x->model, in, rec, e))
+	if (item_read(&x->item, &x->model, in, rec, e) ||
+	    x->ops->weight(x->ctx, &x->item.rec, x->item.data, e))
 		return -1;
-	return x->ops->weight(x->ctx, &x->item.rec, x->item.data, e);
+	item_release(&x->item); /* an embedding is not to stand beside the blocks */
+	return 0;
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
@@ -193,6 +195,7 @@ int export_read(struct export *x, struct stream_in *in, struct err *e)
 	}
 	if (got < 0 || check_complete(x, e))
 		return -1;
+	block_release(&x->block);
 	return x->ops->end ? x->ops->end(x->ctx, -1, e) : 0;
 }
 

@@ -16,8 +16,9 @@ struct hf_write_options {
 
 /*
  * The stream that export_open has opened into dir, which the caller has opened and commits.  When
- * it returns, all files have been written and read back.  ERR_DATA naming a linear in codes, a value too large for the type, a record of what the
- * run time must do (plain weights cannot say it).
+ * it returns, all files have been written and read back.  ERR_DATA naming a linear in codes, a
+ * value too large for the type, a record of what the run time must do (plain weights cannot say
+ * it).
  */
 int hf_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	     const struct hf_write_options *o, struct err *e) MUST_USE;

@@ -34,7 +34,8 @@ struct st_writer {
 	size_t first;             /* of the file that is open */
 	int shard;                /* from 0; -1: none yet */
 	int fd, side;             /* side: of the odd ones; -1: none is open */
-	uint64_t even_bytes, odd_bytes, total, left; /* left: of the tensor that is being written */
+	uint64_t even_bytes, odd_bytes, total;
+	uint64_t left;            /* bytes of the tensor that is being written */
 };
 
 size_t st_header_room(const char *name)

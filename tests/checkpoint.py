@@ -20,12 +20,12 @@ DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8",
           "U8": "u1", "F8_E4M3": "u1"}
 
 
-def read_safetensors(path):
+def read_safetensors(path, ours=True):
     raw = open(path, "rb").read()
     n = struct.unpack("<Q", raw[:8])[0]
     assert n % 8 == 0 and raw[8:9] == b"{", path
     header = json.loads(raw[8:8 + n])
-    assert header.pop("__metadata__")["format"] == "pt"
+    assert header.pop("__metadata__", {}).get("format") == "pt" or not ours
     data, at, out = raw[8 + n:], 0, {}
     for name, t in sorted(header.items(), key=lambda x: x[1]["data_offsets"]):
         begin, end = t["data_offsets"]

@@ -83,8 +83,8 @@ struct stream_out *cli_open_out(const char *operand);
 void cli_open_file(struct output *o, const char *path);
 void cli_commit_file(struct output *o);
 
-/* outdir_open and outdir_commit, guarded in the same way: whatever ends the process removes what was
- * written.  Both die on error; the latter closes. */
+/* outdir_open and outdir_commit, guarded in the same way: whatever ends the process removes what
+ * was written.  Both die on error; the latter closes. */
 void cli_open_dir(struct outdir *d, const char *path, bool force);
 void cli_commit_dir(struct outdir *d);
 
