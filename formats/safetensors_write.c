@@ -28,7 +28,8 @@ struct out_tensor {
 
 struct st_writer {
 	struct outdir *dir;
-	uint64_t max_shard, room; /* room: of a file's header, with the 8 bytes before it */
+	uint64_t max_shard;
+	uint64_t room;            /* of a file's header, with the 8 bytes before it */
 	struct out_tensor *t;
 	size_t n, cap;
 	size_t first;             /* of the file that is open */

@@ -7,7 +7,30 @@
 #include <string.h>
 
 #include "lib/data/bits.h"
+#include "lib/data/f8.h"
 #include "lib/data/stream.h"
+
+/* Columns and rows that share a scale: any numbers, where codes are floats. */
+static int f8_init(struct codes *c, const struct record *codes, struct err *e)
+{
+	int64_t bits, group, tall = 1;
+
+	if (!record_get_int(codes, "bits", &bits) || bits != 8)
+		return err_set(e, ERR_DATA, codes->name, "codes whose key bits is absent or wrong");
+	if (!record_get_int(codes, "group", &group) || group < 1 || (uint64_t)group > c->cols)
+		return err_set(e, ERR_DATA, codes->name,
+			       "codes whose key group is missing or beyond %zu columns", c->cols);
+	record_get_int(codes, "tall", &tall);
+	if (tall < 1 || (uint64_t)tall > c->rows)
+		return err_set(e, ERR_DATA, codes->name, "codes whose key tall is beyond %zu rows",
+			       c->rows);
+	c->bits = 8;
+	c->group = (size_t)group;
+	c->groups = (c->cols + c->group - 1) / c->group;
+	c->tall = (size_t)tall;
+	c->sym = c->f8 = true;
+	return 0;
+}
 
 int codes_init(struct codes *c, const struct record *codes, struct err *e)
 {
@@ -19,8 +42,12 @@ int codes_init(struct codes *c, const struct record *codes, struct err *e)
 		return err_set(e, ERR_DATA, codes->name, "codes need a shape of rows and columns");
 	c->rows = (size_t)codes->shape[0];
 	c->cols = (size_t)codes->shape[1];
+	c->tall = 1;
+	c->codes = codes;
+	if (codes->dtype == DT_F8_E4M3)
+		return f8_init(c, codes, e);
 	if (codes->dtype != DT_U8 && (codes->dtype < DT_U2 || codes->dtype > DT_U4))
-		return err_set(e, ERR_DATA, codes->name, "codes are U8, U2, U3 or U4, not %s",
+		return err_set(e, ERR_DATA, codes->name, "codes are U8, U2, U3, U4 or F8_E4M3, not %s",
 			       dtype_name(codes->dtype));
 	if (!record_get_int(codes, "bits", &bits) || bits < 1 || bits > 8 ||
 	    (codes->dtype != DT_U8 && bits != dtype_bits(codes->dtype)))
@@ -35,7 +62,6 @@ int codes_init(struct codes *c, const struct record *codes, struct err *e)
 	c->group = (size_t)group;
 	c->groups = c->cols / c->group;
 	c->sym = sym;
-	c->codes = codes;
 	return 0;
 }
 
@@ -43,6 +69,7 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 	      struct err *e)
 {
 	const char *name = c->codes->name;
+	const size_t rows = (c->rows + c->tall - 1) / c->tall;
 
 	if (!scale)
 		return err_set(e, ERR_DATA, name, "codes without scale");
@@ -51,11 +78,13 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 	if (scale->dtype != DT_F16 && scale->dtype != DT_BF16 && scale->dtype != DT_F32)
 		return err_set(e, ERR_DATA, name, "scale is F16, BF16 or F32, not %s",
 			       dtype_name(scale->dtype));
-	c->one_row = scale->rank == 2 && scale->shape[0] == 1 && c->rows > 1;
+	c->one_row = scale->rank == 2 && scale->shape[0] == 1 && rows > 1;
 	if (scale->rank != 2 || (size_t)scale->shape[1] != c->groups ||
-	    (!c->one_row && (size_t)scale->shape[0] != c->rows) || (c->one_row && c->groups > 1))
+	    (!c->one_row && (size_t)scale->shape[0] != rows) || (c->one_row && c->groups > 1))
 		return err_set(e, ERR_DATA, name, "scale does not fit %zu rows of %zu groups",
-			       c->rows, c->groups);
+			       rows, c->groups);
+	if (zero && c->f8)
+		return err_set(e, ERR_DATA, name, "codes that are floats with a zero");
 	if (zero && (zero->dtype != DT_U8 || zero->rank != 2 ||
 		     zero->shape[0] != scale->shape[0] || zero->shape[1] != scale->shape[1]))
 		return err_set(e, ERR_DATA, name, "zero is not U8 of the shape of scale");
@@ -64,10 +93,30 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 	return 0;
 }
 
+/* Row n; scale is that of its first group. */
+static int f8_row(const struct codes *c, float *w, size_t n, const uint8_t *codes,
+		  const char *scale, struct err *e)
+{
+	const enum dtype t = c->scale->dtype;
+	const uint8_t *q = codes + n * c->cols;
+	float s = 0;
+
+	for (size_t k = 0; k < c->cols; k++) {
+		if (k % c->group == 0 &&
+		    dtype_to_f32(&s, scale + k / c->group * ((size_t)dtype_bits(t) / 8), t, 1) < 0)
+			return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
+		if (f8_is_nan(q[k]))
+			return err_set(e, ERR_DATA, c->codes->name,
+				       "code at row %zu column %zu is a NaN", n, k);
+		w[k] = s * f8_to_f32(q[k]);
+	}
+	return 0;
+}
+
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e)
 {
-	size_t at = c->one_row ? 0 : n * c->groups, row = bits_row_bytes(c->cols, c->bits);
+	size_t at = c->one_row ? 0 : n / c->tall * c->groups, row = bits_row_bytes(c->cols, c->bits);
 	size_t width = (size_t)dtype_bits(c->scale->dtype) / 8;
 	const uint8_t *q = (const uint8_t *)codes + n * c->cols;
 	int z = 1 << (c->bits - 1);
@@ -78,6 +127,8 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 		bits_unpack_row(buf, (const uint8_t *)codes + n * row, c->cols, c->bits);
 		q = buf;
 	}
+	if (c->f8)
+		return f8_row(c, w, n, codes, (const char *)scale + at * width, e);
 	for (size_t g = 0, k = 0; g < c->groups; g++) {
 		if (dtype_to_f32(&s, (const char *)scale + (at + g) * width, t, 1) < 0)
 			return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
@@ -96,7 +147,7 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 
 double codes_bits(const struct codes *c)
 {
-	double params = (double)(c->one_row ? 1 : c->rows) * (double)c->groups;
+	double params = (double)(c->one_row ? 1 : (c->rows + c->tall - 1) / c->tall) * (double)c->groups;
 
 	return (double)c->rows * (double)c->cols * c->bits +
 	       params * (dtype_bits(c->scale->dtype) + (c->zero ? 8 : 0));

@@ -6,6 +6,10 @@
  *     codes  U8 with a code a byte, or U2 U3 U4, [rows, cols]; keys bits, group, sym
  *     scale  F16, BF16 or F32, [rows, groups], or [1, 1] for one scale a tensor
  *     zero   U8, of the shape of scale; absent when sym: then it is 2^(bits-1)
+ *
+ * Or the codes are floats, F8_E4M3: w[n,k] = scale[n/tall, k/group] code[n,k].  Keys bits = 8 and
+ * group, as above; there is no zero.  With key tall (rows that share a scale, 1 if absent) blocks
+ * have one scale each: tall and group need not divide rows and columns.
  */
 #ifndef QP_CODES_H
 #define QP_CODES_H
@@ -21,7 +25,9 @@ struct record;
 struct codes {
 	size_t rows, cols, groups, group; /* group: columns in each */
 	int bits;
+	size_t tall;       /* rows that share a scale: 1 but for blocks of F8 */
 	bool sym, one_row; /* one_row: scale and zero have one row for all */
+	bool f8;
 	const struct record *codes, *scale, *zero; /* zero NULL when sym */
 };
 
@@ -33,7 +39,7 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 
 /*
  * Row n of the weight, w[cols]; the payloads are those of the three records, buf[cols] is
- * scratch.  ERR_DATA when a code does not fit its bits.
+ * scratch.  ERR_DATA when a code does not fit its bits, or is a NaN.
  */
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e) MUST_USE;

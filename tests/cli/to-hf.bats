@@ -250,11 +250,13 @@ nothing_but() {	# nothing_but NAME...: in $out
 	diff -r "$out/a" "$out/b"
 }
 
-@test "to-hf: peak memory is the formula of the man page" {
+@test "to-hf: peak memory is within the formula of the man page" {
 	not_with_sanitizers "memory is not what it would be"
 	cd "$out"
 	heavy_model
 	rtn -q -g 64 m > r.qp
 	to-hf -v --dequantize r.qp d 2> err
-	peak_is err $((2 * 9000 * D + 5 * D * F + 3 * MiB))
+	awk -v want=$((2 * 9000 * D + 5 * D * F + 3 * MiB)) '
+		{ for (i = 1; i < NF; i++) if ($i == "peak") got = 1048576 * $(i + 1) }
+		END { print got, want; exit !(0.6 * want < got && got < want) }' err
 }
