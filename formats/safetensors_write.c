@@ -21,7 +21,8 @@ struct out_tensor {
 	enum dtype dtype;
 	int rank;
 	int64_t shape[8];
-	uint64_t nbytes, begin; /* begin: in the data of its file; of an odd one, in the side file */
+	uint64_t nbytes;
+	uint64_t begin;         /* in the data of its file; of an odd one, in the side file */
 	bool odd;               /* bytes are no multiple of 8 */
 	int shard;
 };
