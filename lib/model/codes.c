@@ -47,7 +47,8 @@ int codes_init(struct codes *c, const struct record *codes, struct err *e)
 	if (codes->dtype == DT_F8_E4M3)
 		return f8_init(c, codes, e);
 	if (codes->dtype != DT_U8 && (codes->dtype < DT_U2 || codes->dtype > DT_U4))
-		return err_set(e, ERR_DATA, codes->name, "codes are U8, U2, U3, U4 or F8_E4M3, not %s",
+		return err_set(e, ERR_DATA, codes->name,
+			       "codes are U8, U2, U3, U4 or F8_E4M3, not %s",
 			       dtype_name(codes->dtype));
 	if (!record_get_int(codes, "bits", &bits) || bits < 1 || bits > 8 ||
 	    (codes->dtype != DT_U8 && bits != dtype_bits(codes->dtype)))
@@ -116,7 +117,8 @@ static int f8_row(const struct codes *c, float *w, size_t n, const uint8_t *code
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e)
 {
-	size_t at = c->one_row ? 0 : n / c->tall * c->groups, row = bits_row_bytes(c->cols, c->bits);
+	const size_t at = c->one_row ? 0 : n / c->tall * c->groups;
+	const size_t row = bits_row_bytes(c->cols, c->bits);
 	size_t width = (size_t)dtype_bits(c->scale->dtype) / 8;
 	const uint8_t *q = (const uint8_t *)codes + n * c->cols;
 	int z = 1 << (c->bits - 1);
@@ -147,7 +149,8 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 
 double codes_bits(const struct codes *c)
 {
-	double params = (double)(c->one_row ? 1 : (c->rows + c->tall - 1) / c->tall) * (double)c->groups;
+	const size_t rows = c->one_row ? 1 : (c->rows + c->tall - 1) / c->tall;
+	double params = (double)rows * (double)c->groups;
 
 	return (double)c->rows * (double)c->cols * c->bits +
 	       params * (dtype_bits(c->scale->dtype) + (c->zero ? 8 : 0));
