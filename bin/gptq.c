@@ -16,6 +16,8 @@ static const char usage[] =
 	QUANTIZER_HELP_GRID
 	"      --act-order      columns by falling energy; implies --static-groups\n"
 	"      --static-groups  fit every scale before the first column\n"
+	"      --sweeps=N       after the columns, codes once more, N times (default 0)\n"
+	"      --refit-scales   scales by least squares before each sweep\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
 	"      --block=N        columns in a lazy batch (default 128, or 256 if there are\n"
@@ -29,7 +31,7 @@ static const char usage[] =
 	QUANTIZER_HELP_LAYERS;
 
 enum {
-	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_DAMP, OPT_NO_AUTO, OPT_BLOCK,
+	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP, OPT_NO_AUTO, OPT_BLOCK,
 	OPT_SEQUENTIAL, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
 };
 
@@ -37,6 +39,8 @@ static const struct option longopts[] = {
 	QUANTIZER_LONG,
 	{ "act-order", no_argument, NULL, OPT_ORDER },
 	{ "static-groups", no_argument, NULL, OPT_STATIC },
+	{ "sweeps", required_argument, NULL, OPT_SWEEPS },
+	{ "refit-scales", no_argument, NULL, OPT_REFIT },
 	{ "damp", required_argument, NULL, OPT_DAMP },
 	{ "no-damp-auto", no_argument, NULL, OPT_NO_AUTO },
 	{ "block", required_argument, NULL, OPT_BLOCK },
@@ -67,6 +71,8 @@ static void options(int argc, char **argv, struct job *j)
 		switch (c) {
 		case OPT_ORDER: j->opt.act_order = true; break;
 		case OPT_STATIC: j->opt.static_groups = true; break;
+		case OPT_SWEEPS: j->opt.sweeps = cli_long("--sweeps", optarg, 0, 100); break;
+		case OPT_REFIT: j->opt.refit = true; break;
 		case OPT_DAMP: j->opt.damp = cli_double("--damp", optarg, 0, 1); break;
 		case OPT_NO_AUTO: j->opt.damp_auto = false; break;
 		case OPT_BLOCK: j->opt.block = cli_long("--block", optarg, 1, 4096); break;

@@ -15,7 +15,9 @@
 	"                       tensor (default 128)\n" \
 	"      --sym            grid centred on zero (default)\n" \
 	"      --asym           grid with a zero point\n" \
-	"      --mse            range of least error instead of the full one\n"
+	"      --range=HOW      of a group: minmax, or shrunk to the least error: mse, or\n" \
+	"                       hmse, which weighs it by the inputs (default minmax)\n" \
+	"      --mse            the same as --range=mse\n"
 #define QUANTIZER_HELP_LAYERS \
 	"      --plan=FILE      bits and groups of each linear, as qp-alloc wrote them\n" \
 	"      --skip=REGEX     pass over linears whose tensor name matches\n" \
@@ -25,8 +27,8 @@
 	"      --timing         seconds in the notes\n"
 
 enum {
-	OPT_SYM = 256, OPT_ASYM, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS, OPT_TIMING,
-	OPT_PLAN,
+	OPT_SYM = 256, OPT_ASYM, OPT_RANGE, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS,
+	OPT_TIMING, OPT_PLAN,
 	OPT_QUANTIZER_END, /* a program's own begin here */
 };
 
@@ -35,6 +37,7 @@ enum {
 	{ "group-size", required_argument, NULL, 'g' }, \
 	{ "sym", no_argument, NULL, OPT_SYM }, \
 	{ "asym", no_argument, NULL, OPT_ASYM }, \
+	{ "range", required_argument, NULL, OPT_RANGE }, \
 	{ "mse", no_argument, NULL, OPT_MSE }, \
 	{ "plan", required_argument, NULL, OPT_PLAN }, \
 	{ "skip", required_argument, NULL, OPT_SKIP }, \
@@ -49,6 +52,7 @@ enum {
 static bool quantizer_option(struct layer_options *o, int c)
 {
 	static const char *const types[] = { "f16", "bf16", "f32", NULL };
+	static const char *const ranges[] = { "minmax", "mse", "hmse", NULL };
 	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
 	static int grid; /* --sym or --asym, whichever came */
 	struct err e;
@@ -63,11 +67,14 @@ static bool quantizer_option(struct layer_options *o, int c)
 		grid = c;
 		o->q.sym = c == OPT_SYM;
 		return true;
-	case OPT_MSE: o->q.mse = true; return true;
 	case OPT_PLAN:
 		cli_note_path();
 		o->plan_path = optarg;
 		return true;
+	case OPT_RANGE:
+		o->q.range = (enum quantizer_range)cli_choice("--range", optarg, ranges);
+		return true;
+	case OPT_MSE: o->q.range = RANGE_MSE; return true;
 	case OPT_SKIP:
 		if (layer_add_skip(o, optarg, &e) < 0)
 			cli_die(&e);

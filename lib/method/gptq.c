@@ -121,6 +121,7 @@ static int look_at_diagonal(struct gptq_hessian *h, const char *where, struct er
 			return err_set(e, ERR_DATA, where, "hessian: diagonal %zu is %g: not a sum "
 				       "of squares", j, d);
 		h->dead[j] = d == 0;
+		h->energy[j] = (float)d;
 		h->n_dead += d == 0;
 		sum += d;
 	}
@@ -152,13 +153,15 @@ static int reserve(struct gptq_hessian *h, size_t k, const char *where, struct e
 	free(h->diag);
 	free(h->perm);
 	free(h->dead);
+	free(h->energy);
 	h->cap = 0;
 	/* The last row of L ends before the last row of U does, but row 0 needs one double. */
 	h->factor = host_matrix(k * k * sizeof(double));
 	h->diag = malloc(k * sizeof(*h->diag));
 	h->perm = malloc(k * sizeof(*h->perm));
 	h->dead = malloc(k * sizeof(*h->dead));
-	if (!h->factor || !h->diag || !h->perm || !h->dead)
+	h->energy = malloc(k * sizeof(*h->energy));
+	if (!h->factor || !h->diag || !h->perm || !h->dead || !h->energy)
 		return err_nomem(e, where, k * k * sizeof(double));
 	h->cap = k;
 	return 0;
@@ -219,6 +222,7 @@ int gptq_hessian_new(struct gptq_hessian **hp, struct backend *be, const float *
 	h->be = be;
 	h->tri = tri;
 	h->panel = panel_width(opt, k);
+	h->have_full = false;
 	if (reserve(h, k, where, e) < 0 || look_at_diagonal(h, where, e) < 0 ||
 	    make_order(h, opt->act_order, where, e) < 0 || factorize(h, be, opt, where, e) < 0)
 		return -1;
@@ -237,6 +241,9 @@ void gptq_hessian_free(struct gptq_hessian *h)
 	free(h->w);
 	free(h->sum);
 	free(h->params);
+	free(h->energy);
+	free(h->full);
+	free(h->part);
 	free(h);
 }
 

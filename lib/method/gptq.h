@@ -41,6 +41,8 @@ struct gptq_options {
 	bool static_groups;  /* implied by act_order */
 	double damp;         /* 0.01: fraction of mean diag H */
 	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
+	long sweeps;         /* of coordinate descent after the columns */
+	bool refit;          /* scales (and zeros) by least squares before each sweep */
 	long block;          /* columns a panel, changes the order of sums only; 0: 128, or
 			      * 256 from K = 2048 on */
 };

@@ -22,178 +22,13 @@
 #include "lib/base/usage.h"
 #include "lib/method/gptq_solve.h"
 
-#define ROWS 32   /* of a tile */
-#define EIGHT 8
 #define STRIP 16  /* columns transposed at a time */
-
-/* The eight (or fewer) columns that come next, what they share their grids with, and L there. */
-struct eight {
-	size_t n;
-	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
-	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj */
-	float mid;                               /* 2^(b-1) */
-	const float *l;                          /* U' of the first row and column, rows ld apart */
-	size_t ld;
-	float *w;                                /* the weights as they came, columns np apart */
-	size_t np;
-};
-
-/* The inner loops, once for each instruction set; nothing is contracted, so that all give the
- * same bits. */
-struct kernels {
-	const char *name;
-	void (*update)(float *t, size_t c, size_t j0, size_t j1, const float *l, size_t ld);
-	void (*enter)(float *t, const struct eight *g);
-	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
-};
-
-struct solve {
-	struct gptq_hessian *h;
-	struct quantized *z;
-	const struct quantizer *q;
-	const struct kernels *kernels;
-	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
-	float *scale, *zero;   /* [groups, np] */
-	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 (at first: not finite) */
-	float *buf;            /* [threads][panel][ROWS] */
-	uint8_t *code;         /* [threads][panel][ROWS] */
-	size_t np;
-	bool moving;           /* groups are fitted when their first column is reached */
-	size_t c0, c1;         /* the panel at hand */
-};
-
-/*
- * update: t[c .. c+7] -= sum over j in [j0, j1) of U'[c .. c+7][j] t[j], each of them ROWS
- * floats.  l points at U'[c][first column of the panel].
- */
-#define DEFINE_UPDATE(name, attribute, bytes)                                                      \
-	typedef float name##_vec __attribute__((vector_size(bytes), aligned(4), may_alias));       \
-	attribute static void name(float *t, size_t c, size_t j0, size_t j1, const float *l,       \
-				   size_t ld)                                                      \
-	{                                                                                          \
-		for (size_t r = 0; r < ROWS; r += (bytes) / sizeof(float)) {                       \
-			name##_vec acc[EIGHT];                                                     \
-                                                                                                   \
-			for (int i = 0; i < EIGHT; i++)                                            \
-				acc[i] = *(name##_vec *)(t + (c + (size_t)i) * ROWS + r);          \
-			for (size_t j = j0; j < j1; j++) {                                         \
-				name##_vec e = *(name##_vec *)(t + j * ROWS + r);                  \
-                                                                                                   \
-				for (int i = 0; i < EIGHT; i++)                                    \
-					acc[i] -= e * l[(size_t)i * ld + j];                       \
-			}                                                                          \
-			for (int i = 0; i < EIGHT; i++)                                            \
-				*(name##_vec *)(t + (c + (size_t)i) * ROWS + r) = acc[i];          \
-		}                                                                                  \
-	}
-
-/*
- * enter: from -S to w + S U_pp, but for the columns of the panel before these eight, which update
- * adds.  t points at the first.
- */
-__attribute__((always_inline))
-static inline void enter_body(float *restrict t, const struct eight *g)
-{
-	for (size_t i = g->n; i-- > 0;) {
-		const float *restrict w = g->w + i * g->np;
-		float *x = t + i * ROWS, u = g->diag[i];
-
-		for (size_t r = 0; r < ROWS; r++)
-			x[r] = w[r] - x[r] * u;
-		for (size_t j = 0; j < i; j++) {
-			float l = g->l[i * g->ld + j];
-
-			for (size_t r = 0; r < ROWS; r++)
-				x[r] -= t[j * ROWS + r] * l;
-		}
-	}
-}
-
-/*
- * solve: each column takes the errors of those of the eight before it, gets its codes, and
- * leaves its error in t and w - q in w.  t and code point at the first.
- */
-__attribute__((always_inline))
-static inline void solve_body(float *restrict t, uint8_t *restrict code, const struct eight *g,
-			      float *restrict loss)
-{
-	for (size_t i = 0; i < g->n; i++) {
-		const float *scale = g->scale[i], *zero = g->zero[i];
-		float *x = t + i * ROWS, *restrict w = g->w + i * g->np;
-		float inv = g->inv[i], mid = g->mid;
-
-		for (size_t j = 0; j < i; j++) {
-			float l = g->l[i * g->ld + j];
-
-			for (size_t r = 0; r < ROWS; r++)
-				x[r] -= t[j * ROWS + r] * l;
-		}
-		for (size_t r = 0; r < ROWS; r++) {
-			float shift = zero[r] - mid, q = x[r] / scale[r] + shift, e;
-
-			q = q < -mid ? -mid : q;
-			q = q > mid - 1 ? mid - 1 : q;
-			q = round_even(q);
-			code[i * ROWS + r] = (uint8_t)(int)(q + mid);
-			q = scale[r] * (q - shift);
-			e = (x[r] - q) * inv;
-			x[r] = e;
-			w[r] -= q;
-			loss[r] += e * e;
-		}
-	}
-}
-
-#define DEFINE_KERNELS(name, attribute, bytes)                                                     \
-	DEFINE_UPDATE(update_##name, attribute, bytes)                                             \
-	attribute static void enter_##name(float *t, const struct eight *g)                        \
-	{                                                                                          \
-		enter_body(t, g);                                                                  \
-	}                                                                                          \
-	attribute static void solve_##name(float *t, uint8_t *code, const struct eight *g,         \
-					   float *loss)                                            \
-	{                                                                                          \
-		solve_body(t, code, g, loss);                                                      \
-	}                                                                                          \
-	static const struct kernels name = { #name, update_##name, enter_##name, solve_##name }
-
-DEFINE_KERNELS(plain, , 16);
-
-#if defined(__x86_64__)
-DEFINE_KERNELS(avx2, __attribute__((target("avx2"))), 32);
-DEFINE_KERNELS(avx512, __attribute__((target("avx512f"))), 64);
-#endif
-
-/* The i-th that this machine has, each faster than the one before; NULL behind the last. */
-static const struct kernels *kernel_set(size_t i)
-{
-	const struct kernels *have[4] = { &plain };
-	size_t n = 1;
-
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
-		have[n++] = &avx2;
-	if (__builtin_cpu_supports("avx512f"))
-		have[n++] = &avx512;
-#endif
-	return i < n ? have[i] : NULL;
-}
 
 const char *gptq_kernels(size_t i)
 {
 	const struct kernels *set = kernel_set(i);
 
 	return set ? set->name : NULL;
-}
-
-/* As update, for n < 8 columns. */
-static void update_few(float *t, size_t c, size_t n, size_t j0, size_t j1, const float *l,
-		       size_t ld)
-{
-	for (size_t i = 0; i < n; i++)
-		for (size_t j = j0; j < j1; j++)
-			for (size_t r = 0; r < ROWS; r++)
-				t[(c + i) * ROWS + r] -= t[j * ROWS + r] * l[i * ld + j];
 }
 
 /* Row j of U' from the panel's first column on. */
@@ -205,14 +40,7 @@ static const float *row_of_u(const struct solve *s, size_t j)
 static void update_columns(const struct solve *s, float *t, size_t c, size_t n, size_t j0,
 			   size_t j1)
 {
-	size_t ld = 2 * s->h->k;
-
-	if (j0 == j1)
-		return;
-	for (; n >= EIGHT; c += EIGHT, n -= EIGHT)
-		s->kernels->update(t, c, j0, j1, row_of_u(s, s->c0 + c), ld);
-	if (n)
-		update_few(t, c, n, j0, j1, row_of_u(s, s->c0 + c), ld);
+	kernels_update(s->kernels, t, c, n, j0, j1, row_of_u(s, s->c0 + c), 2 * s->h->k);
 }
 
 /* Columns [c, c + n) of the panel, eight at most, without their grids. */
@@ -263,7 +91,10 @@ static void fit_group(const struct solve *s, const float *t, size_t stride, size
 		      size_t row, size_t rows)
 {
 	float lo[ROWS] = { 0 }, hi[ROWS] = { 0 };
+	struct quantizer q = s->q;
 
+	q.energy += g * n; /* groups that move are adjacent columns */
+	q.n_energy = n;
 	for (size_t c = 0; c < n; c++)
 		for (size_t r = 0; r < ROWS; r++) {
 			float x = t[c * stride + r];
@@ -274,7 +105,7 @@ static void fit_group(const struct solve *s, const float *t, size_t stride, size
 	for (size_t r = 0; r < rows; r++) {
 		uint8_t zero;
 
-		quantizer_fit_range(s->q, t + r, n, stride, lo[r], hi[r],
+		quantizer_fit_range(&q, t + r, n, stride, lo[r], hi[r],
 				    &s->scale[g * s->np + row + r], &zero);
 		s->zero[g * s->np + row + r] = zero;
 	}
@@ -461,7 +292,7 @@ static void finish_tile(void *ctx, size_t tile, int thread)
 	s->dist[tile] = sum;
 }
 
-static int reserve_floats(float **p, size_t *cap, size_t n, const char *where, struct err *e)
+int gptq_reserve_floats(float **p, size_t *cap, size_t n, const char *where, struct err *e)
 {
 	if (n <= *cap)
 		return 0;
@@ -500,9 +331,9 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	if (quantized_init(s->z, &opt->q, rows, k, where, e) < 0)
 		return -1;
 	s->np = np;
-	if (reserve_floats(&h->w, &h->cap_w, k * np, where, e) < 0 ||
-	    reserve_floats(&h->sum, &h->cap_sum, h->panel * np, where, e) < 0 ||
-	    reserve_floats(&h->params, &h->cap_params, 2 * s->z->groups * np, where, e) < 0)
+	if (gptq_reserve_floats(&h->w, &h->cap_w, k * np, where, e) < 0 ||
+	    gptq_reserve_floats(&h->sum, &h->cap_sum, h->panel * np, where, e) < 0 ||
+	    gptq_reserve_floats(&h->params, &h->cap_params, 2 * s->z->groups * np, where, e) < 0)
 		return -1;
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
@@ -522,7 +353,7 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	for (size_t i = 0; i < tiles; i++)
 		if (s->dist[i] != 0)
 			return quantizer_check_finite(w, rows, k, where, e);
-	if (!s->moving && quantizer_fit_all(s->z, &opt->q, w, h->be->pool, where, e) < 0)
+	if (!s->moving && quantizer_fit_all(s->z, &s->q, w, h->be->pool, where, e) < 0)
 		return -1;
 	spread_params(s);
 	return 0;
@@ -536,7 +367,7 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	double loss = 0, dist = 0;
 
 	gather_params(s);
-	if (quantized_check_scales(s->z, s->q, where, e) < 0)
+	if (quantized_check_scales(s->z, &s->q, where, e) < 0)
 		return -1;
 	pool_run(h->be->pool, tiles, finish_tile, s);
 	for (size_t t = 0; t < tiles; t++) {
@@ -559,11 +390,14 @@ int gptq_quantize_by(size_t kernels, struct quantized *z, struct gptq_result *re
 		     struct gptq_hessian *h, float *w, size_t rows, const struct gptq_options *opt,
 		     const char *where, struct err *e)
 {
-	struct solve s = { .h = h, .z = z, .q = &opt->q, .kernels = kernel_set(kernels) };
+	struct solve s = { .h = h, .z = z, .q = opt->q, .kernels = kernel_set(kernels) };
 	double start = usage_seconds();
 	int r = -1;
 
-	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, e) == 0)
+	s.q.energy = h->energy;
+	s.q.n_energy = h->k;
+	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, e) == 0 &&
+	    (!(opt->sweeps || opt->refit) || gptq_refine(&s, opt, where, e) == 0))
 		r = finish(&s, res, where, e);
 	free(s.loss);
 	free(s.buf);

@@ -6,6 +6,7 @@
 #define QP_GPTQ_SOLVE_H
 
 #include "lib/method/gptq.h"
+#include "lib/method/gptq_kernels.h"
 
 struct gptq_hessian {
 	struct backend *be;
@@ -29,7 +30,34 @@ struct gptq_hessian {
 	float *sum;          /* [panel, padded rows]: what a panel takes from those before it */
 	float *params;       /* scale and zero, each [groups, padded rows] */
 	size_t cap_w, cap_sum, cap_params;
+	float *energy;       /* [k]: the diagonal of tri */
+	float *full;         /* [k, k]: damped H, columns as they come; made by gptq_refine once */
+	float *part;         /* what a group's columns stand for, [group, padded rows] */
+	size_t cap_full, cap_part;
+	bool have_full;
 };
+
+/* One linear at work. */
+struct solve {
+	struct gptq_hessian *h;
+	struct quantized *z;
+	struct quantizer q;    /* with the energy of the inputs */
+	const struct kernels *kernels;
+	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
+	float *scale, *zero;   /* [groups, np] */
+	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 (at first: not finite) */
+	float *buf;            /* [threads][panel][ROWS] */
+	uint8_t *code;         /* [threads][panel][ROWS] */
+	size_t np;
+	bool moving;           /* groups are fitted when their first column is reached */
+	size_t c0, c1;         /* the panel at hand */
+};
+
+int gptq_reserve_floats(float **p, size_t *cap, size_t n, const char *where,
+			struct err *e) MUST_USE;
+/* After the columns: sweeps and refits on h->w = W - Q (gptq_refine.c); leaves loss. */
+int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *where,
+		struct err *e) MUST_USE;
 
 /* The solver's inner loops are there once for each instruction set: the name of the i-th set that
  * this machine can run, NULL behind the last; 0 is plain C. */

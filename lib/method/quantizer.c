@@ -92,8 +92,7 @@ void quantized_release(struct quantized *z)
 	memset(z, 0, sizeof(*z));
 }
 
-/* s in the type it will be stored in: positive, or infinite when it is too large. */
-static float round_scale(double s, enum dtype t)
+float quantizer_round_scale(double s, enum dtype t)
 {
 	float f = (float)s;
 
@@ -120,7 +119,7 @@ static void range_params(const struct quantizer *q, double lo, double hi, float 
 		double a = -lo > hi ? -lo : hi;
 
 		*zero = (uint8_t)(1 << (q->bits - 1));
-		*scale = a > 0 ? round_scale(a / (top / 2), q->scale_dtype) : 1;
+		*scale = a > 0 ? quantizer_round_scale(a / (top / 2), q->scale_dtype) : 1;
 		return;
 	}
 	if (lo == 0 && hi == 0) {
@@ -128,7 +127,7 @@ static void range_params(const struct quantizer *q, double lo, double hi, float 
 		*zero = 0;
 		return;
 	}
-	*scale = round_scale((hi - lo) / top, q->scale_dtype);
+	*scale = quantizer_round_scale((hi - lo) / top, q->scale_dtype);
 	z = rintf((float)-lo / *scale);
 	*zero = (uint8_t)(z > (float)top ? (float)top : z);
 }
@@ -205,15 +204,41 @@ static inline double loss_body(const float *w, size_t n, float scale, int zero, 
 	return sum;
 }
 
+/* sum h (w - w~)^2 of n adjacent weights likewise. */
+__attribute__((always_inline))
+static inline double energy_body(const float *w, const float *h, size_t n, float scale, int zero,
+				 int bits)
+{
+	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid;
+	float lane[LANES] = { 0 };
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i += LANES) {
+		for (size_t c = 0; c < LANES; c++) {
+			float x = w[i + c], t = x / scale + shift;
+
+			t = t < -mid ? -mid : t;
+			t = t > mid - 1 ? mid - 1 : t;
+			x -= scale * (round_even(t) - shift);
+			lane[c] += h[i + c] * (x * x);
+		}
+	}
+	for (size_t c = 0; c < LANES; c++)
+		sum += lane[c];
+	return sum;
+}
+
 /* Once for each instruction set; nothing is contracted, so that all give the same bits. */
 #define DEFINE_LOSS(name, attribute)                                                               \
-	attribute static double name(const float *w, size_t n, float scale, int zero, int bits,    \
-				     float unit)                                                   \
+	attribute static double name(const float *w, const float *h, size_t n, float scale,        \
+				     int zero, int bits, float unit)                               \
 	{                                                                                          \
-		return loss_body(w, n, scale, zero, bits, unit);                                   \
+		return h ? energy_body(w, h, n, scale, zero, bits) :                               \
+			   loss_body(w, n, scale, zero, bits, unit);                               \
 	}
 
-typedef double (*loss_fn)(const float *w, size_t n, float scale, int zero, int bits, float unit);
+typedef double (*loss_fn)(const float *w, const float *h, size_t n, float scale, int zero,
+			  int bits, float unit);
 
 DEFINE_LOSS(loss_plain, )
 #if defined(__x86_64__)
@@ -232,30 +257,43 @@ static loss_fn choose_loss(void)
 	return loss_plain;
 }
 
-/* Shrink [lo, hi] to where the loss is least; the first of equals. */
-static void mse_params(const struct quantizer *q, const float *w, size_t n, size_t stride,
-		       double lo, double hi, float *scale, uint8_t *zero)
+/* Weights [at, at + m) into buf and, for RANGE_HMSE, their energies; zeros, which have no error,
+ * fill the last vector. */
+static const float *take_chunk(const struct quantizer *q, const float *w, size_t stride, size_t at,
+			       size_t m, float buf[MSE_CHUNK], float energy[MSE_CHUNK])
 {
-	loss_fn power_loss = choose_loss();
-	float s[MSE_STEPS], buf[MSE_CHUNK], unit;
+	for (size_t i = 0; i < m; i++)
+		buf[i] = w[(at + i) * stride];
+	for (size_t i = m; i % LANES; i++)
+		buf[i] = 0;
+	if (q->range != RANGE_HMSE)
+		return NULL;
+	for (size_t i = 0; i < m; i++)
+		energy[i] = q->energy[(at + i) % q->n_energy];
+	for (size_t i = m; i % LANES; i++)
+		energy[i] = 0;
+	return energy;
+}
+
+/* Shrink [lo, hi] to where the loss is least; the first of equals. */
+static void shrink_params(const struct quantizer *q, const float *w, size_t n, size_t stride,
+			  double lo, double hi, float *scale, uint8_t *zero)
+{
+	loss_fn error = choose_loss();
+	float s[MSE_STEPS], buf[MSE_CHUNK], energy[MSE_CHUNK];
 	double loss[MSE_STEPS] = { 0 };
 	uint8_t z[MSE_STEPS];
 	int best = 0;
 
 	for (int i = 0; i < MSE_STEPS; i++)
 		range_params(q, (1 - i / 100.0) * lo, (1 - i / 100.0) * hi, &s[i], &z[i]);
-	unit = s[0];
 	for (size_t at = 0; at < n; at += MSE_CHUNK) {
 		size_t m = n - at < MSE_CHUNK ? n - at : MSE_CHUNK;
+		const float *h = take_chunk(q, w, stride, at, m, buf, energy);
 
-		/* Zeros have no error: they fill the last vector. */
-		for (size_t i = 0; i < m; i++)
-			buf[i] = w[(at + i) * stride];
-		for (size_t i = m; i % LANES; i++)
-			buf[i] = 0;
 		for (int i = 0; i < MSE_STEPS; i++)
-			loss[i] += power_loss(buf, (m + LANES - 1) / LANES * LANES, s[i], z[i],
-					      q->bits, unit);
+			loss[i] += error(buf, h, (m + LANES - 1) / LANES * LANES, s[i], z[i],
+					 q->bits, s[0]);
 	}
 	for (int i = 1; i < MSE_STEPS; i++)
 		if (loss[i] < loss[best])
@@ -268,8 +306,8 @@ void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, si
 			 double lo, double hi, float *scale, uint8_t *zero)
 {
 	range_params(q, lo, hi, scale, zero);
-	if (q->mse && (lo < 0 || hi > 0) && isfinite(*scale))
-		mse_params(q, w, n, stride, lo, hi, scale, zero);
+	if (q->range != RANGE_MINMAX && (lo < 0 || hi > 0) && isfinite(*scale))
+		shrink_params(q, w, n, stride, lo, hi, scale, zero);
 }
 
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
@@ -291,11 +329,15 @@ static void fit_row(void *ctx, size_t row, int thread)
 {
 	const struct fit_ctx *f = ctx;
 	struct quantized *z = f->z;
+	struct quantizer q = *f->q;
 
 	(void)thread;
-	for (size_t g = 0; g < z->groups; g++)
-		quantizer_fit(f->q, f->w + row * z->cols + g * z->group, z->group, 1,
+	for (size_t g = 0; g < z->groups; g++) {
+		q.energy = f->q->range == RANGE_HMSE ? f->q->energy + g * z->group : NULL;
+		q.n_energy = z->group;
+		quantizer_fit(&q, f->w + row * z->cols + g * z->group, z->group, 1,
 			      &z->scale[row * z->groups + g], &z->zero[row * z->groups + g]);
+	}
 }
 
 int quantized_check_scales(const struct quantized *z, const struct quantizer *q,

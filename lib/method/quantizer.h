@@ -14,8 +14,10 @@
  * used.  A scale below that type's smallest number is that number; one above its largest is
  * infinite, and the quantizers refuse it (ERR_DATA).
  *
- * mse: the range is shrunk by p = 1 - i / 100, i = 0 .. 79, to the p with the least
+ * RANGE_MSE: the range is shrunk by p = 1 - i / 100, i = 0 .. 79, to the p with the least
  * sum |w - w~|^2.4 (Frantar et al., GPTQ, quant.py: norm 2.4, grid 100, maxshrink 0.8).
+ * RANGE_HMSE: the same grid, to the p with the least sum h_j (w_j - w~_j)^2, where h_j is the energy
+ * of the input that weight j multiplies: H_jj.
  */
 #ifndef QP_QUANTIZER_H
 #define QP_QUANTIZER_H
@@ -29,12 +31,19 @@
 
 struct pool;
 
+/* How a group's range is found: the full one, or shrunk to the least error. */
+enum quantizer_range { RANGE_MINMAX, RANGE_MSE, RANGE_HMSE };
+
 struct quantizer {
 	int bits;            /* 2 .. 8 */
 	bool sym;
 	long group;          /* columns a group; -1: the row; 0: the whole tensor */
-	bool mse;
+	enum quantizer_range range;
 	enum dtype scale_dtype; /* F16, BF16 or F32 */
+	/* RANGE_HMSE: h of the weights that are fitted, over and over if there are more; for
+	 * quantizer_fit_all those of a row.  The caller's. */
+	const float *energy;
+	size_t n_energy;
 };
 
 /* Codes and parameters of one linear [rows, cols]; groups = cols / group, 1 for -1 and 0. */
@@ -89,6 +98,9 @@ static inline float round_even(float x)
 {
 	return (x + 0x1.8p23f) - 0x1.8p23f;
 }
+
+/* s in the type it will be stored in: positive, or infinite when it is too large. */
+float quantizer_round_scale(double s, enum dtype t);
 
 /* The code of w; half to even, and no overflow for any finite w. */
 int quantize(float w, float scale, int zero, int bits);

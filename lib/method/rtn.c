@@ -2,6 +2,8 @@
 /*
  * rtn.c - every weight by itself (rtn.h)
  */
+#include <stdlib.h>
+
 #include "lib/base/pool.h"
 #include "lib/base/usage.h"
 #include "lib/compute/backend.h"
@@ -52,14 +54,41 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	}
 }
 
+/* RANGE_HMSE: with the diagonal of H. */
+static int round_by_energy(const struct layer *l, const float *tri, struct quantized *z,
+			   struct backend *be, struct err *e)
+{
+	struct quantizer q = l->q;
+	float *energy;
+	int r;
+
+	if (!tri)
+		return err_set(e, ERR_DATA, l->where, "no hessian for --range=hmse; put "
+			       "\"record-acts --stats=hessian\" before, or take --range=mse");
+	if (!(energy = malloc(l->cols * sizeof(*energy))))
+		return err_nomem(e, l->where, l->cols * sizeof(*energy));
+	for (size_t j = 0; j < l->cols; j++)
+		energy[j] = tri[tri_index(j, j, l->cols)];
+	q.energy = energy;
+	q.n_energy = l->cols;
+	r = rtn_quantize(z, &q, l->w, l->rows, l->cols, be->pool, l->where, e);
+	free(energy);
+	return r;
+}
+
 int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantized *z,
 	      struct backend *be, const struct layer_options *o, struct err *e)
 {
 	struct rtn_ctx c = { .z = z, .out = l->w };
 	struct layer diff = *l;
 	double start = usage_seconds(), seconds;
+	int r;
 
-	if (rtn_quantize(z, &l->q, l->w, l->rows, l->cols, be->pool, l->where, e) < 0)
+	if (l->q.range == RANGE_HMSE)
+		r = round_by_energy(l, tri, z, be, e);
+	else
+		r = rtn_quantize(z, &l->q, l->w, l->rows, l->cols, be->pool, l->where, e);
+	if (r < 0)
 		return -1;
 	seconds = usage_seconds() - start;
 	if (layer_weigh(l, be, tri, e) < 0)

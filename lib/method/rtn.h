@@ -22,7 +22,7 @@ int rtn_quantize(struct quantized *z, const struct quantizer *q, const float *w,
 int rtn_block(struct block *b, struct quantized *z, struct backend *be,
 	      const struct layer_options *o, struct err *e) MUST_USE;
 
-/* One linear taken up (layer_take), by H or, if it is NULL, without. */
+/* One linear taken up (layer_take), by H or, if it is NULL, without: ERR_DATA for RANGE_HMSE. */
 int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantized *z,
 	      struct backend *be, const struct layer_options *o, struct err *e) MUST_USE;
 

@@ -50,7 +50,7 @@ static struct params slow_fit(const double *w, size_t n, size_t stride, const st
 		lo = fmin(lo, w[i * stride]);
 		hi = fmax(hi, w[i * stride]);
 	}
-	for (int i = 0; i < (q->mse ? 80 : 1) && (lo < 0 || hi > 0); i++) {
+	for (int i = 0; i < (q->range == RANGE_MSE ? 80 : 1) && (lo < 0 || hi > 0); i++) {
 		double m = (1 - i / 100.0) * lo, x = (1 - i / 100.0) * hi, loss = 0;
 
 		p.scale = q->sym ? 2 * fmax(-m, x) / top : (x - m) / top;
@@ -60,7 +60,7 @@ static struct params slow_fit(const double *w, size_t n, size_t stride, const st
 			p.scale = f16_to_f32(f32_to_f16((float)p.scale));
 		if (!q->sym)
 			p.zero = (int)fmin(nearbyint(-m / p.scale), top);
-		for (size_t j = 0; j < n && q->mse; j++) {
+		for (size_t j = 0; j < n && q->range == RANGE_MSE; j++) {
 			double c = nearbyint(w[j * stride] / p.scale) + p.zero;
 
 			c = fmin(fmax(c, 0), top);
@@ -315,7 +315,7 @@ static void slow_cases(struct backend *be)
 	o = options(8, true, -1);
 	against_slow(be, "8 bits a row", 64, 130, 300, o);
 	o = options(4, false, 32);
-	o.q.mse = true;
+	o.q.range = RANGE_MSE;
 	against_slow(be, "least 2.4-norm range", 8, 64, 200, o);
 	o.act_order = true;
 	o.q.scale_dtype = DT_F32;

@@ -88,10 +88,10 @@ static void corners(void)
 	quantizer_fit(&q, zeros, 4, 1, &s, &zero);
 	ok(s == 1 && zero == 8 && quantize(0, s, zero, 4) == 8, "a group of zeros: s = 1");
 	q.sym = false;
-	q.mse = true;
+	q.range = RANGE_MSE;
 	quantizer_fit(&q, zeros, 4, 1, &s, &zero);
 	ok(s == 1 && zero == 0, "asymmetric too, and with --mse");
-	q.mse = false;
+	q.range = RANGE_MINMAX;
 	for (int t = 0; t < 3; t++) {
 		static const enum dtype types[] = { DT_F16, DT_BF16, DT_F32 };
 
@@ -130,7 +130,7 @@ static void properties(void)
 				w[i] = uniform() * uniform() * uniform() + (i % 5 ? 0 : 0.1f);
 			quantizer_fit(&q, w, 96, 1, &s, &z);
 			m = q;
-			m.mse = true;
+			m.range = RANGE_MSE;
 			quantizer_fit(&m, w, 96, 1, &sm, &zm);
 			for (int i = 0; i < 96; i++) {
 				float d = w[i] - dequantize(quantize(w[i], s, z, bits), z, s);
@@ -168,7 +168,7 @@ static void mse_is_least(void)
 			lo = fmin(lo, w[i]);
 			hi = fmax(hi, w[i]);
 		}
-		q.mse = true;
+		q.range = RANGE_MSE;
 		quantizer_fit(&q, w, count, 1, &s, &z);
 		for (int i = 0; i < 80; i++) {
 			double p = 1 - i / 100.0, top = (1 << q.bits) - 1, sum = 0;
