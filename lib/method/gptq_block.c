@@ -149,6 +149,8 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 		got = layer_take(&l, b, &row, g->layers, e);
 		l.starved = as;
 		l.tokens = in->tokens;
+		if (got > 0 && !plenty && in->tokens <= 0 && l.q.range == RANGE_HMSE)
+			l.q.range = RANGE_MINMAX; /* nothing to weigh with */
 		if (got > 0)
 			got = plenty || tri == in->whole ?
 			      quantize_layer(g, b, &l, tri, tri == in->tri ? in->tokens : 0, e) :

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gptq_kernels.h - the inner loops of the column solver and of the descent, for each instruction set
+ * gptq_kernels.h - inner loops of the column solver and of the descent, by instruction set
  *
  * A tile is ROWS rows of the transposed weights.  Nothing is contracted, so that all sets give the
  * same bits.

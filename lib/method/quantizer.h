@@ -16,8 +16,8 @@
  *
  * RANGE_MSE: the range is shrunk by p = 1 - i / 100, i = 0 .. 79, to the p with the least
  * sum |w - w~|^2.4 (Frantar et al., GPTQ, quant.py: norm 2.4, grid 100, maxshrink 0.8).
- * RANGE_HMSE: the same grid, to the p with the least sum h_j (w_j - w~_j)^2, where h_j is the energy
- * of the input that weight j multiplies: H_jj.
+ * RANGE_HMSE: the same grid, to the p with the least sum h_j (w_j - w~_j)^2, where h_j is the
+ * energy of the input that weight j multiplies: H_jj.
  */
 #ifndef QP_QUANTIZER_H
 #define QP_QUANTIZER_H

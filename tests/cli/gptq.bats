@@ -36,7 +36,9 @@ with_flux() {
 	local o
 	for o in "-b 4 -g 16" "-b 3 -g 8 --asym" "-b 2 -g -1 --act-order" "-b 8 -g 0 --asym" \
 		"-b 4 -g 4 --asym --static-groups --scale-dtype=f32" \
-		"-b 3 -g 16 --mse --scale-dtype=bf16"; do
+		"-b 3 -g 16 --mse --scale-dtype=bf16" "-b 3 -g 16 --range=hmse --sweeps=2" \
+		"-b 2 -g 8 --asym --range=hmse --sweeps=3 --refit-scales" \
+		"-b 3 -g 0 --sweeps=1 --refit-scales --act-order"; do
 		gptq -q $o --keep-ref --keep-stats acts.qp > "$out/g.qp"
 		"$PYTHON" "$ROOT/tests/methods.py" gptq acts.qp "$out/g.qp" $o
 	done
@@ -52,6 +54,41 @@ with_flux() {
 	ratio = np.array([g[n]["rel_err"] / r[n]["rel_err"] for n in g])
 	assert np.median(ratio) < 0.85 and ratio.max() < 1.05, ratio
 	END
+}
+
+rel_err() {	# rel_err STREAM: the sum over all layers
+	"$PYTHON" -c 'import sys
+from qpstream import Stream
+print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
+}
+
+@test "gptq: --sweeps lowers the output's error, more of them more, --refit-scales with them too" {
+	local last=1000 now o
+	for o in --sweeps=0 --sweeps=1 --sweeps=4 "--sweeps=4 --refit-scales"; do
+		gptq -q -b 3 -g 16 $o acts.qp > "$out/g.qp"
+		now=$(rel_err "$out/g.qp")
+		awk -v a="$last" -v b="$now" 'BEGIN { exit !(b < a) }'
+		last=$now
+	done
+	gptq -q -b 3 -g 16 --sweeps=2 -j 1 acts.qp > "$out/1.qp"
+	gptq -q -b 3 -g 16 --sweeps=2 -j 3 acts.qp > "$out/3.qp"
+	cmp "$out/1.qp" "$out/3.qp"
+}
+
+@test "gptq, rtn: --range=hmse weighs errors by the inputs; rtn without a Hessian says so" {
+	gptq -q -b 3 -g -1 --range=hmse acts.qp > "$out/h.qp"
+	gptq -q -b 3 -g -1 --range=minmax acts.qp > "$out/m.qp"
+	awk -v a="$(rel_err "$out/h.qp")" -v b="$(rel_err "$out/m.qp")" 'BEGIN { exit !(a < b) }'
+	gptq -q -b 3 -g 16 --mse acts.qp | codes > "$out/mse"
+	gptq -q -b 3 -g 16 --range=mse acts.qp | codes > "$out/range"
+	cmp "$out/mse" "$out/range"
+	rtn -q -b 3 -g -1 --range=hmse acts.qp > "$out/h.qp"
+	rtn -q -b 3 -g -1 acts.qp > "$out/m.qp"
+	awk -v a="$(rel_err "$out/h.qp")" -v b="$(rel_err "$out/m.qp")" 'BEGIN { exit !(a < b) }'
+	refuses 65 'layers.0.self_attn.q_proj: no hessian for --range=hmse' \
+		rtn -q -b 3 --range=hmse -g 16 tiny
+	refuses 64 '--range' gptq --range=best acts.qp
+	refuses 65 'layers.0.self_attn.q_proj: is quantized already' gptq -q -g 16 --sweeps=1 "$out/h.qp"
 }
 
 @test "gptq: perplexity of the shipped model at 4 and 3 bits is below that of rounding" {

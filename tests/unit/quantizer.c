@@ -152,13 +152,13 @@ static void properties(void)
 }
 
 /* The least of 80 shrinkages, found by brute force with pow. */
-static void mse_is_least(void)
+static void range_is_least(enum quantizer_range range, const char *name)
 {
 	int same = 0, n = 0;
 
 	for (int round = 0; round < 40; round++) {
 		struct quantizer q = grid(2 + round % 3, round % 2, -1, DT_F32);
-		float w[530], s, best_s = 0;
+		float w[530], h[530], s, best_s = 0;
 		uint8_t z;
 		double lo = 0, hi = 0, best = INFINITY;
 		size_t count = round % 4 ? 64 : 530;
@@ -167,8 +167,11 @@ static void mse_is_least(void)
 			w[i] = uniform() * uniform() * uniform();
 			lo = fmin(lo, w[i]);
 			hi = fmax(hi, w[i]);
+			h[i] = i % 13 ? 1 : 100 * (float)(i % 7);
 		}
-		q.range = RANGE_MSE;
+		q.range = range;
+		q.energy = h;
+		q.n_energy = count;
 		quantizer_fit(&q, w, count, 1, &s, &z);
 		for (int i = 0; i < 80; i++) {
 			double p = 1 - i / 100.0, top = (1 << q.bits) - 1, sum = 0;
@@ -179,7 +182,8 @@ static void mse_is_least(void)
 			for (size_t j = 0; j < count; j++) {
 				double c = fmin(fmax(rint((double)w[j] / si) + zi, 0), top);
 
-				sum += pow(fabs(w[j] - si * (c - zi)), 2.4);
+				sum += range == RANGE_MSE ? pow(fabs(w[j] - si * (c - zi)), 2.4) :
+				       h[j] * pow(w[j] - si * (c - zi), 2);
 			}
 			if (sum < best) {
 				best = sum;
@@ -190,7 +194,7 @@ static void mse_is_least(void)
 		same += s == best_s;
 	}
 	/* Two shrinkages may be equal to the last digits. */
-	ok(same >= n - 1, "--mse finds the least of 80 ranges (%d of %d)", same, n);
+	ok(same >= n - 1, "--range=%s finds the least of 80 ranges (%d of %d)", name, same, n);
 }
 
 static void groups(void)
@@ -259,7 +263,8 @@ int main(void)
 	by_hand();
 	corners();
 	properties();
-	mse_is_least();
+	range_is_least(RANGE_MSE, "mse");
+	range_is_least(RANGE_HMSE, "hmse");
 	groups();
 	fit_all();
 	return done();

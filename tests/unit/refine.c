@@ -34,7 +34,8 @@ static double normal(void)
 struct layer_case {
 	size_t n, k;
 	float *w, *tri;
-	double *h; /* [k, k] damped by 0.01 of the mean of its diagonal */
+	double *h; /* [k, k] damped by 0.01 of the mean of its diagonal: */
+	double add;
 };
 
 static void make_case(struct layer_case *c, size_t n, size_t k, size_t tokens, uint64_t seed)
@@ -65,8 +66,9 @@ static void make_case(struct layer_case *c, size_t n, size_t k, size_t tokens, u
 				(float)c->h[i * k + j];
 	for (size_t i = 0; i < k; i++)
 		mean += c->h[i * k + i] / (double)k;
+	c->add = 0.01 * mean;
 	for (size_t i = 0; i < k; i++)
-		c->h[i * k + i] += 0.01 * mean;
+		c->h[i * k + i] += c->add;
 	free(x);
 }
 
@@ -343,7 +345,9 @@ static void threads(void)
 	ok(memcmp(z[0].codes, z[1].codes, 200 * 96) == 0 &&
 	   memcmp(z[0].scale, z[1].scale, 200 * 3 * sizeof(float)) == 0 &&
 	   res[0].energy == res[1].energy, "the same bits with one thread and three");
-	ok_near(res[0].energy / energy(&c, &z[0]), 1, 0.05, "the energy that is noted");
+	for (size_t i = 0; i < c.k; i++)
+		c.h[i * (c.k + 1)] -= c.add;
+	ok_near(res[0].energy / energy(&c, &z[0]), 1, 1e-4, "the energy noted is without damping");
 	quantized_release(&z[0]);
 	quantized_release(&z[1]);
 	free_case(&c);
@@ -359,7 +363,8 @@ int main(void)
 		return done();
 	against_slow(&be, "a sweep", 37, 72, options(4, true, 24), 1, false);
 	against_slow(&be, "three sweeps, asym", 9, 60, options(3, false, 20), 3, false);
-	against_slow(&be, "a row, panels that do not divide", 5, 83, options(3, true, -1), 2, false);
+	o = options(3, true, -1);
+	against_slow(&be, "a row, panels that do not divide", 5, 83, o, 2, false);
 	against_slow(&be, "refit", 37, 72, options(4, true, 24), 0, true);
 	against_slow(&be, "refit, asym", 11, 64, options(3, false, 16), 0, true);
 	against_slow(&be, "refit, groups wider than a panel", 6, 80, options(3, true, 40), 0, true);
