@@ -515,3 +515,23 @@ int tokenizer_from_sentencepiece(struct tokenizer **out, const char *model_text,
 	*out = t;
 	return 0;
 }
+
+int sentencepiece_pieces(struct sentencepiece_piece **pieces, size_t *count, const char *model_text,
+			 size_t n, const char *where, struct err *e)
+{
+	struct proto m = { .where = where, .e = e };
+	struct sentencepiece_piece *v = NULL;
+	int ret = read_model(&m, model_text, n);
+
+	if (!ret) {
+		v = malloc((m.n + 1) * sizeof(*v));
+		ret = v ? 0 : err_nomem(e, where, m.n * sizeof(*v));
+	}
+	for (size_t i = 0; !ret && i < m.n; i++)
+		v[i] = (struct sentencepiece_piece){ m.piece[i].s, m.piece[i].n, m.piece[i].score,
+						     (int)m.piece[i].type };
+	*pieces = v;
+	*count = m.n;
+	free(m.piece);
+	return ret;
+}

@@ -33,4 +33,16 @@ int tokenizer_from_sentencepiece(struct tokenizer **t, const char *model, size_t
 				 const struct tokenizer_config *c, const char *where,
 				 struct err *e) MUST_USE;
 
+/* A piece as the model lists it; type is SentencePiece's number, which is also that of GGUF's
+ * token types. */
+struct sentencepiece_piece {
+	const char *s; /* in the model's text, not NUL-terminated */
+	size_t n;
+	float score;
+	int type;
+};
+/* All of them, *pieces malloc'ed. */
+int sentencepiece_pieces(struct sentencepiece_piece **pieces, size_t *count, const char *model,
+			 size_t n, const char *where, struct err *e) MUST_USE;
+
 #endif

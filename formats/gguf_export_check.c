@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gguf_export_check.c - a GGUF file that was just written, read as any model and compared
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/gguf_export.h"
+#include "formats/gguf_model.h"
+#include "formats/gguf_rows.h"
+#include "formats/gguf_tokens.h"
+#include "lib/data/tokenizer.h"
+#include "lib/model/rope.h"
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct gguf_expected *)a)->name,
+		      ((const struct gguf_expected *)b)->name);
+}
+
+static int wrong(const char *name, const char *what, struct err *e)
+{
+	return err_set(e, ERR_BUG, name, "BUG: read back, it %s", what);
+}
+
+static bool near(double a, double b)
+{
+	return fabs(a - b) <= 1e-5 * fabs(b);
+}
+
+static int same_rope(const struct model *a, const struct model *b, struct err *e)
+{
+	const long n = a->cfg.head_dim / 2;
+	double *f = malloc(2 * (size_t)n * sizeof(*f) + 1);
+	bool same = true;
+
+	if (!f)
+		return err_nomem(e, "rope", 2 * (size_t)n * sizeof(*f));
+	rope_frequencies(&a->cfg, f);
+	rope_frequencies(&b->cfg, f + n);
+	for (long i = 0; i < n; i++)
+		same = same && near(f[i], f[i + n]);
+	free(f);
+	return same ? 0 : wrong("rope", "turns otherwise", e);
+}
+
+/* What shapes do not tell.  F32 keeps 7 digits of a number. */
+static int same_config(const struct model *a, const struct model *b, struct err *e)
+{
+	const struct model_config *x = &a->cfg, *y = &b->cfg;
+
+	if (x->layers != y->layers || x->heads != y->heads || x->kv_heads != y->kv_heads ||
+	    x->head_dim != y->head_dim || x->experts != y->experts ||
+	    x->experts_per_token != y->experts_per_token || x->norm_topk != y->norm_topk ||
+	    x->act != y->act || x->qk_norm != y->qk_norm || !near(x->norm_eps, y->norm_eps))
+		return wrong("config", "is another", e);
+	return same_rope(a, b, e);
+}
+
+static int same_tensor(struct gguf_expected *v, size_t n, const struct record *r,
+		       const void *data, struct pool *pool, struct err *e)
+{
+	struct gguf_expected key, *x;
+	uint64_t hash[2];
+
+	memset(&key, 0, sizeof(key));
+	memcpy(key.name, r->name, strnlen(r->name, sizeof(key.name) - 1));
+	x = bsearch(&key, v, n, sizeof(*v), by_name);
+	if (!x || x->seen)
+		return wrong(r->name, "is there, but was not written", e);
+	x->seen = true;
+	if (r->nbytes % x->rows)
+		return wrong(r->name, "has another shape", e);
+	if (gguf_rows_hash(hash, data, x->rows, (size_t)r->nbytes / x->rows, pool, e))
+		return -1;
+	return hash[0] == x->hash[0] && hash[1] == x->hash[1] ? 0 :
+	       wrong(r->name, "has other values than the stream", e);
+}
+
+/* A buffer that grows to the largest tensor. */
+struct room {
+	void *p;
+	size_t cap;
+};
+
+static int take(struct stream_in *in, const struct record *r, struct room *room, struct err *e)
+{
+	if (r->nbytes > room->cap) {
+		free(room->p);
+		room->p = malloc((size_t)r->nbytes);
+		room->cap = room->p ? (size_t)r->nbytes : 0;
+		if (!room->p)
+			return err_nomem(e, r->name, r->nbytes);
+	}
+	return stream_payload(in, room->p, e);
+}
+
+static int check_records(struct stream_in *in, const struct model *m, struct gguf_expected *v,
+			 size_t n, struct pool *pool, struct err *e)
+{
+	struct record r = { .rank = -1 };
+	struct room room = { NULL, 0 };
+	struct model got;
+	int next, ret = 0;
+
+	while (!ret && (next = stream_next(in, &r, e)) != 0) {
+		if (next < 0)
+			ret = -1;
+		else if (r.type == REC_STREAM)
+			ret = model_from_head(&got, &r, e) < 0 || same_config(m, &got, e) ? -1 : 0;
+		else if (r.type == REC_TENSOR)
+			ret = take(in, &r, &room, e) ||
+			      same_tensor(v, n, &r, room.p, pool, e) ? -1 : 0;
+	}
+	free(room.p);
+	record_clear(&r);
+	for (size_t i = 0; !ret && i < n; i++)
+		if (!v[i].seen)
+			ret = wrong(v[i].name, "is missing", e);
+	return ret;
+}
+
+int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
+		      const struct tokenizer *t, struct pool *pool, struct err *e)
+{
+	struct tokenizer *back = NULL;
+	struct stream_in *in;
+	bool same = true;
+	int ret;
+
+	qsort(v, n, sizeof(*v), by_name);
+	if (gguf_model_open(&in, path, e))
+		return -1;
+	ret = check_records(in, m, v, n, pool, e);
+	stream_close_in(in);
+	if (!ret && t) {
+		ret = gguf_model_tokenizer(&back, path, e) ||
+		      gguf_tokens_same(&same, t, back, e) ? -1 : 0;
+		tokenizer_free(back);
+	}
+	return ret ? ret : same ? 0 : wrong("tokenizer", "cuts text otherwise", e);
+}
