@@ -420,9 +420,14 @@ int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 	x->ops = &ops;
 	x->ctx = &s;
 	end_block(&s, -1, e);
-	ret = gguf_export_arch(&s.arch, s.m, e) || export_read(x, in, e) || finish(&s, e) ||
-	      gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok, o->pool, e) ?
-	      -1 : 0;
+	ret = gguf_export_arch(&s.arch, s.m, e) || export_read(x, in, e) || finish(&s, e) ? -1 : 0;
+	/* The stream's buffers would stand beside those of the reader. */
+	item_release(&x->item);
+	block_release(&x->block);
+	block_init(&x->block, s.m);
+	if (!ret)
+		ret = gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok, o->pool,
+					e);
 	release(&s);
 	return ret;
 }

@@ -71,8 +71,8 @@ static int check_experts(const struct model *m, struct err *e)
 	const struct model_config *c = &m->cfg;
 
 	if (c->experts && (c->norm_topk || c->n_dense || c->sparse_step != 1))
-		return err_set(e, ERR_DATA, "config", "qwen2moe of GGUF has experts in every layer, "
-			       "and their weights as they come: %s is something else",
+		return err_set(e, ERR_DATA, "config", "qwen2moe of GGUF has experts in every "
+			       "layer, and their weights as they come: %s is something else",
 			       c->norm_topk ? "norm_topk_prob" : c->n_dense ? "mlp_only_layers" :
 			       "decoder_sparse_step");
 	return 0;

@@ -91,8 +91,8 @@ static int float_row(const struct job *j, struct hand *h, size_t src, unsigned c
 		    dtype_to_f32(h->back, dst, r->to, r->cols))
 			return err_set(e, ERR_BUG, r->name, "BUG: type cannot be converted");
 		if (dtype_first_nonfinite(dst, r->to, r->cols) >= 0)
-			return err_set(e, ERR_DATA, r->name, "row %zu has a value too large for %s: "
-				       "--dtype=bf16 or f32", src, dtype_name(r->to));
+			return err_set(e, ERR_DATA, r->name, "row %zu has a value too large for "
+				       "%s: --dtype=bf16 or f32", src, dtype_name(r->to));
 		add_error(&j->sums[2 * src], h->s.w, h->back, r->cols);
 	}
 	j->hash[src] = hash64(dst, j->row_bytes);

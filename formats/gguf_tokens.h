@@ -3,8 +3,8 @@
  * gguf_tokens.h - a tokenizer as the keys tokenizer.ggml.* of a GGUF file
  *
  * The reverse of tokenizer_gguf.h.  A byte-level BPE becomes model "gpt2" with its merges, one over
- * characters with byte tokens (SentencePiece's) model "llama" with scores: those of tokenizer.model,
- * or minus the rank of the merge that makes the token.  What is not said by tokens and merges (how
+ * characters with byte tokens (SentencePiece's) model "llama" with scores: those of
+ * tokenizer.model, or minus the rank of the merge that makes the token.  What is not said by tokens and merges (how
  * a text is cut: key .pre, whether it gets a space in front) is found by trying: that choice is
  * taken under which the tokenizer made of the keys gives the same ids on a text of many scripts
  * and on the vocabulary's own tokens.

@@ -105,4 +105,5 @@ def main():
             shutil.copy(os.path.join(opt["tokenizer"], name), out)
 
 
-main()
+if __name__ == "__main__":
+    main()
