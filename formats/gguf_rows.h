@@ -20,7 +20,7 @@ struct gguf_rows {
 	/* set by the caller */
 	const char *name;
 	size_t rows, cols;
-	size_t head;              /* rows of a head, if their order is that of rotated pairs; else 0 */
+	size_t head;              /* rows of a head, if permuted to rotated pairs; else 0 */
 	const struct gguf_codes *codes; /* or NULL: */
 	struct gguf_packing packing;
 	const void *data;         /* floats [rows, cols] */

@@ -4,10 +4,10 @@
  *
  * The reverse of tokenizer_gguf.h.  A byte-level BPE becomes model "gpt2" with its merges, one over
  * characters with byte tokens (SentencePiece's) model "llama" with scores: those of
- * tokenizer.model, or minus the rank of the merge that makes the token.  What is not said by tokens and merges (how
- * a text is cut: key .pre, whether it gets a space in front) is found by trying: that choice is
- * taken under which the tokenizer made of the keys gives the same ids on a text of many scripts
- * and on the vocabulary's own tokens.
+ * tokenizer.model, or minus the rank of the merge that makes the token.  What tokens and merges do
+ * not say (how a text is cut: key .pre, whether it gets a space in front) is found by trying: that
+ * choice is taken under which the tokenizer made of the keys gives the same ids on a text of many
+ * scripts and on the vocabulary's own tokens.
  */
 #ifndef QP_GGUF_TOKENS_H
 #define QP_GGUF_TOKENS_H
