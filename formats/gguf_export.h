@@ -33,7 +33,8 @@ struct gguf_export_options {
  * which the caller commits.  When it returns the file has been written and opened through the
  * reader (gguf_model.h), which shares no code with this writer: every tensor is bit for bit
  * what the stream has, the configuration is the same, and the tokenizer gives the same ids.
- * ERR_DATA naming what a GGUF file cannot hold; ERR_BUG if what was written is not what it should be.
+ * ERR_DATA naming what a GGUF file cannot hold; ERR_BUG if what was written is not what it
+ * should be.
  */
 int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 		const struct gguf_export_options *o, struct err *e) MUST_USE;

@@ -177,7 +177,7 @@ operands_for() {	# operands_for PROGRAM PATH: $PATH where its main input goes
 	qp-tok) echo "-m $2" ;;
 	eval-tasks) echo "-t $DATA/tasks/piqa.jsonl $2" ;;
 	qp-forward) echo "-i ids $2" ;;
-	to-hf | to-ct) echo "$2 new" ;;
+	to-hf | to-ct | to-gguf | to-gptq | to-awq) echo "$2 new" ;;
 	*) echo "$2" ;;
 	esac
 }
