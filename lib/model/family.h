@@ -290,5 +290,8 @@ int model_to_head(const struct model *m, enum dtype (*dtype)(void *ctx, enum slo
 /* And back.  ERR_DATA when the stream carries no model or the model makes no sense; ERR_VERSION
  * for a key in "config" that this version does not know. */
 int model_from_head(struct model *m, const struct record *head, struct err *e) MUST_USE;
+/* The head of m, which was the embedding, is a tensor of its own from here on, of the embedding's
+ * type in the plan: m and the keys of head. */
+int model_untie_head(struct model *m, struct record *head, struct err *e) MUST_USE;
 
 #endif

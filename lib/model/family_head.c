@@ -289,3 +289,58 @@ int model_from_head(struct model *m, const struct record *head, struct err *e)
 	mp_free(doc);
 	return ret ? ret : model_init(m, &c, e);
 }
+
+/* The plan as it came, in order, but for the new head. */
+struct replan {
+	const struct model *m;
+	const struct mp *plan;
+	size_t at;
+};
+
+static enum dtype planned(const struct mp *entry)
+{
+	char name[16] = "";
+	const char *s;
+	size_t n;
+
+	if (!mp_str(mp_at(entry, 1), &s, &n) || n >= sizeof(name))
+		return DT_NONE;
+	memcpy(name, s, n);
+	return dtype_from_name(name);
+}
+
+static enum dtype replanned(void *ctx, enum slot s, long layer)
+{
+	struct replan *r = ctx;
+	char name[256];
+
+	model_tensor_name(r->m, s == SLOT_HEAD ? SLOT_EMBED : s, layer, name);
+	if (s == SLOT_HEAD) {
+		for (size_t i = 0; i < mp_len(r->plan); i++)
+			if (is_str(mp_at(mp_at(r->plan, i), 0), name))
+				return planned(mp_at(r->plan, i));
+		return DT_F32;
+	}
+	while (r->at < mp_len(r->plan) && !is_str(mp_at(mp_at(r->plan, r->at), 0), name))
+		r->at++;
+	return r->at < mp_len(r->plan) ? planned(mp_at(r->plan, r->at++)) : DT_NONE;
+}
+
+int model_untie_head(struct model *m, struct record *head, struct err *e)
+{
+	struct replan r = { .m = m };
+	struct mp_doc *doc;
+	const void *p;
+	size_t n;
+	int ret;
+
+	if (record_get_raw(head, "plan", &p, &n) != 1)
+		return err_set(e, ERR_DATA, "stream", "carries no plan");
+	if (mp_parse(&doc, p, n, "stream: plan", e) < 0)
+		return -1;
+	r.plan = mp_root(doc);
+	m->cfg.tied = false;
+	ret = model_to_head(m, replanned, &r, head, e);
+	mp_free(doc);
+	return ret;
+}
