@@ -28,6 +28,7 @@ struct quant;       /* lib/compute/quant.h */
 struct quant_codes;
 struct packed;  /* a weight matrix in the form the device's GEMM wants */
 struct packed_i8;
+struct hadamard;
 struct hessian; /* an accumulator for X'X */
 
 enum act_fn { ACT_FN_SILU, ACT_FN_RELU, ACT_FN_GELU, ACT_FN_GELU_TANH };
@@ -116,6 +117,9 @@ struct backend_ops {
 	 * ERR_DATA when a value is not finite */
 	int (*quantize)(struct backend *b, float *y, const float *x, size_t t, size_t k,
 			size_t seqlen, const struct quant *q, const struct quant_codes *codes,
+			struct err *e);
+	/* every `order` values of x [n], a row vector, become x H / sqrt(order); order divides n */
+	int (*hadamard)(struct backend *b, float *x, size_t n, const struct hadamard *h,
 			struct err *e);
 	/* nll[i] = logsumexp(logits_i) - logits_i[target_i], f64; target < 0: 0.
 	 * logits [n, vocab].  ERR_DATA for a target outside the vocabulary */

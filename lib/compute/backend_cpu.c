@@ -109,6 +109,7 @@ static const struct backend_ops cpu_ops = {
 	.rope = cpu_rope,
 	.attention = cpu_attention,
 	.gate = cpu_gate,
+	.hadamard = cpu_hadamard,
 	.gather = cpu_gather,
 	.scatter_add = cpu_scatter_add,
 	.affine = cpu_affine,

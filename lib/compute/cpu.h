@@ -100,6 +100,7 @@ int cpu_colstats(struct backend *b, const float *x, size_t t, size_t k, float *a
 		 double *abssum, float *min, float *max, struct err *e);
 
 /* cpu_rows.c */
+int cpu_hadamard(struct backend *b, float *x, size_t n, const struct hadamard *h, struct err *e);
 int cpu_gather(struct backend *b, float *y, const float *x, const uint32_t *index, size_t n,
 	       size_t d, struct err *e);
 int cpu_scatter_add(struct backend *b, float *y, const float *x, const uint32_t *index,

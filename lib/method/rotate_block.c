@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/model/run.h"
+
 double *rotate_wide(struct rotate *r, size_t values, struct err *e)
 {
 	if (values > r->wide_values) {
@@ -304,12 +306,40 @@ static int turn_stats(struct rotate *r, struct block *b, enum edge g, const stru
 	return names[0] ? note_dropped(b, g, names, e) : 0;
 }
 
+/* What is left to run time: R3, and R4 of the edges this layer has. */
+static int mark(const struct rotate *r, struct block *b, struct err *e)
+{
+	const struct { enum edge from, to; const struct rotation *r4; } mids[] = {
+		{ EDGE_MLP_MID, EDGE_MLP_MID, r->r4 },
+		{ EDGE_SHARED_MID, EDGE_SHARED_MID, r->r4_shared },
+		{ EDGE_COUNT, (enum edge)(model_edges(b->model) - 1), r->r4_expert },
+	};
+	const size_t head = (size_t)b->model->cfg.head_dim;
+
+	if (r->opt.which & ROTATE_R3 && (run_add_hadamard(b, PLACE_Q, head, e) < 0 ||
+					 run_add_hadamard(b, PLACE_K, head, e) < 0))
+		return -1;
+	for (size_t i = 0; i < sizeof(mids) / sizeof(mids[0]); i++)
+		for (int g = mids[i].from; mids[i].r4 != NULL && g <= (int)mids[i].to; g++) {
+			const enum edge kind = edge_kind((enum edge)g);
+
+			if (kind == EDGE_X_IN || !model_has_edge(b->model, (enum edge)g, b->layer))
+				continue;
+			if (run_add_hadamard(b, PLACE_EDGES + g, rotation_order(mids[i].r4),
+					     e) < 0)
+				return -1;
+		}
+	return 0;
+}
+
 int rotate_block(struct rotate *r, struct block *b, struct err *e)
 {
 	struct gain attn = { 0 }, mlp = { 0 };
 	struct linear_row row;
 	int ret = -1;
 
+	if (run_refuse_fitted(b, "rotate", e) < 0 || mark(r, b, e) < 0)
+		return -1;
 	if (r->r1 != NULL && (take_norm(r, b, EDGE_ATTN_IN, &attn, e) < 0 ||
 			      take_norm(r, b, EDGE_MLP_IN, &mlp, e) < 0))
 		goto out;

@@ -279,7 +279,8 @@ int smooth_block(struct block *b, const struct smooth_options *opt, struct err *
 		if (!model_has_edge(b->model, g, b->layer) || !smooth_chosen(opt, g) ||
 		    model_edge_row(b->model, g).producer == SLOT_NONE)
 			continue;
-		if (smooth_edge(b, g, opt->alpha, e) < 0)
+		if (run_refuse_turned(b, (enum edge)g, e) < 0 ||
+		    smooth_edge(b, g, opt->alpha, e) < 0)
 			return -1;
 	}
 	return 0;

@@ -41,6 +41,8 @@ struct forward {
 	struct route *route;
 	/* what run records ask for */
 	struct run_list run;            /* of the block loaded */
+	struct hadamard **turns;        /* [n_turns], the orders met so far */
+	size_t n_turns;
 	size_t seqlen;                  /* tokens of each sequence at hand, 0: they differ */
 	struct attention_extra extra;
 	struct affine *affine[FORWARD_SUMS]; /* by place; NULL: none */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/compute/hadamard.h"
 #include "lib/model/device.h"
 #include "lib/model/forward_impl.h"
 
@@ -89,6 +90,30 @@ static int load_affine(struct forward *f, const struct run_op *op, struct err *e
 	return 0;
 }
 
+static const struct hadamard *turn_of(const struct forward *f, size_t order)
+{
+	for (size_t i = 0; i < f->n_turns; i++)
+		if (hadamard_order(f->turns[i]) == order)
+			return f->turns[i];
+	return NULL;
+}
+
+static int load_turn(struct forward *f, size_t order, struct err *e)
+{
+	struct hadamard **p;
+
+	if (turn_of(f, order) != NULL)
+		return 0;
+	p = realloc(f->turns, (f->n_turns + 1) * sizeof(*p));
+	if (p == NULL)
+		return err_nomem(e, "hadamard", (f->n_turns + 1) * sizeof(*p));
+	f->turns = p;
+	if (hadamard_new(&p[f->n_turns], order, e) < 0)
+		return -1;
+	f->n_turns++;
+	return 0;
+}
+
 /* What attention is to know of quantized keys, values and probabilities. */
 static void note_attention(struct forward *f)
 {
@@ -123,7 +148,8 @@ int forward_run_load(struct forward *f, struct block *b, struct err *e)
 	for (size_t i = 0; i < f->run.n; i++) {
 		const struct run_op *op = &f->run.op[i];
 
-		if (op->kind == RUN_AFFINE && load_affine(f, op, e) < 0)
+		if ((op->kind == RUN_AFFINE && load_affine(f, op, e) < 0) ||
+		    (op->kind == RUN_HADAMARD && load_turn(f, op->order, e) < 0))
 			return -1;
 		if (op->recent > 0 && recent > 0 && op->recent != recent)
 			return err_set(e, ERR_DATA, "attention", "layer %ld: keys and values of "
@@ -139,6 +165,9 @@ void forward_run_release(struct forward *f)
 {
 	clear(f);
 	run_release(&f->run);
+	for (size_t i = 0; i < f->n_turns; i++)
+		hadamard_free(f->turns[i]);
+	free(f->turns);
 	if (f->kept != NULL)
 		f->be->ops->free(f->be, f->kept);
 	if (f->before != NULL)
@@ -170,6 +199,18 @@ static int quantize(struct forward *f, const struct run_op *op, float *y, const 
 	return -1;
 }
 
+/* y = x, if it is not, turned. */
+static int turn(struct forward *f, const struct run_op *op, float *y, const float *x, size_t t,
+		struct err *e)
+{
+	const size_t width = run_place_width(f->m, op->place);
+	const struct backend_ops *ops = f->be->ops;
+
+	if (y != x && ops->gather(f->be, y, x, NULL, t, width, e) < 0)
+		return -1;
+	return ops->hadamard(f->be, y, t * width, turn_of(f, op->order), e);
+}
+
 /* exact: not to a grid; but what else stands there is done. */
 static int run_ops(struct forward *f, int place, bool exact, float *y, const float *x, size_t t,
 		   struct err *e)
@@ -177,7 +218,8 @@ static int run_ops(struct forward *f, int place, bool exact, float *y, const flo
 	const struct run_op *op;
 
 	for (size_t i = 0; (op = run_at(&f->run, place, &i)) != NULL; x = y)
-		if (op->kind == RUN_QUANT && !exact && quantize(f, op, y, x, t, e) < 0)
+		if ((op->kind == RUN_QUANT && !exact && quantize(f, op, y, x, t, e) < 0) ||
+		    (op->kind == RUN_HADAMARD && turn(f, op, y, x, t, e) < 0))
 			return -1;
 	return 0;
 }

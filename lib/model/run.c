@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/compute/hadamard.h"
 #include "lib/data/mpwalk.h"
 
 static const char *const formats[] = { "int", "e4m3", NULL };
@@ -330,6 +331,27 @@ static int read_affine(struct run_op *op, struct block *b, const struct item *it
 	}
 }
 
+/* ---- hadamard -------------------------------------------------------------------- */
+
+static int read_hadamard(struct run_op *op, struct block *b, const struct item *it, struct err *e)
+{
+	static const char *const keys[] = { "kind", "order", NULL };
+	const struct record *r = &it->rec;
+	const size_t width = run_place_width(b->model, op->place);
+	int64_t v;
+
+	if (only_keys(r, keys, e) < 0 || integer(r, "order", 1, HADAMARD_MAX, &v, e) < 0)
+		return -1;
+	op->order = (size_t)v;
+	if (width == 0 || width % op->order != 0 || is_sum(op->place))
+		return err_set(e, ERR_DATA, r->name, "no Hadamard matrix of order %zu can stand "
+			       "here", op->order);
+	if (!hadamard_known(op->order))
+		return err_set(e, ERR_VERSION, r->name, "no Hadamard matrix of order %zu is known "
+			       "to this version", op->order);
+	return r->nbytes == 0 ? 0 : err_set(e, ERR_DATA, r->name, "hadamard, and a payload");
+}
+
 /* ---- all of a block -------------------------------------------------------------- */
 
 static const struct {
@@ -338,6 +360,7 @@ static const struct {
 } kinds[RUN_KINDS] = {
 	[RUN_QUANT] = { "act-quant", read_quant },
 	[RUN_AFFINE] = { "affine", read_affine },
+	[RUN_HADAMARD] = { "hadamard", read_hadamard },
 };
 
 static void clear(struct run_list *l)
@@ -509,6 +532,39 @@ int run_add_affine(struct block *b, int place, enum run_form form, struct err *e
 		it = block_add(b, &r, e);
 	record_clear(&r);
 	return it != NULL ? 0 : -1;
+}
+
+int run_add_hadamard(struct block *b, int place, size_t order, struct err *e)
+{
+	struct record r = { .rank = -1 };
+	struct item *it = NULL;
+	char name[256];
+
+	run_place_name(b->model, place, b->layer, name);
+	if (has(b, name, kinds[RUN_HADAMARD].name))
+		return err_set(e, ERR_DATA, name, "is turned at run time already");
+	if (has(b, name, kinds[RUN_QUANT].name))
+		return err_set(e, ERR_DATA, name, "has a quantizer already; put rotate before "
+			       "quant-acts");
+	record_init(&r, REC_RUN, name);
+	r.must = true;
+	if (record_set_str(&r, "kind", kinds[RUN_HADAMARD].name) < 0 ||
+	    record_set_int(&r, "order", (int64_t)order) < 0)
+		err_nomem(e, name, 64);
+	else
+		it = block_add(b, &r, e);
+	record_clear(&r);
+	return it != NULL ? 0 : -1;
+}
+
+int run_refuse_turned(struct block *b, enum edge g, struct err *e)
+{
+	char name[256];
+
+	run_place_name(b->model, PLACE_EDGES + (int)g, b->layer, name);
+	return !has(b, name, kinds[RUN_HADAMARD].name) ? 0 :
+	       err_set(e, ERR_DATA, name, "is turned at run time (R4), so that its channels are "
+		       "not the producer's; without it in --edges");
 }
 
 int run_refuse_fitted(struct block *b, const char *who, struct err *e)

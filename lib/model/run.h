@@ -33,6 +33,7 @@ enum run_place {
 enum run_kind {
 	RUN_QUANT,  /* "act-quant": values to a grid and back */
 	RUN_AFFINE, /* "affine": + W x + b, x the input of what ends here (compensation) */
+	RUN_HADAMARD, /* "hadamard": every `order` values x become x H / sqrt(order) (hadamard.h) */
 	RUN_KINDS
 };
 
@@ -49,6 +50,7 @@ struct run_op {
 	struct quant quant;           /* RUN_QUANT; quant.fixed is grids, or NULL */
 	size_t recent;                /* at K_RAW, K, V: the last ones stay as they are */
 	struct quant_grid *grids;
+	size_t order;                 /* RUN_HADAMARD */
 	enum run_form form;           /* RUN_AFFINE; the items are the block's */
 	const struct item *part[PART_COUNT];
 };
@@ -80,11 +82,15 @@ int run_add_quant(struct block *b, int place, const struct quant *q, size_t rece
 		  struct err *e) MUST_USE;
 /* A record of kind affine; its tensors are the caller's to add, by run_part_name. */
 int run_add_affine(struct block *b, int place, enum run_form form, struct err *e) MUST_USE;
+/* A record of kind hadamard, in front of a quantizer's: ERR_DATA if the place has either already. */
+int run_add_hadamard(struct block *b, int place, size_t order, struct err *e) MUST_USE;
 /* "layers.3.out.weight"; buf[256] */
 void run_part_name(const struct model *m, int place, enum run_part part, long layer, char *buf);
 
 /* Before a program changes what flows over edges: ERR_DATA if a quantizer of the block has ranges
  * that were found before, or it has a compensation; the message says to put `who` first. */
 int run_refuse_fitted(struct block *b, const char *who, struct err *e) MUST_USE;
+/* Before a program scales the channels of an edge: ERR_DATA if they are turned at run time. */
+int run_refuse_turned(struct block *b, enum edge g, struct err *e) MUST_USE;
 
 #endif

@@ -65,6 +65,38 @@ same_function() {	# same_function STREAM IDS OPTION...
 	done
 }
 
+@test "rotate: what is left to run time: records that qp-forward obeys, the model computes what it did" {
+	same_function plain.qp ids.txt -r r1,r2,r3,r4
+	same_function plain.qp ids.txt -r r4 --block=32
+	qp-dump "$out/turned.qp" > dump.txt
+	grep -E '^run layers.1.mlp.mid kind="?hadamard"? order=32' dump.txt || grep -m3 '^run' dump.txt
+	[ "$(grep -c '^run .*hadamard' dump.txt)" -eq 2 ]
+	same_function plain.qp ids.txt -r r3
+	record-acts -q --stats=none "$DATA/qwen2-moe-sparse-step" > moe.qp
+	echo "1 5 9 20 33 7 8 9 30 2 11" > few.txt
+	same_function moe.qp few.txt -r r1,r2,r3,r4
+}
+
+@test "rotate: without the run records it is another model" {
+	rotate -q -r r4 plain.qp | qp-dump | grep -v '^run' | qp-make > lost.qp
+	qp-forward -q -i ids.txt plain.qp > was.qp
+	qp-forward -q -i ids.txt lost.qp > is.qp
+	run -1 qp-cmp -q --rel=1e-1 was.qp is.qp
+}
+
+@test "rotate: twice at run time, after a quantizer, without rotary positions are refused" {
+	rotate -q -r r4 plain.qp > once.qp
+	refuses 65 "layers.0.mlp.mid: is turned at run time already" rotate -r r4 once.qp
+	record-acts -q --stats=none "$DATA/vit" > vit.qp
+	refuses 65 "vit: R3 stands behind rotary positions" rotate -r r3 vit.qp
+	rotate -q -r r4 acts.qp | record-acts -q -c calib.qp --stats=absmax - > turned.qp
+	refuses 65 "layers.0.mlp.mid: is turned at run time" smooth turned.qp
+	smooth -q --edges=attn.in,mlp.in turned.qp > smooth.qp
+	qp-forward -q -i ids.txt plain.qp > was.qp
+	qp-forward -q -i ids.txt smooth.qp > is.qp
+	qp-cmp --rel=1e-4 was.qp is.qp
+}
+
 @test "rotate: norms that stand behind refuse R1, not R2" {
 	record-acts -q --stats=none "$DATA/opt-post-proj" > opt.qp
 	refuses 65 "opt: norms stand behind" rotate opt.qp
@@ -87,7 +119,7 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 }
 
 @test "rotate: Hessians follow: those of the turned model are those that are recorded anew" {
-	rotate -q acts.qp > turned.qp
+	rotate -q -r r1,r2,r3,r4 acts.qp > turned.qp
 	record-acts -q -c calib.qp --stats=all - < turned.qp > anew.qp
 	"$PYTHON" - turned.qp anew.qp <<-'END'
 		import sys
