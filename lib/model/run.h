@@ -82,7 +82,7 @@ int run_add_quant(struct block *b, int place, const struct quant *q, size_t rece
 		  struct err *e) MUST_USE;
 /* A record of kind affine; its tensors are the caller's to add, by run_part_name. */
 int run_add_affine(struct block *b, int place, enum run_form form, struct err *e) MUST_USE;
-/* A record of kind hadamard, in front of a quantizer's: ERR_DATA if the place has either already. */
+/* A record of kind hadamard, before any quantizer's: ERR_DATA if the place has either. */
 int run_add_hadamard(struct block *b, int place, size_t order, struct err *e) MUST_USE;
 /* "layers.3.out.weight"; buf[256] */
 void run_part_name(const struct model *m, int place, enum run_part part, long layer, char *buf);
