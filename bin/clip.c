@@ -5,6 +5,7 @@
  * Rewrites each block, copies every other record byte for byte.  The arithmetic is in
  * lib/method/clip.c; the reasons are in man/clip.body.
  */
+#include "bin/device.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
@@ -96,8 +97,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &o);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    layer_check_groups(&o.layers, &model, &e) < 0 || !(clip = clip_new(&be, &o, &e)))
 		cli_die(&e);
 	if ((idle = layer_idle_skip(&o.layers, &model)))

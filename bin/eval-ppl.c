@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bin/device.h"
 #include "formats/reference.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
@@ -68,7 +69,7 @@ static void options(int argc, char **argv, struct job *j)
 	static const char *const dialects[] = { "gptq", "llama.cpp", "harness", NULL };
 	int c;
 
-	cli_init(argc, argv, usage, CLI_THREADS);
+	cli_init(argc, argv, usage, CLI_THREADS | CLI_COMPUTE);
 	while ((c = cli_getopt("t:d:c:w:", longopts)) != -1)
 		switch (c) {
 		case 't': j->text_file = optarg; cli_note_path(); break;
@@ -171,8 +172,7 @@ int main(int argc, char **argv)
 	options(argc, argv, &j);
 	if (j.save != NULL)
 		base = cli_open_out(j.save);
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0)
-		cli_die(&e);
+	open_device(&be);
 	j.model.run.be = &be;
 	if (carry_open(&j.model, cli_operand(0), &e) < 0 ||
 	    carry_through(&j.model, &head, &e) < 0 || score(&j, head, &ppl, &e) < 0 ||

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bin/device.h"
 #include "formats/image_task.h"
 #include "formats/tasks.h"
 #include "lib/base/cli.h"
@@ -67,7 +68,7 @@ static void options(int argc, char **argv, struct job *j, struct carry *c)
 	struct err e;
 	int o;
 
-	cli_init(argc, argv, usage, CLI_THREADS);
+	cli_init(argc, argv, usage, CLI_THREADS | CLI_COMPUTE);
 	while ((o = cli_getopt("t:i:d:l:b:c:", longopts)) != -1) {
 		j->text |= o == 't' || o == 'd' || o == 'b' || o == 'c';
 		switch (o) {
@@ -177,8 +178,7 @@ int main(int argc, char **argv)
 	options(argc, argv, &j, &c);
 	if (j.samples != NULL)
 		cli_open_file(&log, j.samples);
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0)
-		cli_die(&e);
+	open_device(&be);
 	c.run.be = &be;
 	c.pass = c.images ? NULL : pass;
 	if (carry_open(&c, cli_operand(0), &e) < 0 || carry_through(&c, &head, &e) < 0 ||

@@ -5,6 +5,7 @@
  * Rewrites each block, copies every other record byte for byte.  The arithmetic is in
  * lib/method/gptq*.c; the reasons are in man/gptq.body.
  */
+#include "bin/device.h"
 #include "bin/quantizer_options.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
@@ -66,7 +67,7 @@ static void options(int argc, char **argv, struct job *j)
 	struct layer_options *o = &j->layers;
 	int c;
 
-	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS | CLI_COMPUTE);
 	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1)
 		switch (c) {
 		case OPT_ORDER: j->opt.act_order = true; break;
@@ -136,8 +137,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &j);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    layer_check_groups(&j.layers, &model, &e) < 0 ||
 	    !(g = gptq_new(&be, &j.opt, &j.layers, &e)) ||
 	    (j.sequential && !(j.sequence = gptq_sequence_new(g, &model, &be, j.spill, &e))))

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bin/device.h"
 #include "formats/source.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
@@ -47,7 +48,7 @@ static void options(int argc, char **argv, struct job *j)
 	const char *model;
 	int c;
 
-	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS | CLI_COMPUTE);
 	while ((c = cli_getopt("i:c:", longopts)) != -1)
 		switch (c) {
 		case 'i': j->ids_file = optarg; cli_note_path(); break;
@@ -139,8 +140,8 @@ int main(int argc, char **argv)
 	int got;
 
 	options(argc, argv, &j);
+	open_device(&be);
 	if (read_input(&j, &e) < 0 || source_open(&in, cli_operand(0), &e) < 0 ||
-	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
 		cli_die(&e);
 	j.run.be = &be;

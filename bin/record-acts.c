@@ -5,9 +5,9 @@
  * Block by block: all calibration tokens go through the block at hand, its edges are hooked,
  * the block is written with their statistics.
  */
+#include "bin/device.h"
 #include "formats/default_calib.h"
 #include "formats/source.h"
-#include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
 #include "lib/data/calib.h"
@@ -61,7 +61,7 @@ static void options(int argc, char **argv, struct job *j)
 	int c, bad = 0;
 	struct err e;
 
-	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS | CLI_COMPUTE);
 	while (!bad && (c = cli_getopt("c:S:n:s:", longopts)) != -1)
 		switch (c) {
 		case 'c': j->choice.file = optarg; cli_note_path(); break;
@@ -166,8 +166,8 @@ int main(int argc, char **argv)
 	int got;
 
 	options(argc, argv, &j);
+	open_device(&be);
 	if (source_open(&in, cli_operand(0), &e) < 0 ||
-	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&j.run.model, &head, &e) < 0)
 		cli_die(&e);
 	if (j.run.all_experts && j.run.model.cfg.experts == 0)

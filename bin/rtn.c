@@ -4,6 +4,7 @@
  *
  * Rewrites each block, copies every other record byte for byte.
  */
+#include "bin/device.h"
 #include "bin/quantizer_options.h"
 #include "formats/source.h"
 #include "lib/base/progress.h"
@@ -51,8 +52,8 @@ int main(int argc, char **argv)
 	int got;
 
 	options(argc, argv, &o);
+	open_device(&be);
 	if (source_open(&in, cli_operand(0), &e) < 0 ||
-	    backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    layer_check_groups(&o, &model, &e) < 0)
 		cli_die(&e);

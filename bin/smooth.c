@@ -5,6 +5,7 @@
  * Rewrites each block, copies every other record byte for byte.  The arithmetic is in
  * lib/method/smooth.c and search.c; the reasons are in man/smooth.body.
  */
+#include "bin/device.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
@@ -149,8 +150,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &j);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    (j.search ? search_check(&model, &j.o, &e) :
 			smooth_check(&model, &j.o.smooth, &e)) < 0 ||
 	    (j.search && !(search = search_new(&be, &j.o, &e))))

@@ -25,7 +25,7 @@
 #include "lib/data/output.h"
 #include "lib/data/stream.h"
 
-enum { OPT_DEVICE = 0x7f00, MAX_LONG = 64, MAX_SHORT = 128 };
+enum { OPT_DEVICE = 0x7f00, OPT_COMPUTE, MAX_LONG = 64, MAX_SHORT = 128 };
 
 static struct {
 	int argc;
@@ -36,7 +36,7 @@ static struct {
 	char optstring[MAX_SHORT];
 	bool merged;
 	/* common options */
-	const char *output, *device;
+	const char *output, *device, *compute;
 	int zstd, threads;
 	bool quiet, verbose;
 	/* provenance */
@@ -197,8 +197,12 @@ static void print_usage(void)
 		"  -j, --threads=N      threads (default: all processors)\n"
 		"      --device=DEV     cpu or cuda[:N] (default cpu)\n";
 
+	static const char *const compute =
+		"      --compute=C      f32, bf16 or bf16x3: products of linears (default f32)\n";
+
 	fputs(cli.usage, stdout);
 	fputs(cli.common & CLI_OUT ? out : "", stdout);
+	fputs(cli.common & CLI_COMPUTE ? compute : "", stdout);
 	fputs(cli.common & CLI_THREADS ? threads : "", stdout);
 	fputs("  -q, --quiet          no progress, no warnings\n"
 	      "  -v, --verbose        say at the end where the time went\n"
@@ -233,6 +237,7 @@ void cli_init(int argc, char **argv, const char *usage, int common)
 	cli.usage = usage;
 	cli.common = common;
 	cli.device = "cpu";
+	cli.compute = "f32";
 	cli.notes = calloc((size_t)argc + 1, sizeof(*cli.notes));
 	if (!cli.notes)
 		cli_fail(ERR_NOMEM, "", "out of memory");
@@ -255,6 +260,7 @@ static void merge_options(const char *optstring, const struct option *longopts)
 		{ "threads", required_argument, NULL, 'j' },
 		{ "device", required_argument, NULL, OPT_DEVICE },
 	};
+	static const struct option compute = { "compute", required_argument, NULL, OPT_COMPUTE };
 	int n = 0;
 
 	for (; longopts && longopts[n].name && n < MAX_LONG - 10; n++)
@@ -265,6 +271,8 @@ static void merge_options(const char *optstring, const struct option *longopts)
 		cli.longopts[n++] = out[i];
 	for (size_t i = 0; cli.common & CLI_THREADS && i < sizeof(threads) / sizeof(*threads); i++)
 		cli.longopts[n++] = threads[i];
+	if (cli.common & CLI_COMPUTE)
+		cli.longopts[n++] = compute;
 	snprintf(cli.optstring, sizeof(cli.optstring), ":%s%s%sqvhV", optstring,
 		 cli.common & CLI_OUT ? "o:z::" : "", cli.common & CLI_THREADS ? "j:" : "");
 	cli.merged = true;
@@ -378,20 +386,9 @@ static char *format(const char *fmt, ...)
 	return s;
 }
 
-int cli_getopt(const char *optstring, const struct option *longopts)
+/* Note option c for the provenance. */
+static void note(int c)
 {
-	int c;
-
-	if (!cli.merged)
-		merge_options(optstring, longopts);
-	do {
-		c = getopt_long(cli.argc, cli.argv, cli.optstring, cli.longopts, NULL);
-		if (c == '?' || c == ':')
-			bad_option(c);
-		if (c == -1)
-			return -1;
-	} while (common_option(c));
-
 	cli.last = NULL;
 	for (const struct option *o = cli.longopts; o->name && !cli.last; o++)
 		if (o->val == c)
@@ -403,7 +400,27 @@ int cli_getopt(const char *optstring, const struct option *longopts)
 						optarg ? optarg : "");
 	cli.n_notes++;
 	cli.noted = true;
-	return c;
+}
+
+int cli_getopt(const char *optstring, const struct option *longopts)
+{
+	int c;
+
+	if (!cli.merged)
+		merge_options(optstring, longopts);
+	for (;;) {
+		c = getopt_long(cli.argc, cli.argv, cli.optstring, cli.longopts, NULL);
+		if (c == '?' || c == ':')
+			bad_option(c);
+		if (c == -1)
+			return -1;
+		if (common_option(c))
+			continue;
+		note(c);
+		if (c != OPT_COMPUTE)
+			return c;
+		cli.compute = optarg;
+	}
 }
 
 void cli_note_none(void)
@@ -507,6 +524,11 @@ int cli_threads(void)
 const char *cli_device(void)
 {
 	return cli.device;
+}
+
+const char *cli_compute(void)
+{
+	return cli.compute;
 }
 
 bool cli_quiet(void)

@@ -26,6 +26,7 @@ struct stream_out;
 enum cli_common {
 	CLI_OUT = 1,     /* -o and -z: writes a stream */
 	CLI_THREADS = 2, /* -j and --device: computes */
+	CLI_COMPUTE = 4, /* --compute: runs a model */
 	CLI_BASIC = 0,   /* -q -v -h -V: always */
 };
 
@@ -58,6 +59,7 @@ const char *cli_output(void);   /* -o, or NULL */
 int cli_zstd(void);             /* level, 0: off */
 int cli_threads(void);
 const char *cli_device(void);   /* "cpu" unless given; the form is checked, not the device */
+const char *cli_compute(void);  /* "f32" unless given; backend_compute says whether it is one */
 bool cli_quiet(void);
 bool cli_verbose(void);
 

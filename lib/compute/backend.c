@@ -26,6 +26,18 @@ int backend_open(struct backend *b, const char *device, int threads, struct err 
 	return err_set(e, ERR_USAGE, "--device", "expected cpu, cuda or cuda:N, got '%s'", device);
 }
 
+int backend_compute(struct backend *b, const char *compute, struct err *e)
+{
+	for (int c = COMPUTE_F32; c <= COMPUTE_BF16X3; c++)
+		if (!strcmp(compute, compute_name((enum compute)c))) {
+			b->compute = (enum compute)c;
+			backend_cpu_name(b);
+			return 0;
+		}
+	return err_set(e, ERR_USAGE, "--compute", "expected f32, bf16 or bf16x3, got '%s'",
+		       compute);
+}
+
 void backend_close(struct backend *b)
 {
 	if (b->ops)

@@ -31,6 +31,14 @@ struct packed_i8;
 struct hadamard;
 struct hessian; /* an accumulator for X'X */
 
+/* In what linears multiply; sums are f32 always. */
+enum compute {
+	COMPUTE_F32,
+	COMPUTE_BF16,   /* weights and inputs rounded to bf16, half to even */
+	COMPUTE_BF16X3, /* both as sums of two bf16, three of the four products: each is right
+			 * within 3 x 2^-16 of itself */
+};
+
 enum act_fn { ACT_FN_SILU, ACT_FN_RELU, ACT_FN_GELU, ACT_FN_GELU_TANH };
 
 /*
@@ -162,7 +170,9 @@ struct backend_ops {
 
 struct backend {
 	const struct backend_ops *ops;
-	char name[96];     /* "cpu openblas 0.3.21 Zen AVX2 f32": goes into the provenance */
+	char name[96];     /* "cpu avx512bf16 f32, openblas 0.3.21 Cooperlake": provenance */
+	const char *warning; /* what the user should know about the device, or NULL */
+	enum compute compute;
 	struct pool *pool; /* host threads */
 	void *priv;
 };
@@ -171,6 +181,10 @@ struct backend {
  * silent fallback. */
 int backend_open(struct backend *b, const char *device, int threads, struct err *e) MUST_USE;
 void backend_close(struct backend *b);
+
+/* In what linears multiply from now on: "f32" (as it is opened), "bf16", "bf16x3"; before anything
+ * is packed.  ERR_USAGE for another word. */
+int backend_compute(struct backend *b, const char *compute, struct err *e) MUST_USE;
 
 /* [n]: the sum of each row of w, for what zero points add to a product; host memory. */
 const int32_t *packed_i8_sums(const struct packed_i8 *p);

@@ -125,14 +125,14 @@ static const struct backend_ops cpu_ops = {
 	.gemm = cpu_gemm,
 };
 
-static void name_backend(struct backend *b)
+void backend_cpu_name(struct backend *b)
 {
 	const struct cpu *c = cpu_of(b);
 	char version[32] = "";
 
 	sscanf(c->blas.config(), "OpenBLAS %31s", version);
-	snprintf(b->name, sizeof(b->name), "cpu openblas %s %s %s f32", version,
-		 c->blas.corename(), c->vec->name);
+	snprintf(b->name, sizeof(b->name), "cpu %s%s %s, openblas %s %s", c->set.name,
+		 c->set.refused, compute_name(b->compute), version, c->blas.corename());
 }
 
 int backend_cpu_open(struct backend *b, int threads, struct err *e)
@@ -146,8 +146,13 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		return err_nomem(e, "", sizeof(*c));
 	b->priv = c;
 	b->ops = &cpu_ops;
-	vec_select(&c->set);
+	if (vec_select(&c->set, e) < 0) {
+		backend_cpu_close(b);
+		return -1;
+	}
 	c->vec = c->set.ops;
+	if (c->set.scarce)
+		b->warning = "this processor has no AVX2: plain C computes, slowly";
 	c->threads = threads;
 	c->scratch = calloc((size_t)threads, sizeof(*c->scratch));
 	if (!c->scratch) {
@@ -155,11 +160,11 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		return err_nomem(e, "", (size_t)threads * sizeof(*c->scratch));
 	}
 	b->pool = pool_new(threads, e);
-	if (!b->pool || blas_open(&c->blas, threads, e) < 0) {
+	if (!b->pool || blas_open(&c->blas, &c->set, threads, e) < 0) {
 		backend_cpu_close(b);
 		return -1;
 	}
-	name_backend(b);
+	backend_cpu_name(b);
 	return 0;
 }
 

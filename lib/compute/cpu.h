@@ -58,9 +58,10 @@ int cpu_shared(struct backend *b, size_t nbytes, struct err *e) MUST_USE;
  * but for the last.  *part is the size of a part; returns their number. */
 size_t cpu_parts(size_t n, size_t max, size_t unit, size_t *part);
 
-/* cpu_blas.c: load OpenBLAS, with memory for calls from so many threads at the same time.
+/* cpu_blas.c: load OpenBLAS, kept to a set that QP_CPU names, with memory for calls from so many
+ * threads at the same time.
  * ERR_NOMEM; ERR_UNAVAIL when it is not there or not usable. */
-int blas_open(struct blas *b, int threads, struct err *e) MUST_USE;
+int blas_open(struct blas *b, const struct vec_set *set, int threads, struct err *e) MUST_USE;
 
 /* cpu_linear.c */
 int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n, size_t k,

@@ -28,27 +28,56 @@ static int room_for(size_t mib)
 	return p != MAP_FAILED && munmap(p, mib << 20) == 0;
 }
 
-/* dlopen with OPENBLAS_NUM_THREADS=1 around it. */
-static void *load(struct err *e)
+/* An environment variable set for a while; *keep is what it was. */
+static int borrow(const char *var, const char *value, char **keep)
 {
-	static const char var[] = "OPENBLAS_NUM_THREADS";
 	const char *was = getenv(var);
-	char *keep = was ? strdup(was) : NULL;
+
+	*keep = was ? strdup(was) : NULL;
+	return (was && !*keep) || setenv(var, value, 1) != 0 ? -1 : 0;
+}
+
+static void give_back(const char *var, char *keep)
+{
+	if (keep)
+		setenv(var, keep, 1);
+	else
+		unsetenv(var);
+	free(keep);
+}
+
+/* It chooses its kernels by itself when it is loaded; below what the processor has it must be told.
+ * NULL: by itself. */
+static const char *core_for(const struct vec_set *set)
+{
+	if (!set->capped || set->level > VEC_VNNI || getenv("OPENBLAS_CORETYPE"))
+		return NULL;
+	return set->level >= VEC_AVX512 ? "SkylakeX" : set->level == VEC_AVX2 ? "Haswell" :
+									       "Prescott";
+}
+
+/* dlopen with OPENBLAS_NUM_THREADS=1, and OPENBLAS_CORETYPE where QP_CPU asks for less. */
+static void *load(const struct vec_set *set, struct err *e)
+{
+	static const char threads[] = "OPENBLAS_NUM_THREADS", type[] = "OPENBLAS_CORETYPE";
+	const char *core = core_for(set);
+	char *keep[2] = { NULL, NULL };
 	void *lib = NULL;
 
-	if (!room_for(LIBRARY_MIB) || (was && !keep) || setenv(var, "1", 1) != 0) {
+	if (!room_for(LIBRARY_MIB) || borrow(threads, "1", &keep[0]) < 0 ||
+	    (core && borrow(type, core, &keep[1]) < 0)) {
+		free(keep[0]);
+		free(keep[1]);
 		err_nomem(e, LIBRARY, (size_t)LIBRARY_MIB << 20);
-	} else {
-		/* it stays when its handle is closed, for the functions and the next backend */
-		lib = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-		if (!lib)
-			err_set(e, ERR_UNAVAIL, "", "%s", dlerror());
-		if (keep)
-			setenv(var, keep, 1);
-		else
-			unsetenv(var);
+		return NULL;
 	}
-	free(keep);
+	/* it stays when its handle is closed, for the functions and the next backend */
+	lib = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	if (!lib)
+		err_set(e, ERR_UNAVAIL, "", "%s", dlerror());
+	give_back(threads, keep[0]);
+	if (core)
+		give_back(type, keep[1]);
 	return lib;
 }
 
@@ -113,9 +142,9 @@ static int reserve(const struct blas *b, int threads, struct err *e)
 	return 0;
 }
 
-int blas_open(struct blas *b, int threads, struct err *e)
+int blas_open(struct blas *b, const struct vec_set *set, int threads, struct err *e)
 {
-	void *lib = load(e);
+	void *lib = load(set, e);
 	int rc;
 
 	if (!lib)

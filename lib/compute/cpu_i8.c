@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_i8.c - products of int8, exact in int32 */
 #include <stdlib.h>
-#include <string.h>
 
 #include "lib/compute/cpu_short.h"
 
@@ -10,7 +9,7 @@
 struct packed_i8 {
 	struct short_w w;
 	int32_t *sums;  /* [n] of a row of W */
-	int32_t *start; /* [n rounded up to VEC_TILE] of the kernel's sums, or NULL: 0 */
+	int32_t *start; /* [n] of the kernel's sums, or NULL: 0 */
 };
 
 struct sum_job {
@@ -39,7 +38,7 @@ static void sum_task(void *ctx, size_t task, int thread)
 /* The memory for sums of n rows. */
 static int room(struct packed_i8 *p, const struct vec_tiles *tiles, size_t n, struct err *e)
 {
-	size_t bytes = (n + VEC_TILE - 1) / VEC_TILE * VEC_TILE * sizeof(*p->sums);
+	size_t bytes = n * sizeof(*p->sums);
 
 	free(p->sums);
 	free(p->start);
@@ -47,8 +46,6 @@ static int room(struct packed_i8 *p, const struct vec_tiles *tiles, size_t n, st
 	p->start = tiles->offset ? cpu_malloc(bytes) : NULL;
 	if (!p->sums || (tiles->offset && !p->start))
 		return err_nomem(e, "", bytes);
-	if (p->start)
-		memset(p->start, 0, bytes);
 	return 0;
 }
 
@@ -66,7 +63,7 @@ int cpu_pack_i8(struct backend *b, struct packed_i8 **p, const int8_t *w, size_t
 	if (!*p)
 		return err_nomem(e, "", sizeof(**p));
 	if (((!(*p)->sums || (*p)->w.n != n) && room(*p, tiles, n, e) < 0) ||
-	    short_pack(b, &(*p)->w, tiles, w, DT_I8, n, k, e) < 0) {
+	    short_pack(b, &(*p)->w, tiles, w, DT_I8, 0, n, k, e) < 0) {
 		cpu_pack_i8_free(b, *p);
 		*p = NULL;
 		return -1;

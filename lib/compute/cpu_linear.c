@@ -8,17 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/compute/cpu.h"
+#include "lib/compute/cpu_short.h"
 
 #define PACK_COLUMNS 256
 
+/* What a compute makes of the weights; where the kernels have no bf16, or no fast one, numbers
+ * are rounded and stay f32. */
 struct packed {
 	size_t n, k;
-	float *w; /* ceil(n / VEC_PANEL) panels [k][VEC_PANEL], zeros behind the last row */
+	enum compute compute;
+	/* ceil(n / VEC_PANEL) panels [k][VEC_PANEL], zeros behind the last row; of bf16x3 the
+	 * second is what rounding left */
+	float *w[2];
+	struct short_w s[2]; /* of kernels for bf16, instead */
 };
 
 struct pack_job {
 	struct packed *p;
+	float *w;
+	int rest;
 	const unsigned char *src;
 	enum dtype t;
 	struct cpu *cpu;
@@ -30,50 +38,94 @@ static void pack_task(void *ctx, size_t task, int thread)
 	const struct pack_job *j = ctx;
 	size_t k = j->p->k, row = task * VEC_PANEL, esize = (size_t)dtype_bits(j->t) / 8;
 	size_t rows = j->p->n - row < VEC_PANEL ? j->p->n - row : VEC_PANEL;
-	float *panel = j->p->w + row * k, *piece = j->cpu->scratch[thread];
+	float *panel = j->w + row * k, *piece = j->cpu->scratch[thread];
+	float *wide = piece + VEC_PANEL * PACK_COLUMNS;
 
 	for (size_t c = 0; c < k; c += PACK_COLUMNS) {
 		size_t n = k - c < PACK_COLUMNS ? k - c : PACK_COLUMNS;
 
-		for (size_t r = 0; r < rows; r++)
-			dtype_to_f32(piece + r * n, j->src + ((row + r) * k + c) * esize, j->t, n);
+		for (size_t r = 0; r < rows; r++) {
+			const void *from = j->src + ((row + r) * k + c) * esize;
+
+			dtype_to_f32(j->p->compute ? wide : piece + r * n, from, j->t, n);
+			if (j->p->compute)
+				j->cpu->vec->bf16(piece + r * n, wide, n, j->rest);
+		}
 		memset(piece + rows * n, 0, (VEC_PANEL - rows) * n * sizeof(*piece));
 		j->cpu->vec->transpose(panel + c * VEC_PANEL, VEC_PANEL, piece, n, VEC_PANEL, n);
 	}
+}
+
+static struct packed *packed_new(const struct cpu *c, enum compute compute, size_t n, size_t k,
+				 struct err *e)
+{
+	size_t panels = n / VEC_PANEL + (n % VEC_PANEL != 0), bytes;
+	int planes = compute && c->set.bf16 ? 0 : compute == COMPUTE_BF16X3 ? 2 : 1;
+	struct packed *p;
+
+	if (k && panels > SIZE_MAX / sizeof(float) / VEC_PANEL / k) {
+		err_nomem(e, "", SIZE_MAX);
+		return NULL;
+	}
+	bytes = panels * VEC_PANEL * k * sizeof(float);
+	p = calloc(1, sizeof(*p));
+	if (!p) {
+		err_nomem(e, "", sizeof(*p));
+		return NULL;
+	}
+	p->n = n;
+	p->k = k;
+	p->compute = compute;
+	for (int i = 0; i < planes; i++) {
+		p->w[i] = cpu_malloc(bytes);
+		if (!p->w[i]) {
+			err_nomem(e, "", bytes);
+			cpu_pack_free(NULL, p);
+			return NULL;
+		}
+	}
+	return p;
+}
+
+static int pack_short(struct backend *b, struct packed *p, const void *w, enum dtype t,
+		      struct err *e)
+{
+	for (int i = 0; i <= (p->compute == COMPUTE_BF16X3); i++)
+		if (short_pack(b, &p->s[i], cpu_of(b)->set.bf16, w, t, i, p->n, p->k, e) < 0)
+			return -1;
+	return 0;
 }
 
 int cpu_pack(struct backend *b, struct packed **p, const void *w, enum dtype t, size_t n, size_t k,
 	     struct err *e)
 {
 	struct pack_job j = { .src = w, .t = t, .cpu = cpu_of(b) };
-	size_t panels = n / VEC_PANEL + (n % VEC_PANEL != 0);
 
 	if (t != DT_F32 && t != DT_F16 && t != DT_BF16)
 		return err_set(e, ERR_BUG, "", "a weight of type %s cannot be packed",
 			       dtype_name(t));
-	if (k && panels > SIZE_MAX / sizeof(float) / VEC_PANEL / k)
-		return err_nomem(e, "", SIZE_MAX);
-	if (cpu_scratch(b, VEC_PANEL * PACK_COLUMNS * sizeof(float), e) < 0)
+	if (cpu_scratch(b, (VEC_PANEL + 1) * PACK_COLUMNS * sizeof(float), e) < 0)
 		return -1;
-	if (*p && ((*p)->n != n || (*p)->k != k)) {
+	if (*p && ((*p)->n != n || (*p)->k != k || (*p)->compute != b->compute)) {
 		cpu_pack_free(b, *p);
 		*p = NULL;
 	}
-	if (!*p) {
-		*p = calloc(1, sizeof(**p));
-		if (!*p)
-			return err_nomem(e, "", sizeof(**p));
-		(*p)->n = n;
-		(*p)->k = k;
-		(*p)->w = cpu_malloc(panels * VEC_PANEL * k * sizeof(float));
-		if (!(*p)->w) {
-			free(*p);
-			*p = NULL;
-			return err_nomem(e, "", panels * VEC_PANEL * k * sizeof(float));
-		}
+	if (!*p)
+		*p = packed_new(j.cpu, b->compute, n, k, e);
+	if (!*p)
+		return -1;
+	if (b->compute && j.cpu->set.bf16) {
+		if (pack_short(b, *p, w, t, e) == 0)
+			return 0;
+		cpu_pack_free(b, *p);
+		*p = NULL;
+		return -1;
 	}
 	j.p = *p;
-	pool_run(b->pool, panels, pack_task, &j);
+	for (; j.rest < 2 && (*p)->w[j.rest]; j.rest++) {
+		j.w = (*p)->w[j.rest];
+		pool_run(b->pool, n / VEC_PANEL + (n % VEC_PANEL != 0), pack_task, &j);
+	}
 	return 0;
 }
 
@@ -82,11 +134,15 @@ void cpu_pack_free(struct backend *b, struct packed *p)
 	(void)b;
 	if (!p)
 		return;
-	free(p->w);
+	for (int i = 0; i < 2; i++) {
+		free(p->w[i]);
+		short_release(&p->s[i]);
+	}
 	free(p);
 }
 
 struct linear_job {
+	const struct cpu *cpu;
 	const struct vec_ops *vec;
 	const struct packed *w;
 	const float *x, *bias;
@@ -108,6 +164,24 @@ static void add_bias(const struct linear_job *j, float *y, size_t t, size_t n, c
 	}
 }
 
+/* Rows of X are rounded on their way; of bf16x3 the smallest products come first. */
+static void rounded(const struct linear_job *j, float *x, size_t i, size_t t, size_t l, size_t n,
+		    float *y)
+{
+	size_t k = j->w->k;
+	int add = j->add || j->bias;
+
+	for (int plane = j->w->w[1] ? 2 : 0; plane >= 0; plane--) {
+		const float *w = j->w->w[plane == 1] + l * k;
+
+		if (plane != 0 || !j->w->w[1])
+			for (size_t r = 0; r < t; r++)
+				j->vec->bf16(x + r * k, j->x + (i + r) * j->ldx, k, plane == 2);
+		j->vec->linear(y, j->ldy, x, k, t, w, n, k, add);
+		add = 1;
+	}
+}
+
 static void linear_task(void *ctx, size_t task, int thread)
 {
 	const struct linear_job *j = ctx;
@@ -116,11 +190,13 @@ static void linear_task(void *ctx, size_t task, int thread)
 	size_t n = j->w->n - l < j->columns ? j->w->n - l : j->columns;
 	float *y = j->y + i * j->ldy + l;
 
-	(void)thread;
 	if (j->bias)
 		add_bias(j, y, t, n, j->bias + l);
-	j->vec->linear(y, j->ldy, j->x + i * j->ldx, j->ldx, t, j->w->w + l * j->w->k, n, j->w->k,
-		       j->add || j->bias);
+	if (j->w->compute)
+		rounded(j, j->cpu->scratch[thread], i, t, l, n, y);
+	else
+		j->vec->linear(y, j->ldy, j->x + i * j->ldx, j->ldx, t, j->w->w[0] + l * j->w->k, n,
+			       j->w->k, j->add || j->bias);
 }
 
 /* Nothing is packed here, so that small tiles are as fast as large ones: rows by 126 (21 times the
@@ -129,12 +205,20 @@ int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t l
 	       const struct packed *w, const float *bias, int add, struct err *e)
 {
 	struct linear_job j = {
-		.vec = cpu_of(b)->vec, .w = w, .x = x, .bias = bias, .y = y, .ldx = ldx,
-		.ldy = ldy, .t = t, .add = add,
+		.cpu = cpu_of(b), .vec = cpu_of(b)->vec, .w = w, .x = x, .bias = bias, .y = y,
+		.ldx = ldx, .ldy = ldy, .t = t, .add = add,
 	};
-	size_t down = cpu_parts(t, 126, 6, &j.rows);
+	const struct short_job s = {
+		.w = w->s, .rest = w->s[1].w ? &w->s[1] : NULL, .x = x, .y = y, .start = bias,
+		.ldx = ldx, .ldy = ldy, .t = t, .xsize = sizeof(*x), .add = add,
+	};
+	size_t down;
 
-	(void)e;
+	if (w->s[0].w)
+		return short_linear(b, &s, e);
+	down = cpu_parts(t, 126, 6, &j.rows);
+	if (w->compute && cpu_scratch(b, j.rows * w->k * sizeof(float), e) < 0)
+		return -1;
 	j.across = cpu_parts(w->n, t < 1024 ? 256 : 2048, VEC_PANEL, &j.columns);
 	if (t && w->n)
 		pool_run(b->pool, down * j.across, linear_task, &j);

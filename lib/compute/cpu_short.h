@@ -14,17 +14,18 @@ struct short_w {
 	uint32_t *w;
 };
 
-/* From w [n, k] of type I8 or, for tiles of bf16, F32, F16 or BF16.  s is empty or has been filled
+/* From w [n, k] of type I8 or, for tiles of bf16, F32, F16 or BF16; rest: what rounding
+ * to bf16 leaves of it.  s is empty or has been filled
  * before, and keeps its memory if it had that shape. */
 int short_pack(struct backend *b, struct short_w *s, const struct vec_tiles *tiles, const void *w,
-	       enum dtype t, size_t n, size_t k, struct err *e) MUST_USE;
+	       enum dtype t, int rest, size_t n, size_t k, struct err *e) MUST_USE;
 void short_release(struct short_w *s);
 
 struct short_job {
-	const struct short_w *w;
+	const struct short_w *w, *rest; /* rest: NULL, or of the same weights: three products */
 	const void *x;      /* [t, k] int8 or f32 */
 	void *y;            /* [t, n] int32 or f32 */
-	const void *start;  /* as in struct vec_product, for all of n */
+	const void *start;  /* [n] what sums start from, int32 or f32; NULL: 0 */
 	size_t ldx, ldy, t, xsize; /* bytes of a number of x */
 	int add;
 };

@@ -35,7 +35,7 @@ struct attend {
 #define VEC_ATTEND_WORK(d) ((2 * (size_t)(d) + VEC_KEYS) * VEC_QUERIES)
 
 struct vec_ops {
-	const char *name; /* "AVX-512", for the provenance */
+	const char *name; /* "avx512" */
 	/* y [t, n] = x [t, k] w', += if add; w is in panels of VEC_PANEL of its n rows, each
 	 * [k][VEC_PANEL], the last filled up with anything */
 	void (*linear)(float *y, size_t ldy, const float *x, size_t ldx, size_t t, const float *w,
@@ -57,6 +57,9 @@ struct vec_ops {
 			 double *abssum, float *min, float *max);
 	void (*addf64)(double *y, const float *x, size_t n); /* y += x */
 	void (*fill)(float *y, const float *x, size_t n);    /* y = x */
+	/* y = x to bf16, half to even; or what that leaves of x, to bf16 (of a number that is not
+	 * finite: 0) */
+	void (*bf16)(float *y, const float *x, size_t n, int rest);
 
 	/* f64, for the factor of a Hessian.  A panel of B has n <= F64_PANEL columns of use */
 	/* c [m, n] = a [m, k] b, or c -= a b; b [k][F64_PANEL], rows ldb apart */
@@ -91,7 +94,7 @@ struct vec_product {
 	void *y;           /* [t, n] of int32 or f32 */
 	const uint32_t *x; /* [t, VEC_PITCH], readable up to a multiple of `rows` rows */
 	const uint32_t *w;
-	const void *start; /* [n rounded up to VEC_TILE] that sums start from; NULL: 0 */
+	const void *start; /* [n rounded up to VEC_TILE] added to each row; NULL: 0 */
 	size_t ldy, ldw;   /* ldw: units from panel to panel */
 	size_t t, n, units; /* units <= VEC_DEPTH */
 	int add;           /* y += */
@@ -101,7 +104,7 @@ struct vec_tiles {
 	size_t rows;     /* of X that are made at once */
 	size_t per_unit; /* numbers in a unit */
 	size_t multiple; /* the number of units is one of this; units added are 0 in X and W */
-	int offset;      /* what x_units adds to each number */
+	int offset;      /* what x_units adds to each number: sums start from it */
 	/* a row of k numbers (int8; f32 for bf16) to units */
 	void (*x_units)(uint32_t *u, const void *x, size_t k);
 	void (*w_units)(uint32_t *u, const void *w, size_t k);
@@ -110,17 +113,29 @@ struct vec_tiles {
 
 extern const struct vec_tiles i8_base;
 #ifdef VEC_X86
-extern const struct vec_tiles i8_v3, i8_v4, i8_vnni;
+extern const struct vec_tiles i8_v3, i8_v4, i8_vnni, i8_amx, bf16_v4, bf16_amx;
 #endif
+
+/* Each has what the ones before it have: AVX2 and FMA; AVX-512 F, BW, VL, DQ; its VNNI; its BF16;
+ * AMX for int8 and bf16. */
+enum vec_level { VEC_PLAIN, VEC_AVX2, VEC_AVX512, VEC_VNNI, VEC_BF16, VEC_AMX };
 
 /* What of all this a processor gets. */
 struct vec_set {
-	const char *name; /* as QP_CPU names it, for the provenance */
+	const char *name, *refused; /* for the provenance: the level as QP_CPU names it */
+	enum vec_level level;
+	int capped; /* QP_CPU is set */
+	int scarce; /* this processor has nothing above plain: worth a word to the user */
 	const struct vec_ops *ops;
-	const struct vec_tiles *i8;
+	const struct vec_tiles *i8, *bf16; /* bf16 NULL: its f32 is as fast */
 };
 
-/* The best set that this processor runs. */
-void vec_select(struct vec_set *s);
+/* The best set this processor runs, or that which the environment's QP_CPU names.  ERR_USAGE for
+ * an unknown word, ERR_UNAVAIL for a set it has not.  Tiles of AMX need the system's permission;
+ * refused, the next set is taken and `refused` says so. */
+int vec_select(struct vec_set *s, struct err *e) MUST_USE;
+
+/* The level alone, for loops that have their own kernels; never above QP_CPU. */
+enum vec_level vec_level(void);
 
 #endif

@@ -3,7 +3,7 @@
 #include "lib/compute/vec.h"
 
 #define VEC_TABLE vec_base
-#define VEC_NAME  "baseline"
+#define VEC_NAME  "plain"
 /* a vector of floats, how many of them side by side in a product, and a * b + c, in f64 too */
 #define VEC_FLOATS 4
 #define VEC_WIDE   2

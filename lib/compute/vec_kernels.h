@@ -263,6 +263,30 @@ static void fill(float *restrict y, const float *restrict x, size_t n)
 		y[i] = x[i];
 }
 
+static inline float to_bf16(float x)
+{
+	uint32_t u, r;
+
+	memcpy(&u, &x, 4);
+	r = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+	r = (u & 0x7fffffff) > 0x7f800000 ? u | 0x400000 : r; /* a NaN stays one */
+	memcpy(&x, &r, 4);
+	return x;
+}
+
+static void bf16(float *restrict y, const float *restrict x, size_t n, int rest)
+{
+	if (!rest)
+		for (size_t i = 0; i < n; i++)
+			y[i] = to_bf16(x[i]);
+	else
+		for (size_t i = 0; i < n; i++) {
+			float d = x[i] - to_bf16(x[i]);
+
+			y[i] = to_bf16(fabsf(d) <= 3e38f ? d : 0.0f);
+		}
+}
+
 const struct vec_ops VEC_TABLE = {
 	.name = VEC_NAME,
 	.linear = linear,
@@ -276,6 +300,7 @@ const struct vec_ops VEC_TABLE = {
 	.colstats = colstats,
 	.addf64 = addf64,
 	.fill = fill,
+	.bf16 = bf16,
 	.product64 = product64,
 	.turn64 = turn64,
 	.factor64 = factor64,

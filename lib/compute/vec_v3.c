@@ -7,7 +7,7 @@
 
 #pragma GCC target("arch=x86-64-v3")
 #define VEC_TABLE vec_v3
-#define VEC_NAME  "AVX2"
+#define VEC_NAME  "avx2"
 /* a vector of floats, how many of them side by side in a product, and a * b + c, in f64 too */
 #define VEC_FLOATS 8
 #define VEC_WIDE   2

@@ -7,7 +7,7 @@
 
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #define VEC_TABLE vec_v4
-#define VEC_NAME  "AVX-512"
+#define VEC_NAME  "avx512"
 /* a vector of floats, how many of them side by side in a product, and a * b + c, in f64 too */
 #define VEC_FLOATS 16
 #define VEC_WIDE   4

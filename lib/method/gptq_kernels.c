@@ -2,6 +2,7 @@
 /*
  * gptq_kernels.c - inner loops, once for each instruction set (gptq_kernels.h)
  */
+#include "lib/compute/vec.h"
 #include "lib/method/gptq_kernels.h"
 
 #include "lib/method/quantizer.h"
@@ -137,9 +138,9 @@ const struct kernels *kernel_set(size_t i)
 	size_t n = 1;
 
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (vec_level() >= VEC_AVX2)
 		have[n++] = &avx2;
-	if (__builtin_cpu_supports("avx512f"))
+	if (vec_level() >= VEC_AVX512)
 		have[n++] = &avx512;
 #endif
 	return i < n ? have[i] : NULL;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/base/pool.h"
+#include "lib/compute/vec.h"
 #include "lib/method/quantizer.h"
 
 #define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
@@ -249,9 +250,9 @@ DEFINE_LOSS(loss_avx512, __attribute__((target("avx512f,avx512dq"))))
 static loss_fn choose_loss(void)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512dq"))
+	if (vec_level() >= VEC_AVX512)
 		return loss_avx512;
-	if (__builtin_cpu_supports("avx2"))
+	if (vec_level() >= VEC_AVX2)
 		return loss_avx2;
 #endif
 	return loss_plain;

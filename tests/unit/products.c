@@ -7,7 +7,12 @@
 #include <stdlib.h>
 
 #include "lib/compute/vec.h"
+#include "lib/data/dtype.h"
 #include "tests/unit/tap.h"
+
+#ifdef VEC_X86
+#include "tests/unit/amx.h"
+#endif
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 #define GUARD	 0x5a5a5a5a
@@ -108,6 +113,79 @@ static size_t wrong_i8(const struct vec_tiles *v, size_t t, size_t n, size_t k, 
 	return wrong;
 }
 
+static float number(void)
+{
+	return (float)(int32_t)(bits() - 0x40000000) / 1073741824.0f;
+}
+
+static float rounded(float x)
+{
+	return bf16_to_f32(f32_to_bf16(x));
+}
+
+/* The largest error beside the sum of magnitudes, of rounded operands in f64; 1: y is wrong. */
+static double worst_bf16(const struct vec_tiles *v, size_t t, size_t n, size_t k, int start,
+			 int add)
+{
+	float *x = must(malloc((t * k + 1) * 4)), *w = must(malloc((n * k + 1) * 4));
+	size_t ldy = n + PAD, padded = (n + VEC_TILE - 1) / VEC_TILE * VEC_TILE;
+	float *y = must(malloc((t * ldy + 1) * 4)), *from = must(calloc(padded + 1, 4));
+	struct operands o;
+	double worst = 0;
+
+	for (size_t i = 0; i < t * k; i++)
+		x[i] = number();
+	for (size_t i = 0; i < n * k; i++)
+		w[i] = number();
+	for (size_t i = 0; i < n; i++)
+		from[i] = number();
+	for (size_t i = 0; i < t * ldy; i++)
+		y[i] = add || i % ldy >= n ? 0.25f * (float)(i % 7) : NAN;
+	arrange(&o, v, x, w, 4, t, n, k);
+	v->run(&(struct vec_product){ .y = y, .x = o.x, .w = o.w, .ldy = ldy, .t = t, .n = n,
+				      .ldw = o.units * VEC_TILE, .units = o.units, .add = add,
+				      .start = start ? from : NULL });
+	for (size_t i = 0; i < t * ldy; i++) {
+		double s = add || i % ldy >= n ? 0.25 * (double)(i % 7) : 0, a = fabs(s) + 1e-30;
+
+		if (i % ldy < n && start) {
+			s += from[i % ldy];
+			a += fabsf(from[i % ldy]);
+		}
+		for (size_t l = 0; i % ldy < n && l < k; l++) {
+			double p = (double)rounded(x[i / ldy * k + l]) *
+				   rounded(w[i % ldy * k + l]);
+
+			s += p;
+			a += fabs(p);
+		}
+		worst = fmax(worst, isnan(y[i]) ? 1 : fabs(y[i] - s) / a);
+	}
+	disarrange(&o);
+	free(x);
+	free(w);
+	free(y);
+	free(from);
+	return worst;
+}
+
+static void test_bf16(const char *name, const struct vec_tiles *v)
+{
+	static const size_t sizes[] = { 1, 2, 3, 11, 12, 13, 31, 32, 33, 64, 65, 100 };
+	double worst = 0;
+
+	for (size_t i = 0; i < COUNT(sizes); i++)
+		for (size_t j = 0; j < COUNT(sizes); j++)
+			for (size_t l = 0; l < COUNT(sizes); l++)
+				worst = fmax(worst, worst_bf16(v, sizes[i], sizes[j], sizes[l],
+							       (i + l) % 2, j % 2));
+	ok(worst < 1e-6, "%s: bf16: %zu shapes within %.1e", name,
+	   COUNT(sizes) * COUNT(sizes) * COUNT(sizes), worst);
+	worst = fmax(worst_bf16(v, 30, 70, 2 * VEC_DEPTH, 0, 0),
+		     worst_bf16(v, 30, 70, 2 * VEC_DEPTH - 1, 1, 1));
+	ok(worst < 2e-6, "%s: bf16: the whole depth within %.1e", name, worst);
+}
+
 static void test_i8(const char *name, const struct vec_tiles *v)
 {
 	static const size_t sizes[] = { 1, 2, 3, 4, 5, 11, 12, 13, 31, 32, 33, 64, 65, 100, 257 };
@@ -126,6 +204,11 @@ static void test_i8(const char *name, const struct vec_tiles *v)
 
 int main(void)
 {
+	struct vec_set set;
+	struct err e;
+
+	if (!ok(vec_select(&set, &e) == 0, "QP_CPU can be had"))
+		return done();
 	test_i8("plain", &i8_base);
 #ifdef VEC_X86
 	if (__builtin_cpu_supports("x86-64-v3"))
@@ -133,7 +216,19 @@ int main(void)
 	if (__builtin_cpu_supports("x86-64-v4"))
 		test_i8("avx512", &i8_v4);
 	if (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni"))
-		test_i8("avx512 VNNI", &i8_vnni);
+		test_i8("avx512vnni", &i8_vnni);
+	if (__builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16"))
+		test_bf16("avx512bf16", &bf16_v4);
+	else
+		skip("no AVX-512 BF16 here");
+	test_i8("amx in C", &i8_emulated);
+	test_bf16("amx in C", &bf16_emulated);
+	if (set.level == VEC_AMX) {
+		test_i8("amx", &i8_amx);
+		test_bf16("amx", &bf16_amx);
+	} else {
+		skip("no AMX here");
+	}
 #endif
 	return done();
 }
