@@ -2,6 +2,7 @@
 # make check                        lint, then every test; T="lint unit/stream" only those
 # make lint                         rules a script can check: the include graph, banned functions, man pages
 # make bench                        the figures of README.md, as ratios measured in one run
+# make bench-compare                those in build/bench beside tests/bench/bench.tsv
 # make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
 # make fuzz SECONDS=60              each fuzz target for so long, with clang
 # make install DESTDIR= PREFIX=     programs, man pages, the calibration text
@@ -45,7 +46,7 @@ DATA    := $(BUILD)/share/quantpipe/calibration.txt
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all man unit tests check lint bench fuzz install uninstall clean
+.PHONY: all man unit tests check lint bench bench-compare fuzz install uninstall clean
 all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
@@ -118,6 +119,9 @@ lint: man
 
 bench: all $(BENCHBIN)
 	@BUILD='$(BUILD)' sh tests/bench/bench.sh $(T)
+
+bench-compare:
+	@sh tests/bench/compare.sh tests/bench/bench.tsv $(BUILD)/bench/bench.tsv
 
 fuzz-%: $(BUILD)/libfuzzer/%
 	@mkdir -p $(BUILD)/corpus/$*

@@ -5,10 +5,12 @@
  * Every record leaves in full before a call returns: the next stage may need it long before the
  * next one is ready.  Small parts wait only for the payload behind them (one writev).
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/hash.h"
+#include "lib/base/pool.h"
 #include "lib/data/mp.h"
 #include "lib/data/mpwalk.h"
 #include "lib/data/output.h"
@@ -21,7 +23,9 @@ struct stream_out {
 	struct hash *sum;      /* of headers and bin prefixes so far */
 	uint64_t records;
 	struct buf pending;    /* a header, a prefix: written with what follows */
-	struct zslice *z;
+	struct pool *pool;     /* for payloads of several slices, from the first of them on */
+	int threads;           /* in it, or 1 */
+	struct zslice **z;     /* [threads] */
 	struct buf frames;     /* a compressed payload */
 	struct record head;    /* scratch: the header as it is written */
 	void *whole;           /* a payload on its way from a source that is no stream file */
@@ -40,8 +44,9 @@ int stream_open_out(struct stream_out **p, const struct stream_out_options *opt,
 	out->output.fd = -1;
 	out->level = opt->zstd_level;
 	out->sum = hash_new(64);
-	out->z = zslice_new();
-	if (!out->sum || !out->z) {
+	out->threads = 1;
+	out->z = calloc(1, sizeof(*out->z));
+	if (!out->sum || !out->z || !(out->z[0] = zslice_new())) {
 		err_nomem(e, "output", sizeof(*out));
 		stream_close_out(out);
 		return -1;
@@ -60,7 +65,10 @@ void stream_close_out(struct stream_out *out)
 		return;
 	output_close(&out->output);
 	hash_free(out->sum);
-	zslice_free(out->z);
+	for (int i = 0; out->z && i < out->threads; i++)
+		zslice_free(out->z[i]);
+	free(out->z);
+	pool_free(out->pool);
 	buf_release(&out->pending);
 	buf_release(&out->frames);
 	record_clear(&out->head);
@@ -130,44 +138,100 @@ static bool worth_zstd(const struct stream_out *out, const struct record *r)
 	return out->level > 0 && r->nbytes >= 256 && r->role != ROLE_CODES;
 }
 
+/* Slices of a payload on their way into frames, each behind the four bytes of its length. */
+struct slices {
+	struct stream_out *out;
+	const unsigned char *p;
+	unsigned char *frames;
+	uint64_t nbytes;
+	bool planes;
+	atomic_flag failed;
+	struct err *e; /* of the first that failed */
+};
+
+static size_t frame_space(void)
+{
+	return zslice_bound(STREAM_CHUNK) + sizeof(uint32_t);
+}
+
+static void compress_slice(void *ctx, size_t i, int thread)
+{
+	struct slices *s = ctx;
+	unsigned char *to = s->frames + i * frame_space();
+	size_t n = record_slice(s->nbytes, i), len = 0;
+	struct err e;
+
+	if (zslice_encode(s->out->z[thread], to + sizeof(uint32_t), zslice_bound(n),
+			  s->p + i * STREAM_CHUNK, n, s->planes, s->out->level, &len, &e) != 0 &&
+	    !atomic_flag_test_and_set(&s->failed))
+		*s->e = e;
+	memcpy(to, &(uint32_t){ (uint32_t)len }, sizeof(uint32_t));
+}
+
+/* Worker threads, when the first payload comes that has work for them.  Where they cannot be
+ * had the caller's thread does it all: the bytes are the same. */
+static void hire(struct stream_out *out)
+{
+	int n = pool_cores();
+	struct zslice **z;
+	struct err e;
+
+	if (out->pool || n < 2 || !(z = calloc((size_t)n, sizeof(*z))))
+		return;
+	z[0] = out->z[0];
+	for (int i = 1; i < n; i++)
+		if (!(z[i] = zslice_new()))
+			n = i;
+	free(out->z);
+	out->z = z;
+	out->threads = n;
+	out->pool = pool_new(n, &e);
+}
+
 /*
  * Compress the payload of out->head into out->frames: 1, or 0 if that does not make it smaller.
  * The header that comes before the chunks carries their checksum, so they are all made first.
- * Each frame is kept behind its bin prefix.
  */
 static int compress(struct stream_out *out, const unsigned char *p, struct err *e)
 {
 	struct record *r = &out->head;
-	bool planes = dtype_bits(r->dtype) == 16;
+	size_t n = (size_t)record_chunks(r->nbytes), at = 0;
+	struct slices s = { out, p, NULL, r->nbytes, dtype_bits(r->dtype) == 16,
+			    ATOMIC_FLAG_INIT, e };
 	struct hash *h = hash_new(64);
-	int ret = -1;
 
 	buf_clear(&out->frames);
-	if (!h)
-		return err_nomem(e, r->name, sizeof(*r));
-	for (uint64_t i = 0; i < record_chunks(r->nbytes); i++) {
-		size_t n = record_slice(r->nbytes, i), bound = zslice_bound(n), len;
-		unsigned char *to = buf_room(&out->frames, bound + sizeof(uint32_t));
+	s.frames = buf_room(&out->frames, n > 1 ? n * frame_space() :
+			    zslice_bound(r->nbytes) + sizeof(uint32_t));
+	if (!h || !s.frames) {
+		hash_free(h);
+		return err_nomem(e, r->name, r->nbytes);
+	}
+	if (n > 1)
+		hire(out);
+	if (n > 1 && out->pool)
+		pool_run(out->pool, n, compress_slice, &s);
+	else
+		for (size_t i = 0; i < n; i++)
+			compress_slice(&s, i, 0);
+	for (size_t i = 0; i < n; i++) {
+		unsigned char *from = s.frames + i * frame_space();
+		uint32_t len;
 
-		if (!to) {
-			err_nomem(e, r->name, r->nbytes);
-			goto done;
-		}
-		if (zslice_encode(out->z, to + sizeof(uint32_t), bound, p + i * STREAM_CHUNK, n,
-				  planes, out->level, &len, e) != 0)
-			goto done;
-		hash_add(h, to + sizeof(uint32_t), len);
-		memcpy(to, &(uint32_t){ (uint32_t)len }, sizeof(uint32_t));
-		out->frames.n += sizeof(uint32_t) + len;
+		memcpy(&len, from, sizeof(len));
+		hash_add(h, from + sizeof(len), len);
+		memmove(s.frames + at, from, sizeof(len) + len);
+		at += sizeof(len) + len;
 	}
-	ret = out->frames.n < r->nbytes;
-	if (ret) {
-		memcpy(r->enc, planes ? "zstd-planes" : "zstd", planes ? 12 : 5);
-		r->xxh = hash_get64(h);
-	}
-done:
+	out->frames.n = at;
+	r->xxh = hash_get64(h);
 	hash_free(h);
-	return ret;
+	if (atomic_flag_test_and_set(&s.failed))
+		return -1;
+	if (at >= r->nbytes)
+		return 0;
+	memcpy(r->enc, s.planes ? "zstd-planes" : "zstd", s.planes ? 12 : 5);
+	return 1;
 }
 
 static int put_frames(struct stream_out *out, struct err *e)

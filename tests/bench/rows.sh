@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+# rows.sh - rows of bench.sh that compare whole programs with peers, and threads; sourced by it
+#
+# $QP_LLAMACPP: llama.cpp's folder of programs.  $QP_LLMC_SECONDS: what llm-compressor's GPTQ took
+# on this machine for the job of T9 (peers-measured: it is not run here, for it takes minutes).
+
+# The text that both sides read, 12 windows of 512 tokens and more.
+peer_text() { [ -s "$tmp/t4.txt" ] || head -c 60000 man/calibration.txt > "$tmp/t4.txt"; }
+
+# T3: eval-ppl against llama-perplexity, whole programs.
+perplexity_peer() {	# perplexity_peer DTYPE GGUF [OPTION]
+	if [ ! -x "${QP_LLAMACPP:-}/llama-perplexity" ] || [ ! -f "$2" ] ||
+	   [ ! -d "${QP_SMOLLM2:-}" ]; then
+		emit T3 "not measured, $1: QP_LLAMACPP, QP_SMOLLM2, a GGUF of it in $1" "" "" ""
+		return
+	fi
+	peer_text
+	cat "$2" "$QP_SMOLLM2"/*.safetensors > /dev/null
+	for i in 1 2 3; do
+		measure "$tmp/t3.$1.them" "$QP_LLAMACPP/llama-perplexity" -m "$2" -f "$tmp/t4.txt" \
+			-c 512 --chunks 12 -t "$cores" > "$tmp/t3.log" 2>&1
+		measure "$tmp/t3.$1" eval-ppl -q ${3:-} -d llama.cpp -c 512 -w 12 \
+			-t "$tmp/t4.txt" "$QP_SMOLLM2" > /dev/null
+	done
+	t=$(median "$tmp/t3.$1" 1) them=$(median "$tmp/t3.$1.them" 1)
+	cat "$tmp/t3.$1" "$tmp/t3.$1.them" > "$tmp/t3.both"
+	emit T3 "eval-ppl, $1, 12 x 512 tokens, tokens/s / llama-perplexity's" \
+		"$(calc "6144 / $t" 0) tok/s" "$(calc "$them / $t")" ">= 1.5" \
+		"$(noise "$tmp/t3.both")"
+	emit T3 "  peak RSS / llama-perplexity's" \
+		"$(calc "$(largest "$tmp/t3.$1" 3) / 1e6" 0) MB" \
+		"$(calc "$(largest "$tmp/t3.$1" 3) / $(largest "$tmp/t3.$1.them" 3)")" "<= 0.5"
+}
+
+perplexity_peers() {
+	perplexity_peer F32 "${QP_IMATRIX_GGUF:-}"
+	if eval-ppl --help | grep -q -e '--compute'; then
+		perplexity_peer BF16 "${QP_GGUF_BF16:-}" --compute=bf16
+	fi
+}
+
+# T9: the main job on SmolLM2-135M, 64 x 512 tokens, against llm-compressor's GPTQ.
+main_job_peer() {
+	if [ ! -d "${QP_SMOLLM2:-}" ]; then
+		emit T9 "not measured: QP_SMOLLM2" "" "" ""
+		return
+	fi
+	calib-pack -q -m "$QP_SMOLLM2" -n 64 -s 512 man/calibration.txt > "$tmp/t9.qp"
+	compute=f32
+	if record-acts --help | grep -q -e '--compute'; then compute="f32 bf16"; fi
+	for c in $compute; do
+		opt=
+		[ "$c" = f32 ] || opt=--compute=$c
+		cat > "$tmp/t9.sh" <<-END
+			measure $tmp/t9.1 record-acts -q $opt -c "$tmp/t9.qp" "$QP_SMOLLM2" |
+				measure $tmp/t9.2 gptq -q -b 4 -g 64 --act-order |
+				measure $tmp/t9.3 pack-int4 -q -o "$tmp/t9.bin"
+		END
+		rm -f "$tmp"/t9.[123]
+		measure "$tmp/t9.$c" sh "$tmp/t9.sh"
+		rss=0
+		for i in 1 2 3; do rss=$(calc "$rss + $(largest "$tmp/t9.$i" 3)" 0); done
+		wall=$(median "$tmp/t9.$c" 1)
+		aim=$([ "$c" = f32 ] && echo "<= 0.333" || echo "<= 0.25")
+		ratio=$(calc "$wall / ${QP_LLMC_SECONDS:-0.0001}")
+		emit T9 "main job, SmolLM2-135M, 64 x 512, $c / llm-compressor's GPTQ" \
+			"$(calc "$wall" 1) s" "${QP_LLMC_SECONDS:+$ratio}" \
+			"${QP_LLMC_SECONDS:+$aim}" "$(noise "$tmp/t9.$c")"
+		emit T9 "  processor time / ($cores x wall), $c" "$(calc "$(median "$tmp/t9.$c" 2)" 1) s" \
+			"$(calc "$(median "$tmp/t9.$c" 2) / ($cores * $wall)")" ""
+		emit T9 "  peak RSS of its three programs together, $c / 2055 MB" \
+			"$(calc "$rss / 1e6" 0) MB" "$(calc "$rss / 2055e6")" "<= 0.167"
+	done
+}
+
+# T13: round to nearest and pack, against llama-quantize to Q4_0, both from the page cache.
+round_peer() {
+	if [ ! -x "${QP_LLAMACPP:-}/llama-quantize" ] || [ ! -f "${QP_IMATRIX_GGUF:-}" ] ||
+	   [ ! -d "${QP_SMOLLM2:-}" ]; then
+		emit T13 "not measured: QP_LLAMACPP, QP_IMATRIX_GGUF, QP_SMOLLM2" "" "" ""
+		return
+	fi
+	cat "$QP_IMATRIX_GGUF" "$QP_SMOLLM2"/*.safetensors > /dev/null
+	echo "measure $tmp/t13.1 rtn -q -b 4 -g 32 $QP_SMOLLM2 |
+		measure $tmp/t13.2 pack-int4 -q -o $tmp/t13.bin" > "$tmp/t13.sh"
+	for i in 1 2 3 4 5; do
+		measure "$tmp/t13.them" "$QP_LLAMACPP/llama-quantize" "$QP_IMATRIX_GGUF" \
+			"$tmp/t13.gguf" Q4_0 "$cores" > "$tmp/t13.log" 2>&1
+		measure "$tmp/t13" sh "$tmp/t13.sh"
+	done
+	rss=$(calc "$(largest "$tmp/t13.1" 3) + $(largest "$tmp/t13.2" 3)" 0)
+	emit T13 "llama-quantize Q4_0 / rtn | pack-int4, SmolLM2-135M" \
+		"$(calc "$(median "$tmp/t13" 1)") s" \
+		"$(calc "$(median "$tmp/t13.them" 1) / $(median "$tmp/t13" 1)")" ">= 2" \
+		"$(noise "$tmp/t13")"
+	emit T13 "  peak RSS / llama-quantize's" "$(calc "$rss / 1e6" 0) MB" \
+		"$(calc "$rss / $(largest "$tmp/t13.them" 3)")" "<= 0.5"
+	rm -f "$tmp/t13.gguf"
+}
+
+# T15: every stage takes all processors unless told otherwise, and they share the machine; against
+# the best of what one could set by hand.  The ratio: best of those / the default.
+threads_by_hand() {
+	half=$(((cores + 1) / 2))
+	for i in 1 2 3; do
+		for set in "$cores 1" "$half $half" "1 $cores"; do
+			cat > "$tmp/hand.sh" <<-END
+				record-acts -q -j ${set% *} -c "$calib" "$model" |
+					smooth -q -j 1 -a 0.5 |
+					gptq -q -j ${set#* } -b 4 -g 64 |
+					pack-int4 -q -o "$tmp/q.bin"
+			END
+			measure "$tmp/hand.${set% *}-${set#* }" sh "$tmp/hand.sh"
+		done
+		job hand "$model" "$calib"
+	done
+	best=
+	for set in "$cores-1" "$half-$half" "1-$cores"; do
+		t=$(median "$tmp/hand.$set" 1)
+		if [ -z "$best" ] || [ "$(calc "$t < $best" 0)" = 1 ]; then best=$t which=$set; fi
+	done
+	emit T15 "  main job, best -j by hand ($which) / default" \
+		"$(calc "$(median "$tmp/hand" 1)" 2) s" \
+		"$(calc "$best / $(median "$tmp/hand" 1)")" ">= 0.97" "$(noise "$tmp/hand")"
+}
+
+# Where the time of the main job goes: what each stage says with -v.  Reading and writing are the
+# processor's time, not the waiting for the neighbour.  The ratio: compute / all three.
+profile() {
+	record-acts -v -c "$calib" "$model" 2> "$tmp/v.record-acts" |
+		smooth -v -a 0.5 2> "$tmp/v.smooth" |
+		gptq -v -b 4 -g 64 2> "$tmp/v.gptq" |
+		pack-int4 -v -o "$tmp/q.bin" 2> "$tmp/v.pack-int4"
+	for p in record-acts smooth gptq pack-int4; do
+		grep 'peak' "$tmp/v.$p" | tail -n 1 | awk -v p="$p" '{
+			for (i = 1; i < NF; i++) {
+				if ($i == "read") r = $(i + 1)
+				else if ($i == "write") w = $(i + 1)
+				else if ($i ~ /^(compute|factor|solve|other)$/) c += $(i + 1)
+			}
+			if (r + c + w == 0) c = 1e-9
+			printf "profile\t%s: read, compute, write\t%.2f; %.2f; %.2f s\t%.3f\t\t\n", p,
+				r, c, w, c / (r + c + w) }' >> "$tsv"
+	done
+}
