@@ -255,6 +255,9 @@ void layer_drop_hessian(struct block *b, enum edge edge)
 
 int layer_weigh(struct layer *l, struct backend *be, const float *tri, struct err *e)
 {
+	size_t n = l->rows * l->cols, i = 0;
+	double lane[16] = { 0 }; /* one sum after the other would wait for itself */
+
 	if (tri) {
 		if (output_energy(be, l->w, l->rows, l->cols, tri, &l->energy, e) < 0) {
 			snprintf(e->where, sizeof(e->where), "%s", l->where);
@@ -262,9 +265,14 @@ int layer_weigh(struct layer *l, struct backend *be, const float *tri, struct er
 		}
 		return 0;
 	}
+	for (; i + 16 <= n; i += 16)
+		for (size_t c = 0; c < 16; c++)
+			lane[c] += (double)l->w[i + c] * l->w[i + c];
+	for (; i < n; i++)
+		lane[0] += (double)l->w[i] * l->w[i];
 	l->energy = 0;
-	for (size_t i = 0; i < l->rows * l->cols; i++)
-		l->energy += (double)l->w[i] * l->w[i];
+	for (size_t c = 0; c < 16; c++)
+		l->energy += lane[c];
 	return 0;
 }
 

@@ -47,11 +47,9 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	float *w = c->out + row * z->cols;
 
 	(void)thread;
-	for (size_t j = 0; j < z->cols; j++) {
-		size_t g = row * z->groups + j / z->group;
-
-		w[j] -= dequantize(z->codes[row * z->cols + j], z->zero[g], z->scale[g]);
-	}
+	for (size_t i = 0, g = row * z->groups; i < z->cols; i += z->group, g++)
+		for (size_t j = i; j < i + z->group; j++)
+			w[j] -= dequantize(z->codes[row * z->cols + j], z->zero[g], z->scale[g]);
 }
 
 /* RANGE_HMSE: with the diagonal of H. */

@@ -40,7 +40,7 @@ gnuplot <<-END
 	set style fill solid 0.6 noborder
 	set arrow from 1, -1 to 1, $rows nohead lw 2
 	unset key
-	plot "$data" using 2:0:(\$2 < 1 ? \$2 : 1):(\$2 < 1 ? 1 : \$2):(\$0 - 0.35):(\$0 + 0.35):ytic(1) \\
-		with boxxyerror
+	plot "$data" using 2:0:(\$2 < 1 ? \$2 : 1):(\$2 < 1 ? 1 : \$2): \\
+		(\$0 - 0.35):(\$0 + 0.35):ytic(1) with boxxyerror
 END
 echo "plot: $svg"

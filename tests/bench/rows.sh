@@ -2,7 +2,8 @@
 # rows.sh - rows of bench.sh that compare whole programs with peers, and threads; sourced by it
 #
 # $QP_LLAMACPP: llama.cpp's folder of programs.  $QP_LLMC_SECONDS: what llm-compressor's GPTQ took
-# on this machine for the job of T9 (peers-measured: it is not run here, for it takes minutes).
+# on this machine for the job of T9 (it is not run here: it takes minutes, and a Python of its own).
+# shellcheck disable=SC2154 # tmp, cores, tsv, model, calib are bench.sh's
 
 # The text that both sides read, 12 windows of 512 tokens and more.
 peer_text() { [ -s "$tmp/t4.txt" ] || head -c 60000 man/calibration.txt > "$tmp/t4.txt"; }
@@ -66,8 +67,9 @@ main_job_peer() {
 		emit T9 "main job, SmolLM2-135M, 64 x 512, $c / llm-compressor's GPTQ" \
 			"$(calc "$wall" 1) s" "${QP_LLMC_SECONDS:+$ratio}" \
 			"${QP_LLMC_SECONDS:+$aim}" "$(noise "$tmp/t9.$c")"
-		emit T9 "  processor time / ($cores x wall), $c" "$(calc "$(median "$tmp/t9.$c" 2)" 1) s" \
-			"$(calc "$(median "$tmp/t9.$c" 2) / ($cores * $wall)")" ""
+		busy=$(median "$tmp/t9.$c" 2)
+		emit T9 "  processor time / ($cores x wall), $c" "$(calc "$busy" 1) s" \
+			"$(calc "$busy / ($cores * $wall)")" ""
 		emit T9 "  peak RSS of its three programs together, $c / 2055 MB" \
 			"$(calc "$rss / 1e6" 0) MB" "$(calc "$rss / 2055e6")" "<= 0.167"
 	done
@@ -139,7 +141,7 @@ profile() {
 				else if ($i ~ /^(compute|factor|solve|other)$/) c += $(i + 1)
 			}
 			if (r + c + w == 0) c = 1e-9
-			printf "profile\t%s: read, compute, write\t%.2f; %.2f; %.2f s\t%.3f\t\t\n", p,
-				r, c, w, c / (r + c + w) }' >> "$tsv"
+			printf "profile\t%s: read, compute, write\t%.2f; %.2f; %.2f s\t%.3f\t\t\n",
+				p, r, c, w, c / (r + c + w) }' >> "$tsv"
 	done
 }
