@@ -165,8 +165,8 @@ int quant_fit(const struct quant *q, float m, float M, struct quant_grid *g)
 
 	if (!(isfinite(m) && isfinite(M)))
 		return -1;
-	m *= q->clip;
-	M *= q->clip;
+	m *= (float)q->clip;
+	M *= (float)q->clip;
 	if (q->format == QUANT_E4M3)
 		l = (struct line){ larger(fabsf(m), fabsf(M)) / E4M3_MAX, 0 };
 	else if (q->sym)

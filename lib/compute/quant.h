@@ -52,7 +52,7 @@ struct quant {
 	enum quant_rule rule;
 	enum quant_per per;
 	size_t group;           /* QUANT_GROUP: so many columns of a row, a divisor of the width */
-	float clip;             /* the range is multiplied by it first, 0 < clip <= 1 */
+	double clip;            /* the range is multiplied by it first, 0 < clip <= 1 */
 	/* static: one grid, or one a group of columns; NULL: from the values at hand.  A grid of
 	 * their own a token has only dynamically. */
 	const struct quant_grid *fixed;

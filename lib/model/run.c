@@ -241,7 +241,7 @@ static int read_quant(struct run_op *op, struct block *b, const struct item *it,
 				    .per = (enum quant_per)per };
 	if (record_get_double(r, "clip", &clip) == 1 && !(clip > 0 && clip <= 1))
 		return err_set(e, ERR_DATA, r->name, "run record: clip %g", clip);
-	op->quant.clip = (float)clip;
+	op->quant.clip = clip;
 	if (format == QUANT_INT && read_int_grid(&op->quant, r, e) < 0)
 		return -1;
 	if (per == QUANT_GROUP) {
@@ -476,7 +476,7 @@ static int quant_keys(struct record *r, const struct quant *q, size_t recent)
 	    (q->per == QUANT_GROUP && record_set_int(r, "group", (int64_t)q->group) < 0) ||
 	    record_set_str(r, "range", ranges[q->fixed != NULL]) < 0)
 		return -1;
-	if (q->fixed == NULL && q->clip < 1 && record_set_double(r, "clip", (double)q->clip) < 0)
+	if (q->fixed == NULL && q->clip < 1 && record_set_double(r, "clip", q->clip) < 0)
 		return -1;
 	return recent > 0 ? record_set_int(r, "recent", (int64_t)recent) : 0;
 }

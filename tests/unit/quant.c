@@ -88,7 +88,7 @@ static void test_slow(void)
 		for (int sym = 0; sym < 2; sym++)
 			for (int bits = 2; bits <= 8 && quant_rule_has(rule, sym); bits++) {
 				struct quant q = { .bits = bits, .sym = sym, .rule = rule,
-						   .clip = bits == 5 ? 0.75f : 1,
+						   .clip = bits == 5 ? 0.75 : 1,
 						   .per = QUANT_GROUP, .group = N / 3 };
 				float scale[3];
 				int32_t zero[3];

@@ -1,0 +1,152 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# quant-acts.bats - what quant-acts promises on its man page, one test per promise
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny dtype=BF16
+	for i in 3 5 7 11; do
+		awk -v m="$i" 'BEGIN {
+			for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32
+			print "" }'
+	done > ids.txt
+	calib-pack -q --ids ids.txt > calib.qp
+	record-acts -q -c calib.qp -S absmax,minmax,samples tiny > acts.qp
+	record-acts -q --stats=none tiny > plain.qp
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+}
+
+runs() {	# runs FILE: the run records, without their payload
+	qp-dump --head "$1" | grep '^run '
+}
+
+@test "quant-acts: every weight and every other record passes byte for byte" {
+	quant-acts -q -p w4a4kv4 --probs=8 --resid=8 acts.qp > "$out/q.qp"
+	qp-dump "$out/q.qp" | sed '1,/^file/d' | grep -v '^run \|^end' > "$out/got"
+	qp-dump acts.qp | sed '1,/^file/d' | grep -v '^end' > "$out/want"
+	cmp "$out/want" "$out/got"
+	qp-check "$out/q.qp"
+}
+
+@test "quant-acts: records stand at the front of their block, one a place" {
+	quant-acts -q -p w4a4kv4 --probs=8 --resid=8 plain.qp > "$out/q.qp"
+	qp-dump --head "$out/q.qp" | grep -A 9 '^block index=1' | cut -d ' ' -f 2 > "$out/got"
+	printf '%s\n' index=1 layers.1.{attn.in,attn.mid,mlp.in,mlp.mid,attn.k,attn.v} \
+		layers.1.{attn.p,attn.resid,mlp.resid} > "$out/want"
+	diff "$out/want" "$out/got"
+	[ "$(runs "$out/q.qp" | grep -c must=true)" = "$(runs "$out/q.qp" | wc -l)" ]
+}
+
+@test "quant-acts: --edges and --skip choose places" {
+	quant-acts -q -e attn.in,mlp.mid --skip=layers.0,layers.1.mlp.mid plain.qp > "$out/q.qp"
+	[ "$(runs "$out/q.qp" | cut -d ' ' -f 2)" = layers.1.attn.in ]
+	refuses 65 '--skip: .*attn.nose' quant-acts --skip=attn.nose plain.qp
+	refuses 64 '--edges: ' quant-acts -e attn.nose plain.qp
+	refuses 64 '--edges: none' quant-acts -e none plain.qp
+}
+
+@test "quant-acts: a second one goes on where the first put nothing" {
+	quant-acts -q -b 8 -e attn.in plain.qp | quant-acts -q -b 4 -e mlp.in > "$out/q.qp"
+	[ "$(runs "$out/q.qp" | grep -c bits=4)" = 2 ]
+	quant-acts -q -b 8 -e attn.in plain.qp > "$out/q.qp"
+	refuses 65 'layers.0.attn.in: has a quantizer' quant-acts "$out/q.qp" "$out/r.qp"
+	[ ! -e "$out/r.qp" ]
+}
+
+@test "quant-acts: qp-forward's logits are those of quantized inputs (numpy)" {
+	local o
+	for o in "-b 8" "-b 4 --asym" "-b 5 -g 8" "-b 4 --rule=awq --asym" "--format=e4m3" \
+		"-b 6 --per=tensor" "-b 3 --clip=0.8" "--static --per=tensor" \
+		"-b 4 --static -g 8 --asym" "-e none --kv=4" "-e none --kv=3 --kv-raw" \
+		"-e none --kv=2 --kv-window=3" "-e none --probs=4" "-e none --resid=6"; do
+		quant-acts -q $o acts.qp > "$out/q.qp"
+		qp-forward -q --ids ids.txt "$out/q.qp" > "$out/logits.qp"
+		PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1 \
+			"$PYTHON" "$ROOT/tests/actquant.py" "$out/q.qp" ids.txt "$out/logits.qp" ||
+			{ echo "options: $o"; return 1; }
+	done
+}
+
+@test "quant-acts: static ranges want statistics and say which program makes them" {
+	refuses 65 'layers.0.attn.in: no absmax .*record-acts -S absmax -' \
+		quant-acts --static --per=tensor plain.qp
+	refuses 65 'layers.0.attn.in: no min and max .*record-acts -S minmax -' \
+		quant-acts --static --per=tensor --asym plain.qp
+	record-acts -q -c calib.qp -S absmax tiny > "$out/a.qp"
+	refuses 65 'layers.0.attn.in: no samples .*record-acts -S absmax,minmax,samples -' \
+		quant-acts --static --per=tensor --clip=mse "$out/a.qp"
+	refuses 64 '--static: ' quant-acts --static acts.qp
+	refuses 64 '--clip: ' quant-acts --clip=mse acts.qp
+}
+
+@test "quant-acts: a range of no width is refused" {
+	qp-dump acts.qp | awk '
+		/^[a-z]/ { zero = /^tensor layers.0.mlp.mid .*stat="(absmax|min|max)"/ }
+		zero && /^ / { gsub(/[^ ]+/, "0x0p+0") } { print }' | qp-make > "$out/z.qp"
+	refuses 65 'layers.0.mlp.mid: .*always 0' quant-acts --static --per=tensor "$out/z.qp"
+}
+
+@test "quant-acts: --clip=mse has no more error over the samples than the whole range" {
+	quant-acts -q -b 3 --static --per=tensor acts.qp > "$out/a.qp"
+	quant-acts -q -b 3 --static --per=tensor --clip=mse acts.qp > "$out/b.qp"
+	PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1 "$PYTHON" "$ROOT/tests/actquant.py" \
+		--squares acts.qp "$out/b.qp" "$out/a.qp"
+}
+
+@test "quant-acts: smooth behind static ranges is refused, behind dynamic ones it is not" {
+	quant-acts -q --static --per=tensor acts.qp > "$out/a.qp"
+	refuses 65 'layers.0.attn.in: .*put smooth before quant-acts' smooth "$out/a.qp"
+	quant-acts -q acts.qp | smooth -q > "$out/b.qp"
+}
+
+@test "quant-acts: a run record that nobody knows is refused by what runs the model" {
+	local change
+	quant-acts -q plain.qp > "$out/q.qp"
+	for change in 's/^run .*kind="act-quant"/&\n/;s/\n/ taste=3/' \
+		's/kind="act-quant"/kind="sing"/' 's/per="token"/per="moon"/'; do
+		qp-dump "$out/q.qp" | sed "$change" | qp-make > "$out/r.qp"
+		refuses 76 'layers.0.attn.in: ' qp-forward --ids ids.txt "$out/r.qp"
+		refuses 76 'layers.0.attn.in: ' record-acts -c calib.qp "$out/r.qp"
+	done
+}
+
+@test "quant-acts: record-acts - records what the linears read" {
+	quant-acts -q -b 2 plain.qp > "$out/q.qp"
+	record-acts -q -c calib.qp -S samples "$out/q.qp" > "$out/s.qp"
+	PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1 \
+		"$PYTHON" "$ROOT/tests/actquant.py" --levels "$out/s.qp" 4
+}
+
+@test "quant-acts: gptq --sequential obeys, pack-int4 carries" {
+	record-acts -q -c calib.qp --stats=none tiny | quant-acts -q -p w4a8 |
+		gptq -q -b 4 -g 16 --sequential > "$out/g.qp"
+	pack-int4 -q "$out/g.qp" > "$out/p.qp"
+	[ "$(runs "$out/p.qp")" = "$(runs "$out/g.qp")" ]
+	[ "$(runs "$out/p.qp" | wc -l)" = 8 ]
+	qp-forward -q --ids ids.txt "$out/g.qp" > "$out/a.qp"
+	qp-forward -q --ids ids.txt "$out/p.qp" > "$out/b.qp"
+	qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+}
+
+@test "quant-acts: every family passes, 8 bits cost little" {
+	need_shared
+	local f
+	for f in "$SHARED"/families/*/; do
+		[ -f "$f/config.json" ] || continue
+		record-acts -q --stats=none "$f" | quant-acts -q -p w8a8 > "$out/q.qp" ||
+			{ echo "$f"; return 1; }
+		[ "$(runs "$out/q.qp" | wc -l)" -ge 8 ]
+	done
+}
+
+@test "quant-acts: every proper prefix of a stream is refused" {
+	refuses_every_prefix plain.qp quant-acts
+}
