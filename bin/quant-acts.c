@@ -31,8 +31,10 @@ static const char usage[] =
 	"      --probs=N        attention probabilities to N bits\n"
 	"      --resid=N        the residual stream to N bits\n";
 
-enum { OPT_FORMAT = 256, OPT_SYM, OPT_ASYM, OPT_RULE, OPT_PER, OPT_STATIC, OPT_CLIP, OPT_SKIP,
-       OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID };
+enum {
+	OPT_FORMAT = 256, OPT_SYM, OPT_ASYM, OPT_RULE, OPT_PER, OPT_STATIC, OPT_CLIP, OPT_SKIP,
+	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID
+};
 
 static const struct option longopts[] = {
 	{ "preset", required_argument, NULL, 'p' },
