@@ -12,6 +12,7 @@
 #include "lib/base/usage.h"
 #include "lib/data/calib.h"
 #include "lib/data/idlines.h"
+#include "lib/model/flow.h"
 #include "lib/model/trace.h"
 
 static const char usage[] =
@@ -136,6 +137,7 @@ int main(int argc, char **argv)
 	struct backend be;
 	struct stream_in *in;
 	struct block b;
+	struct flow flow;
 	struct err e;
 	int got;
 
@@ -150,6 +152,7 @@ int main(int argc, char **argv)
 	if (stream_write_head(j.trace.out, &own, cli_provenance(be.name), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &j.run.model);
+	flow_init(&flow, &b, &j.run, NULL);
 	progress_start("qp-forward", (uint64_t)j.run.model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
 		if (pass(&j, &b, &e) < 0)

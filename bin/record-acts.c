@@ -12,7 +12,7 @@
 #include "lib/base/usage.h"
 #include "lib/data/calib.h"
 #include "lib/model/experts.h"
-#include "lib/model/runner.h"
+#include "lib/model/flow.h"
 #include "lib/model/stats.h"
 
 static const char usage[] =
@@ -140,8 +140,6 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 {
 	const struct hidden *h = &j->run.hidden;
 
-	if (j->which == 0)
-		return block_drop_stats(b, e);
 	if (j->stats == NULL) {
 		j->stats = stats_new(&j->run.model, j->run.be, j->which,
 				     j->samples ? j->samples : 128, h->tokens, e);
@@ -162,6 +160,7 @@ int main(int argc, char **argv)
 	struct backend be;
 	struct stream_in *in;
 	struct block b;
+	struct flow flow;
 	struct err e;
 	int got;
 
@@ -177,8 +176,9 @@ int main(int argc, char **argv)
 	if (stream_write_head(j.out, &head, cli_provenance(j.which ? be.name : NULL), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &j.run.model);
+	flow_init(&flow, &b, j.which ? &j.run : NULL, j.out);
 	while ((got = block_read(&b, in, other, &j, &e)) > 0)
-		if (record_block(&j, &b, &e) < 0 || block_write(&b, j.out, &e) < 0)
+		if ((j.which && record_block(&j, &b, &e) < 0) || flow_end(&flow, &b, &e) < 0)
 			cli_die(&e);
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);

@@ -8,6 +8,7 @@
 
 #include "formats/source.h"
 #include "lib/base/usage.h"
+#include "lib/model/flow.h"
 
 int carry_open(struct carry *c, const char *path, struct err *e)
 {
@@ -99,9 +100,11 @@ static int one_block(struct carry *c, struct block *b, struct err *e)
 int carry_through(struct carry *c, struct head **head, struct err *e)
 {
 	struct block b;
+	struct flow flow;
 	int got;
 
 	block_init(&b, &c->run.model);
+	flow_init(&flow, &b, &c->run, NULL);
 	while ((got = block_read(&b, c->in, other, c, e)) > 0)
 		if (one_block(c, &b, e) < 0) {
 			got = -1;

@@ -10,7 +10,7 @@
 
 #include "lib/data/mp.h"
 
-static bool is_coverage(const struct record *r)
+bool experts_is_note(const struct record *r)
 {
 	char kind[16];
 
@@ -30,7 +30,7 @@ int experts_note(struct block *b, const struct forward *f, struct err *e)
 		return 0;
 	snprintf(name, sizeof(name), "layers.%ld.mlp.experts", b->layer);
 	for (size_t i = 0; i < b->n; i++)
-		if (is_coverage(&b->items[i].rec) && strcmp(b->items[i].rec.name, name) == 0)
+		if (experts_is_note(&b->items[i].rec) && strcmp(b->items[i].rec.name, name) == 0)
 			b->items[i].drop = true;
 	it = block_note(b, name, "coverage", e);
 	if (it == NULL)
@@ -59,7 +59,7 @@ int experts_row(struct buf *out, const struct record *r, struct err *e)
 	size_t len, experts;
 	struct buf each = { 0 };
 
-	if (!is_coverage(r))
+	if (!experts_is_note(r))
 		return 0;
 	if (record_get_raw(r, "tokens", &p, &len) != 1)
 		return err_set(e, ERR_DATA, r->name, "coverage without its tokens");

@@ -15,6 +15,9 @@
  */
 int experts_note(struct block *b, const struct forward *f, struct err *e) MUST_USE;
 
+/* Is the record such a note? */
+bool experts_is_note(const struct record *r);
+
 /* Head of the table that such notes make, and a note's line: experts, tokens sent to all, to the
  * one with fewest and to the one with most, then to each.  1: r is such a note; 0: it is not; -1:
  * ERR_DATA. */

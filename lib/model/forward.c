@@ -44,8 +44,11 @@ static int make_tables(struct forward *f, struct err *e)
 
 	f->mat = calloc(slots, sizeof(*f->mat));
 	f->vec = calloc(slots, sizeof(*f->vec));
-	if (f->mat == NULL || f->vec == NULL)
+	f->preloaded = malloc(slots * sizeof(*f->preloaded));
+	if (f->mat == NULL || f->vec == NULL || f->preloaded == NULL)
 		return err_nomem(e, "forward", slots * sizeof(*f->mat));
+	for (size_t s = 0; s < slots; s++)
+		f->preloaded[s] = -1;
 	if (f->m->cfg.norm_plain && device_constants(f->be, &f->ones, &f->zeros, f->hidden, e) < 0)
 		return -1;
 	if (f->m->cfg.experts > 0 && route_new(&f->route, f->m, e) < 0)
@@ -104,6 +107,7 @@ void forward_free(struct forward *f)
 	route_free(f->route);
 	free(f->mat);
 	free(f->vec);
+	free(f->preloaded);
 	free(f->wide);
 	free(f);
 }
@@ -184,8 +188,17 @@ int forward_load(struct forward *f, struct block *b, struct err *e)
 	if (f->route != NULL)
 		route_reset(f->route);
 	for (int s = 0; s < model_slots(f->m); s++)
-		if (slot_in_block(s) && model_has(f->m, s, b->layer) && load_slot(f, b, s, e) < 0)
+		if (slot_in_block(s) && model_has(f->m, s, b->layer) &&
+		    f->preloaded[s] != b->layer && load_slot(f, b, s, e) < 0)
 			return -1;
+	return 0;
+}
+
+int forward_preload(struct forward *f, struct block *b, enum slot s, struct err *e)
+{
+	if (load_slot(f, b, s, e) < 0)
+		return -1;
+	f->preloaded[s] = b->layer;
 	return 0;
 }
 

@@ -30,6 +30,7 @@ struct forward {
 	float *cos_, *sin_;             /* [max_seq, head_dim/2], or NULL */
 	struct packed **mat;            /* [slots], matrices */
 	float **vec;                    /* [slots], norms and biases; NULL: none */
+	long *preloaded;                /* [slots] the layer that forward_preload packed, or -1 */
 	float *ones, *zeros;            /* [hidden], for norms without gain and bias, or NULL */
 	float *wide;                    /* host: a linear dequantized, on its way */
 	size_t wide_bytes;

@@ -116,20 +116,35 @@ static int embed_all(struct runner *r, struct err *e)
 	return ret;
 }
 
+/* Hidden states and the forward pass are there. */
+static int prepare(struct runner *r, struct err *e)
+{
+	if (!r->embedded &&
+	    (ends_need_front(&r->ends, &r->model, e) < 0 || embed_all(r, e) < 0))
+		return -1;
+	if (r->f == NULL) {
+		r->f = forward_new(&r->model, r->be, (long)r->seqlen, e);
+		if (r->f == NULL)
+			return -1;
+		forward_all_experts(r->f, r->all_experts);
+	}
+	return 0;
+}
+
 int runner_load(struct runner *r, struct block *b, struct err *e)
 {
 	const double start = usage_seconds();
-	int ret = 0;
+	const int ret = prepare(r, e) < 0 ? -1 : forward_load(r->f, b, e);
 
-	if (!r->embedded)
-		ret = ends_need_front(&r->ends, &r->model, e) < 0 ? -1 : embed_all(r, e);
-	if (ret == 0 && r->f == NULL) {
-		r->f = forward_new(&r->model, r->be, (long)r->seqlen, e);
-		if (r->f != NULL)
-			forward_all_experts(r->f, r->all_experts);
-	}
-	if (ret == 0)
-		ret = r->f != NULL ? forward_load(r->f, b, e) : -1;
+	r->seconds += usage_seconds() - start;
+	return ret;
+}
+
+int runner_preload(struct runner *r, struct block *b, enum slot s, struct err *e)
+{
+	const double start = usage_seconds();
+	const int ret = prepare(r, e) < 0 ? -1 : forward_preload(r->f, b, s, e);
+
 	r->seconds += usage_seconds() - start;
 	return ret;
 }

@@ -66,6 +66,8 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 /* Get b's weights ready.  Before the first block the hidden states are set up: ERR_DATA if anything
  * in front of the blocks is missing. */
 int runner_load(struct runner *r, struct block *b, struct err *e) MUST_USE;
+/* The same for one tensor of a block that is still coming: runner_load passes over it. */
+int runner_preload(struct runner *r, struct block *b, enum slot s, struct err *e) MUST_USE;
 /* runner_load, then all states, sequence by sequence, through it. */
 int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx,
 		 struct err *e) MUST_USE;

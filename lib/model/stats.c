@@ -259,7 +259,8 @@ static int store_one(struct stats *s, enum edge i, enum stat k, struct block *b,
 	if (at >= 0)
 		return err_set(e, ERR_DATA, it->rec.name, "%s: value %ld is not finite",
 			       stat_name(k), (long)at);
-	return 0;
+	return b->hook != NULL && b->hook->each != NULL ?
+	       b->hook->each(b->hook->ctx, b, it, e) : 0;
 }
 
 int stats_store(struct stats *s, struct block *b, struct err *e)

@@ -25,7 +25,7 @@ int stats_reset(struct stats *s, struct err *e) MUST_USE;
 /* An edge_hook with ctx = struct stats *. */
 int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
 /* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if a value
- * is not finite. */
+ * is not finite.  A hook of the block gets each as if it had been read. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
 
 /* "absmax,hessian" -> bits; "all"; "none", alone.  -1 and *e (ERR_USAGE) for an unknown word, or

@@ -335,7 +335,7 @@ by_hand() {	# by_hand DIALECT CTX
 		F, V = int(sys.argv[1]), int(sys.argv[2])
 		P = 2 * D * Q + M * D + 3 * D * F + 2 * D
 		want = 4 * T * D + 8 * T + (12 << 20) + max(
-		    2 * P + 4 * P + 4 * 2048 * (D + max(D, Q) + max(Q + M, 2 * F)) + 2 * V * D,
+		    4 * P + 2 * D * F + 4 * 2048 * (D + max(D, Q) + max(Q + M, 2 * F)) + 2 * V * D,
 		    4 * V * D + max(2 * V * D, (32 << 20) + 8 * T))
 		got = float(sys.argv[3]) * 2**20
 		print("peak %.1f MiB, formula %.1f" % (got / 2**20, want / 2**20))
