@@ -138,17 +138,16 @@ static void tick(void *arg, size_t tokens)
 
 static int record_block(struct job *j, struct block *b, struct err *e)
 {
-	const struct hidden *h = &j->run.hidden;
-
 	if (j->stats == NULL) {
 		j->stats = stats_new(&j->run.model, j->run.be, j->which,
-				     j->samples ? j->samples : 128, h->tokens, e);
-		progress_start("record-acts", h->tokens * (uint64_t)j->run.model.cfg.layers,
-			       "tokens", cli_quiet());
+				     j->samples ? j->samples : 128, j->run.hidden.tokens, e);
+		progress_start("record-acts", j->run.hidden.tokens *
+			       (uint64_t)j->run.model.cfg.layers, "tokens", cli_quiet());
 	}
 	if (j->stats == NULL || stats_reset(j->stats, e) < 0 ||
 	    runner_block(&j->run, b, stats_hook, j->stats, e) < 0)
 		return -1;
+	forward_rest(j->run.f); /* room for triangles */
 	return stats_store(j->stats, b, e) < 0 ? -1 : experts_note(b, j->run.f, e);
 }
 

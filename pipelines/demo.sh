@@ -52,5 +52,8 @@ record-acts -q -c calib.qp "$model" | smooth -a 0.5 | gptq -q -b 4 | pack-int4 -
 row 'smooth, GPTQ, 4 bits' smooth.qp "$(size smooth.qp)" "$start"
 
 echo
-echo "The last one was made by this pipeline:"
-qp-ls --provenance smooth.qp
+echo "The last one was made by this pipeline (with PATH=${PATH%%:*}:\$PATH):"
+echo "MODEL='$model' CALIB=calib.qp"
+echo "calib-pack -m \"\$MODEL\" --sampling=sequential --nsamples=64 --seqlen=512" \
+	"'$calib' > \"\$CALIB\""
+echo "$(qp-ls --provenance smooth.qp) > smooth.qp"

@@ -237,7 +237,8 @@ static int read_record(struct stream_in *in, struct record *r, struct err *e)
 			err_set(e, ERR_DATA, in->input.name, "empty, not a quantpipe stream");
 	const unsigned char *p = in->input.buf + in->input.pos;
 	if (in->records == 0 && (p[0] & 0xf0) != 0x80 && p[0] != 0xde && p[0] != 0xdf)
-		return err_set(e, ERR_DATA, in->input.name, "not a quantpipe stream");
+		return err_set(e, ERR_DATA, in->input.name, "not a quantpipe stream; record-acts "
+			       "makes one of a model");
 	if (record_decode(r, p, size, e) != 0 ||
 	    (in->records == 0 && check_version(in, r, e) != 0) || remember(in, r, size, e) != 0)
 		return -1;

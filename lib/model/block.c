@@ -98,6 +98,12 @@ int block_give(struct block *b, struct item *it, struct err *e)
 	return keep_buffer(b, it, ANYTHING, e);
 }
 
+void block_trim(struct block *b)
+{
+	while (b->n_spare > 0)
+		free(b->spare[--b->n_spare].p);
+}
+
 int block_retire(struct block *b, struct item *it, struct err *e)
 {
 	if (keep_buffer(b, it, item_key(it), e) < 0)
@@ -206,7 +212,7 @@ struct item *block_add(struct block *b, const struct record *rec, struct err *e)
 		return NULL;
 	}
 	it->rec.nbytes = nbytes;
-	it->drop = false;
+	it->drop = it->passed = false;
 	if (item_classify(it, b->model, b->layer, e) < 0 || block_check_twice(b, it, e) < 0) {
 		e->cls = ERR_BUG; /* a record of our own making that does not fit */
 		return NULL;

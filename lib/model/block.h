@@ -23,6 +23,7 @@ struct item {
 	enum slot slot;  /* of a tensor with a checkpoint's name, else SLOT_NONE */
 	int edge, stat;  /* of a statistic, else -1 */
 	bool drop;       /* not written */
+	bool passed;     /* written already (flow.h) */
 };
 
 struct block;
@@ -77,6 +78,8 @@ struct item *block_add(struct block *b, const struct record *rec, struct err *e)
 /* The item's data is needed no more: its buffer serves the next item that comes.  The record
  * stays. */
 int block_give(struct block *b, struct item *it, struct err *e) MUST_USE;
+/* Buffers that were given back go to the system instead of to the next block. */
+void block_trim(struct block *b);
 /* Remove every statistic. */
 int block_drop_stats(struct block *b, struct err *e);
 /* A new note, kind being its key "kind". */

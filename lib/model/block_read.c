@@ -33,7 +33,7 @@ static int read_item(struct block *b, struct stream_in *in, struct err *e)
 {
 	struct item *it = &b->items[b->n];
 
-	it->drop = false;
+	it->drop = it->passed = false;
 	if (it->rec.type == REC_BLOCK || it->rec.type == REC_STREAM)
 		return err_set(e, ERR_DATA, "block", "%s record inside block %ld",
 			       it->rec.type_name, b->layer);

@@ -39,11 +39,11 @@ static int pass(struct flow *f, struct block *b, struct err *e)
 	for (size_t i = 0; i < b->n; i++) {
 		struct item *it = &b->items[i];
 
-		if (it->drop)
+		if (it->drop || it->passed)
 			continue;
 		if (f->out != NULL && stream_write(f->out, &it->rec, it->data, e) < 0)
 			return -1;
-		it->drop = true;
+		it->passed = true;
 		if ((f->run == NULL || !wanted_later(it)) && block_give(b, it, e) < 0)
 			return -1;
 	}
@@ -118,5 +118,6 @@ int flow_end(struct flow *f, struct block *b, struct err *e)
 	}
 	if (pass(f, b, e) < 0)
 		return -1;
+	block_trim(b); /* a triangle's buffer is not to stand beside the next block's slices */
 	return f->out != NULL ? stream_write(f->out, &b->end, NULL, e) : 0;
 }

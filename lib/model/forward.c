@@ -194,6 +194,13 @@ int forward_load(struct forward *f, struct block *b, struct err *e)
 	return 0;
 }
 
+void forward_rest(struct forward *f)
+{
+	drop(f, f->arena);
+	f->arena = NULL;
+	f->arena_tokens = 0;
+}
+
 int forward_preload(struct forward *f, struct block *b, enum slot s, struct err *e)
 {
 	if (load_slot(f, b, s, e) < 0)

@@ -44,6 +44,8 @@ void forward_free(struct forward *f);
 /* Pack the weights of b for this backend (all, or one linear that has changed). */
 int forward_load(struct forward *f, struct block *b, struct err *e) MUST_USE;
 int forward_reload(struct forward *f, struct block *b, enum slot weight, struct err *e) MUST_USE;
+/* Give the memory of a slice back until the next one: for a program that wants it in between. */
+void forward_rest(struct forward *f);
 /* Pack one tensor of a block that is still coming: forward_load passes over it, its payload may be
  * gone by then. */
 int forward_preload(struct forward *f, struct block *b, enum slot s, struct err *e) MUST_USE;

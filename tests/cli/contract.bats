@@ -315,6 +315,8 @@ empty_operand() {
 	refuses 66 'folder: is a directory, not a stream; record-acts makes one' gptq folder
 	refuses 65 '.*is a GGUF file, not a stream; record-acts makes one' \
 		smooth "$DATA/gguf/llama-f16.gguf"
+	refuses 65 '.*llama2c.bin: not a quantpipe stream; record-acts makes one of a model' \
+		gptq "$DATA/gguf/llama2c.bin"
 	refuses 66 'folder: is a directory$' eval-ppl -t folder "$MODEL"
 	refuses 66 'folder: is a directory$' eval-tasks -t piqa=folder "$MODEL"
 	refuses 66 'folder: is a directory$' qp-forward -i folder "$MODEL"

@@ -187,7 +187,7 @@ agrees_with_transformers() {	# agrees_with_transformers MODEL
 
 @test "qp-forward: what the run time would have to do beside the weights is refused" {
 	record-acts -q --stats=none "$MODEL" | qp-dump > m.txt
-	sed '/^block-end index=0/i run kv-quantizer bits=4' m.txt | qp-make > in.qp
+	sed '/^block-end index=0/i run kv-quantizer kind="act-quant" bits=4' m.txt | qp-make > in.qp
 	refuses 76 'kv-quantizer: run record' qp-forward in.qp -i ids
 	sed '/^block index=0/i run kv-quantizer bits=4' m.txt | qp-make > in.qp
 	refuses 76 'kv-quantizer: run record' qp-forward in.qp -i ids

@@ -267,10 +267,11 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 		D, Q, M, F, T, L = 512, 512, 2 * 4 * 64, 1408, 24 * 1024, 1024
 		P = 2 * D * Q + M * D + 3 * D * F + 2 * D
 		K = [D, Q, D, F] if sys.argv[1] == "hessian" else []
-		want = (4 * T * D + 4 * P + max([2 * D * F] + [2 * k * (k + 1) for k in K]) +
+		want = (4 * T * D + 4 * P + max([2 * D * F + 4 * 2048 *
+		             (D + max(D, Q) + max(Q + M, 2 * F))] + [2 * k * (k + 1) for k in K]) +
 		        sum(4 * n * (n + 1) * (-(-k // n)) ** 2
 		            for k, n in ((k, -(-k // 384)) for k in K)) +
-		        4 * 2048 * (D + max(D, Q) + max(Q + M, 2 * F)) + (12 << 20))
+		        (12 << 20))
 		got = float(sys.argv[2]) * 2**20
 		print("peak %.1f MiB, formula %.1f" % (got / 2**20, want / 2**20))
 		sys.exit(not 0.8 * want < got < 1.2 * want)
