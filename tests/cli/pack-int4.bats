@@ -100,6 +100,13 @@ seqlen=16 $set sampling=\"ids\"" ]
 	qp-forward -q -i ids.txt rtn.qp > "$out/a.qp"
 	qp-forward -q -i ids.txt packed.qp > "$out/b.qp"
 	qp-cmp "$out/a.qp" "$out/b.qp"
+	weights_first rtn.qp | qp-forward -q -i ids.txt - | qp-cmp "$out/a.qp" -
+	# Scales need not follow their codes: the linear is run when the block is there.
+	qp-dump packed.qp | awk '/^[^ ]/ { s = /role=scale/ } s { held = held $0 "\n"; next }
+		/^block-end/ { printf "%s", held; held = "" } 1' | qp-make > "$out/late.qp"
+	qp-forward -q -i ids.txt "$out/late.qp" | qp-cmp "$out/a.qp" -
+	record-acts -q -c calib.qp "$out/late.qp" | qp-cmp -r stat - \
+		<(record-acts -q -c calib.qp packed.qp)
 	rtn -q -b 3 -g 0 --asym acts.qp > "$out/r.qp"
 	pack-int4 "$out/r.qp" > "$out/p.qp"
 	qp-forward -q -i ids.txt "$out/r.qp" > "$out/a.qp"
