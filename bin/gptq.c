@@ -25,6 +25,9 @@ static const char usage[] =
 	"                       2048 columns or more)\n"
 	"      --sequential     Hessians of the calibration set run through the blocks\n"
 	"                       as they are quantized, not those in the stream\n"
+	"      --target=WHAT    what layers are to give: self, their weights on inputs of\n"
+	"                       the quantized model (default), or full, on those of the\n"
+	"                       model as it came\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
 	"      --min-tokens=N   an expert with fewer is starved (default 128)\n"
 	"      --starved=HOW    stop there (default), round it (rtn), or borrow the\n"
@@ -33,7 +36,7 @@ static const char usage[] =
 
 enum {
 	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP, OPT_NO_AUTO,
-	OPT_BLOCK, OPT_SEQUENTIAL, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
+	OPT_BLOCK, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
 };
 
 static const struct option longopts[] = {
@@ -46,6 +49,7 @@ static const struct option longopts[] = {
 	{ "no-damp-auto", no_argument, NULL, OPT_NO_AUTO },
 	{ "block", required_argument, NULL, OPT_BLOCK },
 	{ "sequential", no_argument, NULL, OPT_SEQUENTIAL },
+	{ "target", required_argument, NULL, OPT_TARGET },
 	{ "spill", optional_argument, NULL, OPT_SPILL },
 	{ "min-tokens", required_argument, NULL, OPT_MIN_TOKENS },
 	{ "starved", required_argument, NULL, OPT_STARVED },
@@ -64,6 +68,7 @@ struct job {
 static void options(int argc, char **argv, struct job *j)
 {
 	static const char *const starved[] = { "stop", "rtn", "borrow", NULL };
+	static const char *const target[] = { "self", "full", NULL };
 	struct layer_options *o = &j->layers;
 	int c;
 
@@ -78,6 +83,7 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_NO_AUTO: j->opt.damp_auto = false; break;
 		case OPT_BLOCK: j->opt.block = cli_long("--block", optarg, 1, 4096); break;
 		case OPT_SEQUENTIAL: j->sequential = true; break;
+		case OPT_TARGET: j->opt.target = cli_choice("--target", optarg, target); break;
 		case OPT_SPILL: j->spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		case OPT_MIN_TOKENS:
 			j->opt.min_tokens = cli_long("--min-tokens", optarg, 0, INT32_MAX);
@@ -91,6 +97,9 @@ static void options(int argc, char **argv, struct job *j)
 	if (j->sequential && o->keep_stats)
 		cli_fail(ERR_USAGE, "--keep-stats", "contradicts --sequential, which uses no "
 			 "Hessians of the stream");
+	if (j->opt.target && !j->sequential)
+		cli_fail(ERR_USAGE, "--target=full", "needs --sequential, which carries the inputs "
+			 "of both models");
 	if (j->spill && !j->sequential)
 		cli_fail(ERR_USAGE, "--spill", "without --sequential there is nothing to spill");
 	j->opt.q = o->q;

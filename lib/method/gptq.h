@@ -42,6 +42,7 @@ struct gptq_options {
 	double damp;         /* 0.01: fraction of mean diag H */
 	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
 	long sweeps;         /* of coordinate descent after the columns */
+	bool target;         /* of --sequential: W' of gptq_target.h instead of W */
 	bool refit;          /* scales (and zeros) by least squares before each sweep */
 	long block;          /* columns a panel, changes the order of sums only; 0: 128, or
 			      * 256 from K = 2048 on */
@@ -52,6 +53,8 @@ struct gptq_result {
 	int damp_raised;     /* how often */
 	long dead;           /* dead columns */
 	double energy;       /* tr (W-Q) H (W-Q)', with H undamped and W as it came */
+	bool moved;          /* was there another target than W? */
+	double step;         /* how far W went there: a of gptq_target.h */
 	double seconds;
 	int64_t tokens_short; /* tokens in H where they are fewer than columns, else 0: for the
 			       * note; gptq_quantize leaves it */
@@ -95,12 +98,15 @@ struct gptq_input {
 	const float *tri;    /* H, packed triangle, F32 */
 	int64_t tokens;      /* in it */
 	const float *whole;  /* an expert's: H of all tokens of the layer, or NULL */
+	struct gptq_target *target; /* the full stream, or NULL */
 };
 /* The linears that read one edge. */
 int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
 	      struct err *e) MUST_USE;
 /* Does any linear of the edge want a Hessian, or are all passed over? */
 bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge);
+/* Is the full stream asked for? */
+bool gptq_wants_target(const struct gptq *g);
 /* Linears so far whose H had fewer tokens than they have columns. */
 long gptq_short(const struct gptq *g);
 /* Seconds in factors and in column solves so far. */

@@ -8,6 +8,7 @@
 #include "lib/base/usage.h"
 #include "lib/method/gptq.h"
 #include "lib/method/gptq_solve.h"
+#include "lib/method/gptq_target.h"
 #include "lib/method/rtn.h"
 
 struct gptq {
@@ -16,6 +17,7 @@ struct gptq {
 	const struct layer_options *layers;
 	struct gptq_hessian *h;
 	struct quantized z;
+	struct gptq_target *target; /* ready for the edge at hand, or NULL */
 	double factor, solve;
 	long shorts;
 };
@@ -50,6 +52,11 @@ void gptq_seconds(const struct gptq *g, double *factor, double *solve)
 	*solve = g->solve;
 }
 
+bool gptq_wants_target(const struct gptq *g)
+{
+	return g->opt->target;
+}
+
 /* The first linear of the edge that is not passed over, and how it is cut. */
 static bool first_wanted(const struct gptq *g, const struct block *b, enum edge edge,
 			 struct quantizer *q)
@@ -78,12 +85,39 @@ long gptq_short(const struct gptq *g)
 	return g->shorts;
 }
 
+/* The weight as the full stream wants it; *was: as it came, the caller's to free. */
+static int move_weight(struct gptq *g, const struct layer *l, float **was, struct gptq_result *res,
+		       struct err *e)
+{
+	const size_t n = l->rows * l->cols;
+
+	if (!(*was = malloc(n * sizeof(**was))))
+		return err_nomem(e, l->where, n * sizeof(**was));
+	memcpy(*was, l->w, n * sizeof(**was));
+	res->moved = true;
+	return gptq_target_move(g->target, l->w, l->rows, &res->step, e);
+}
+
+/* The energy of w - was into *energy; frees was. */
+static int moved_energy(struct gptq *g, const struct layer *l, float *was, const float *tri,
+			double *energy, struct err *e)
+{
+	int r;
+
+	for (size_t i = 0; i < l->rows * l->cols; i++)
+		was[i] -= l->w[i];
+	r = output_energy(g->be, was, l->rows, l->cols, tri, energy, e);
+	free(was);
+	return r;
+}
+
 /* tokens: in tri, or 0 where nobody counted. */
 static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, const float *tri,
 			  int64_t tokens, struct err *e)
 {
 	struct gptq_options opt = *g->opt;
 	struct gptq_result res = { 0 };
+	float *was = NULL;
 
 	if (tokens > 0 && tokens < (int64_t)l->cols) {
 		res.tokens_short = tokens;
@@ -92,7 +126,9 @@ static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, cons
 
 	opt.q = l->q;
 	if (layer_weigh(l, g->be, tri, e) < 0 ||
+	    (g->target && move_weight(g, l, &was, &res, e) < 0) ||
 	    gptq_quantize(&g->z, &res, g->h, l->w, l->rows, &opt, l->where, e) < 0 ||
+	    (was && moved_energy(g, l, was, tri, &res.energy, e) < 0) ||
 	    layer_store(l, b, &g->z, g->layers, e) < 0)
 		return -1;
 	g->solve += res.seconds;
@@ -139,6 +175,9 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 				     e) < 0))
 			return -1;
 	}
+	g->target = gptq_wants(g, b, edge) ? in->target : NULL;
+	if (g->target && gptq_target_shift(g->target, edge, tri, g->opt->damp, where, e) < 0)
+		return -1;
 	g->factor += usage_seconds() - start;
 	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++) {
 		struct layer l;

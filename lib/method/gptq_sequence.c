@@ -7,6 +7,7 @@
 
 #include "lib/data/calib.h"
 #include "lib/method/gptq.h"
+#include "lib/method/gptq_target.h"
 #include "lib/model/runner.h"
 
 struct gptq_sequence {
@@ -18,6 +19,7 @@ struct gptq_sequence {
 	struct hessian **sum;         /* [edges]: those of one width in different phases share */
 	int64_t *tokens;              /* [edges] summed up */
 	float *tri, *whole;           /* a sum as a triangle; that of all tokens, for experts */
+	struct gptq_target *target;   /* or NULL */
 	int phase;                    /* whose inputs are summed up now */
 	bool ready;
 };
@@ -37,6 +39,17 @@ struct gptq_sequence *gptq_sequence_new(struct gptq *g, const struct model *m, s
 	s->run.model = *m;
 	s->run.headless = true;
 	s->run.spill = spill;
+	if (gptq_wants_target(g) && m->cfg.experts > 0) {
+		err_set(e, ERR_DATA, "model", "has experts: --target=full needs both streams to "
+			"send the same tokens to the same places");
+		gptq_sequence_free(s);
+		return NULL;
+	}
+	if (gptq_wants_target(g) &&
+	    !(s->target = gptq_target_new(&s->run.model, be, spill, e))) {
+		gptq_sequence_free(s);
+		return NULL;
+	}
 	return s;
 }
 
@@ -54,6 +67,7 @@ void gptq_sequence_free(struct gptq_sequence *s)
 		if (s->sum[i] && !shared)
 			s->be->ops->hessian_free(s->be, s->sum[i]);
 	}
+	gptq_target_free(s->target);
 	runner_release(&s->run);
 	hidden_close(&s->mid);
 	calib_release(&s->calib);
@@ -166,6 +180,8 @@ static int start(struct gptq_sequence *s, struct err *e)
 	if (!s->tri || (m->cfg.experts > 0 && !s->whole))
 		return err_nomem(e, "hessian", most);
 	s->ready = true;
+	if (s->target)
+		return gptq_target_start(s->target, &s->run.hidden, s->run.seqlen, e);
 	return 0;
 }
 
@@ -176,6 +192,8 @@ static int add_inputs(void *ctx, enum edge edge, const float *x, size_t t, struc
 	if (phase_of(edge) != s->phase)
 		return 0;
 	s->tokens[edge] += (int64_t)t;
+	if (s->target && gptq_target_add(s->target, edge, x, t, e) < 0)
+		return -1;
 	return s->be->ops->hessian_add(s->be, s->sum[edge], x, t, e);
 }
 
@@ -184,6 +202,7 @@ enum pass { PASS_ATTENTION, PASS_OUT, PASS_MLP, PASS_MLP_ADD };
 
 static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, struct err *e)
 {
+	const bool both = s->target && hook;
 	size_t len = s->run.seqlen, step = len < FORWARD_SLICE ? FORWARD_SLICE / len : 1;
 	size_t all = s->run.hidden.tokens / len;
 
@@ -193,6 +212,8 @@ static int run_pass(struct gptq_sequence *s, enum pass pass, edge_hook hook, str
 		float *mid = s->mid.x + i * len * s->mid.width;
 		int r;
 
+		if (both && gptq_target_slice(s->target, s->phase, i * len, n, e) < 0)
+			return -1;
 		if (pass == PASS_ATTENTION)
 			r = forward_attention(s->run.f, x, mid, n, len, hook, s, e);
 		else if (pass == PASS_OUT)
@@ -229,7 +250,8 @@ static int sum_phase(struct gptq_sequence *s, struct block *b, int phase, enum p
 		if (!in_phase(s, b, i, phase))
 			continue;
 		s->tokens[i] = 0;
-		if (s->be->ops->hessian_zero(s->be, s->sum[i], e) < 0)
+		if (s->be->ops->hessian_zero(s->be, s->sum[i], e) < 0 ||
+		    (s->target && gptq_target_zero(s->target, (enum edge)i, e) < 0))
 			return -1;
 	}
 	s->phase = phase;
@@ -247,6 +269,7 @@ static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edg
 		if (s->be->ops->hessian_get(s->be, s->sum[of], s->whole, e) < 0)
 			return -1;
 	}
+	in.target = s->target;
 	if (s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0 ||
 	    gptq_edge(s->g, b, edge, &in, e) < 0)
 		return -1;
@@ -260,8 +283,21 @@ static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edg
 static int quantize_phase(struct gptq_sequence *s, struct block *b, int phase, enum pass pass,
 			  struct err *e)
 {
-	if (phase_wants(s, b, phase) && sum_phase(s, b, phase, pass, e) < 0)
-		return -1;
+	const size_t len = s->run.seqlen;
+	const size_t all = s->run.hidden.tokens / len;
+
+	if (phase_wants(s, b, phase)) {
+		if (sum_phase(s, b, phase, pass, e) < 0)
+			return -1;
+	} else {
+		/* The full stream goes on all the same. */
+		const size_t step = len < FORWARD_SLICE ? FORWARD_SLICE / len : 1;
+
+		for (size_t i = 0; s->target && i < all; i += step)
+			if (gptq_target_slice(s->target, phase, i * len,
+					      all - i < step ? all - i : step, e) < 0)
+				return -1;
+	}
 	for (int i = 0; i < model_edges(&s->run.model); i++)
 		if (in_phase(s, b, i, phase) && quantize_edge(s, b, i, e) < 0)
 			return -1;
@@ -278,7 +314,8 @@ const struct block_hook gptq_sequence_hook = { .wants = not_a_hessian };
 
 int gptq_sequence_block(struct gptq_sequence *s, struct block *b, struct err *e)
 {
-	if (runner_load(&s->run, b, e) < 0 || (!s->ready && start(s, e) < 0))
+	if (runner_load(&s->run, b, e) < 0 || (!s->ready && start(s, e) < 0) ||
+	    (s->target && gptq_target_load(s->target, b, e) < 0))
 		return -1;
 	if (quantize_phase(s, b, 0, PASS_ATTENTION, e) < 0 ||
 	    quantize_phase(s, b, 1, PASS_ATTENTION, e) < 0)

@@ -337,7 +337,8 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 		    record_set_int(r, "damp_raised", res->damp_raised) < 0 ||
 		    record_set_int(r, "dead", res->dead) < 0 ||
 		    (res->tokens_short &&
-		     record_set_int(r, "tokens_short", res->tokens_short) < 0)))
+		     record_set_int(r, "tokens_short", res->tokens_short) < 0) ||
+		    (res->moved && record_set_double(r, "step", res->step) < 0)))
 		return nomem(l->where, e);
 	if (l->starved && (record_set_str(r, "starved", l->starved) < 0 ||
 			   record_set_int(r, "tokens", l->tokens) < 0))

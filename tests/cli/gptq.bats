@@ -75,6 +75,39 @@ print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
 	cmp "$out/1.qp" "$out/3.qp"
 }
 
+@test "gptq: --target=full moves weights by what both models' inputs ask, as far as it holds" {
+	local l n
+	{
+		echo "# quantpipe plan 1"
+		for n in self_attn.{q,k,v,o}_proj mlp.{gate,up,down}_proj; do
+			printf 'model.layers.0.%s.weight\t2\t8\n' "$n"
+			printf 'model.layers.1.%s.weight\t8\t4\n' "$n"
+		done
+	} > "$out/plan"
+	gptq -q --sequential --target=full --plan="$out/plan" --scale-dtype=f32 plain.qp > "$out/g.qp"
+	"$PYTHON" "$ROOT/tests/target.py" tiny ids.txt "$out/g.qp"
+	gptq -q --sequential --target=full -b 3 -g 8 -j 1 plain.qp > "$out/1.qp"
+	gptq -q --sequential --target=full -b 3 -g 8 -j 3 --spill="$out" plain.qp > "$out/3.qp"
+	cmp "$out/1.qp" "$out/3.qp"
+	gptq -q --sequential --target=self -b 3 -g 8 plain.qp | codes > "$out/self"
+	gptq -q --sequential -b 3 -g 8 plain.qp | codes > "$out/none"
+	cmp "$out/self" "$out/none"
+	# A linear in front of which nothing was quantized has no other target.
+	gptq -q --sequential --target=full -b 3 -g 8 --skip='layers.1|o_proj|mlp' plain.qp |
+		codes > "$out/full"
+	gptq -q --sequential -b 3 -g 8 --skip='layers.1|o_proj|mlp' plain.qp |
+		codes > "$out/none"
+	cmp "$out/full" "$out/none"
+}
+
+@test "gptq: --target=full refuses what it cannot do" {
+	refuses 64 '--target=full: needs --sequential' gptq -q --target=full acts.qp
+	head -1 ids.txt | calib-pack -q --ids - > "$out/one.qp"
+	record-acts -q --stats=none -c "$out/one.qp" tiny > "$out/one"
+	refuses 65 'calib: --target=full sets windows aside' \
+		gptq -q -g 16 --sequential --target=full "$out/one"
+}
+
 @test "gptq, rtn: --range=hmse weighs errors by the inputs; rtn without a Hessian says so" {
 	gptq -q -b 3 -g -1 --range=hmse acts.qp > "$out/h.qp"
 	gptq -q -b 3 -g -1 --range=minmax acts.qp > "$out/m.qp"
