@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qwt-fit - make up for the error of quantized blocks by affine maps, fitted in closed form
+ *
+ * The calibration set goes through the reference and the quantized blocks side by side; each block
+ * is written with its compensation and a note.
+ */
+#include "formats/default_calib.h"
+#include "formats/source.h"
+#include "lib/base/cli.h"
+#include "lib/base/progress.h"
+#include "lib/method/qwt.h"
+
+static const char usage[] =
+	"usage: qwt-fit [options] [IN [OUT]]\n\n"
+	"Make up for the error of quantized blocks by affine maps of their inputs.\n\n"
+	"  -r, --ref=MODEL      the model before quantization (default: the reference\n"
+	"                       weights in the stream, as --keep-ref leaves them)\n"
+	"  -c, --calib=FILE     calibration set (default: the one in the stream, else\n"
+	"                       windows of the text installed with the toolkit)\n"
+	"      --per=WHAT       block or sublayer (default block)\n"
+	"      --rank=N         maps of rank N\n"
+	"      --diagonal       a factor and a bias for each channel\n"
+	"      --ridge=R        times the mean second moment (default 1e-6)\n"
+	"      --holdout=F      part of the windows that judges (default 0.2)\n"
+	"      --compat         as published: f32 inverse, no ridge, nothing held out\n"
+	"      --begin=N        leave the blocks before N\n"
+	"      --except=LIST    leave these blocks: 0,3\n"
+	"      --dtype=T        of what is stored: f16, bf16 or f32 (default f16)\n";
+
+enum {
+	OPT_PER = 256, OPT_RANK, OPT_DIAGONAL, OPT_RIDGE, OPT_HOLDOUT, OPT_COMPAT, OPT_BEGIN,
+	OPT_EXCEPT, OPT_DTYPE
+};
+
+struct job {
+	struct qwt_options opt;
+	struct calib_choice choice;
+	const char *ref;
+	struct model model;
+	struct stream_out *out;
+	struct tokenizer_files files;
+	struct calib calib;
+	struct qwt *q;
+	bool begun;
+};
+
+static const struct option longopts[] = {
+	{ "ref", required_argument, NULL, 'r' },
+	{ "calib", required_argument, NULL, 'c' },
+	{ "per", required_argument, NULL, OPT_PER },
+	{ "rank", required_argument, NULL, OPT_RANK },
+	{ "diagonal", no_argument, NULL, OPT_DIAGONAL },
+	{ "ridge", required_argument, NULL, OPT_RIDGE },
+	{ "holdout", required_argument, NULL, OPT_HOLDOUT },
+	{ "compat", no_argument, NULL, OPT_COMPAT },
+	{ "begin", required_argument, NULL, OPT_BEGIN },
+	{ "except", required_argument, NULL, OPT_EXCEPT },
+	{ "dtype", required_argument, NULL, OPT_DTYPE },
+	{ 0 }
+};
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const char *const what[] = { "block", "sublayer", NULL };
+	static const char *const types[] = { "f16", "bf16", "f32", NULL };
+	static const enum dtype dtypes[] = { DT_F16, DT_BF16, DT_F32 };
+	struct err e;
+	int c;
+
+	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
+	while ((c = cli_getopt("r:c:", longopts)) != -1)
+		switch (c) {
+		case 'r': j->ref = optarg; cli_note_path(); break;
+		case 'c': j->choice.file = optarg; cli_note_path(); break;
+		case OPT_PER: j->opt.sublayers = cli_choice("--per", optarg, what) == 1; break;
+		case OPT_RANK:
+			j->opt.rank = cli_long("--rank", optarg, 1, 1 << 20);
+			j->opt.form = FORM_LOW_RANK;
+			break;
+		case OPT_DIAGONAL: j->opt.form = FORM_DIAGONAL; break;
+		case OPT_RIDGE: j->opt.ridge = cli_double("--ridge", optarg, 0, 1e6); break;
+		case OPT_HOLDOUT: j->opt.holdout = cli_double("--holdout", optarg, 0, 0.9); break;
+		case OPT_COMPAT: j->opt.compat = true; break;
+		case OPT_BEGIN: j->opt.begin = cli_long("--begin", optarg, 0, INT32_MAX); break;
+		case OPT_EXCEPT:
+			if (qwt_except(&j->opt, optarg, &e) < 0)
+				cli_die(&e);
+			break;
+		case OPT_DTYPE: j->opt.dtype = dtypes[cli_choice("--dtype", optarg, types)]; break;
+		}
+	if (j->opt.form == FORM_DIAGONAL && j->opt.rank > 0)
+		cli_fail(ERR_USAGE, "--diagonal", "does not go with --rank");
+	if (j->opt.compat && j->opt.form != FORM_FULL)
+		cli_fail(ERR_USAGE, "--compat", "goes with whole maps");
+	cli_operands(0, 2);
+}
+
+/* Before the first tensor. */
+static int begin(struct job *j, struct err *e)
+{
+	j->begun = true;
+	if (!calib_there(&j->calib) &&
+	    calib_choose(&j->calib, &j->choice, &j->files, &j->model, j->out, e) < 0)
+		return -1;
+	return qwt_calib(j->q, &j->calib, e);
+}
+
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	struct job *j = ctx;
+	struct item *it;
+	int got = 0;
+
+	if (rec->type == REC_FILE && j->choice.file == NULL)
+		return source_take_file(&j->files, in, rec, j->out, e);
+	if (rec->type == REC_CALIB && j->choice.file != NULL)
+		return 0; /* replaced */
+	if (rec->type == REC_CALIB)
+		return calib_read(&j->calib, in, rec, e) < 0 ? -1 :
+		       stream_write(j->out, rec, calib_payload(&j->calib), e);
+	if (rec->type == REC_TENSOR && !j->begun && begin(j, e) < 0)
+		return -1;
+	if (rec->type == REC_TENSOR)
+		got = qwt_front(j->q, in, rec, &it, e);
+	return got < 0 ? -1 : got > 0 ? stream_write(j->out, &it->rec, it->data, e) :
+	       stream_copy(j->out, in, rec, e);
+}
+
+static int pass_over(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+{
+	(void)ctx, (void)in, (void)rec, (void)e;
+	return 0;
+}
+
+/* The reference's own stream, if there is one: its model is that of the stream. */
+static void open_ref(const struct job *j, struct stream_in **in, struct model *m)
+{
+	struct record head = { .rank = -1 };
+	struct err e;
+
+	if (source_open(in, j->ref, &e) < 0 || stream_next(*in, &head, &e) < 0 ||
+	    model_from_head(m, &head, &e) < 0 || qwt_same(&j->model, m, &e) < 0)
+		cli_die(&e);
+	record_clear(&head);
+}
+
+int main(int argc, char **argv)
+{
+	struct job j = { .opt = { .ridge = 1e-6, .holdout = 0.2, .dtype = DT_F16 } };
+	struct record head = { .rank = -1 };
+	struct stream_in *in, *ref_in = NULL;
+	struct model ref_model;
+	struct block b, ref;
+	struct backend be;
+	long taken, tried;
+	struct err e;
+	int got;
+
+	options(argc, argv, &j);
+	in = cli_open_in(cli_operand(0));
+	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
+	    stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
+	    (j.q = qwt_new(&j.opt, &j.model, &be, &e)) == NULL)
+		cli_die(&e);
+	if (j.ref != NULL)
+		open_ref(&j, &ref_in, &ref_model);
+	j.out = cli_open_out(cli_operand(1));
+	if (stream_write_head(j.out, &head, cli_provenance(be.name), &e) < 0)
+		cli_die(&e);
+	block_init(&b, &j.model);
+	block_init(&ref, &ref_model);
+	progress_start("qwt-fit", (uint64_t)j.model.cfg.layers, "blocks", cli_quiet());
+	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
+		if ((ref_in != NULL && block_read(&ref, ref_in, pass_over, NULL, &e) < 0) ||
+		    qwt_block(j.q, &b, ref_in != NULL ? &ref : NULL, &e) < 0 ||
+		    block_write(&b, j.out, &e) < 0)
+			cli_die(&e);
+		progress_step((uint64_t)b.layer + 1);
+	}
+	if (got < 0 || stream_commit(j.out, &e) < 0)
+		cli_die(&e);
+	progress_finish();
+	qwt_count(j.q, &taken, &tried);
+	if (taken < tried)
+		cli_warn("%ld of %ld places compensated; notes of the others say why not", taken,
+			 tried);
+	block_release(&b);
+	block_release(&ref);
+	qwt_free(j.q);
+	calib_release(&j.calib);
+	tokenizer_files_release(&j.files);
+	record_clear(&head);
+	backend_close(&be);
+	stream_close_out(j.out);
+	stream_close_in(in);
+	if (ref_in != NULL)
+		stream_close_in(ref_in);
+	return 0;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qwt.h - affine compensation of quantized blocks, fitted in closed form
+ *
+ * Two hidden streams start from the same embeddings: one goes through the reference blocks, one
+ * through the quantized ones, with what run records ask for and with the compensation found so
+ * far.  At a place (a block, or attention and the MLP by themselves) with input x of the quantized
+ * stream and the two streams' outputs y and y~,
+ *     y~ += W x + b        W, b: least squares for y - y~ (qwt_solve.h)
+ * (QwT, arXiv:2411.13918; QwT-LLM fits to the reference's own stream, as here).  The sequences of
+ * the calibration set are cut in two: the last `holdout` of them judge what the others fitted.  On
+ * them, e being y - y~ and e^ what W and b, rounded to how they are stored, say of it,
+ *     R^2 = 1 - sum |e - e^|^2 / sum |e - mean e|^2
+ * A place is compensated if R^2 > 0 and sum |e - e^|^2 < sum |e|^2; else it stays as it is, and a
+ * note of kind "compensation" says why.
+ */
+#ifndef QP_QWT_H
+#define QP_QWT_H
+
+#include "lib/compute/backend.h"
+#include "lib/data/calib.h"
+#include "lib/model/run.h"
+
+struct qwt_options {
+	bool sublayers;      /* attention and the MLP, each by itself */
+	enum run_form form;
+	long rank;           /* FORM_LOW_RANK */
+	double ridge;        /* times the mean of X'X's diagonal */
+	bool compat;         /* as published: f32 inverse, no ridge, judged on what was fitted */
+	double holdout;      /* of the sequences, 0: judged on what was fitted */
+	long begin;          /* blocks before it stay */
+	const char *except;  /* "0,3": these too; or NULL */
+	enum dtype dtype;    /* of W and b: F32, F16, BF16 */
+};
+
+/* "0,3" into o->except; ERR_USAGE. */
+int qwt_except(struct qwt_options *o, const char *list, struct err *e) MUST_USE;
+/* ERR_DATA if ref is no reference for m: its streams have other shapes. */
+int qwt_same(const struct model *m, const struct model *ref, struct err *e) MUST_USE;
+
+struct qwt;
+
+struct qwt *qwt_new(const struct qwt_options *opt, const struct model *m, struct backend *be,
+		    struct err *e);
+void qwt_free(struct qwt *q);
+/* The set that the streams carry; kept by reference.  Before the first tensor. */
+int qwt_calib(struct qwt *q, const struct calib *c, struct err *e) MUST_USE;
+/* A tensor in front of the blocks: 1, taken, to be written as *it; 0: another record. */
+int qwt_front(struct qwt *q, struct stream_in *in, const struct record *rec, struct item **it,
+	      struct err *e) MUST_USE;
+/* Fit the block; records are added to it.  ref: the reference's same block, or NULL: the `ref`
+ * records in b; ERR_DATA if it has codes without. */
+int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e) MUST_USE;
+/* Places that were compensated, and all that were tried. */
+void qwt_count(const struct qwt *q, long *taken, long *tried);
+
+#endif

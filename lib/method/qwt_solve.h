@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qwt_solve.h - the affine map that least squares puts between two sets of rows
+ *
+ * E ~ X W' + 1 b' over n rows, X and E [n, d].  Sums are f64:
+ *     G = sum (x - mx)(x - mx)'      C = sum (e - me)(x - mx)'
+ *     W = C (G + ridge mean(diag G) I)^-1       b = me - W mx
+ * by a Cholesky factorization of G, scaled to a unit diagonal, with pivots: directions below
+ * d 2^-52 of the largest get no weight.
+ */
+#ifndef QP_QWT_SOLVE_H
+#define QP_QWT_SOLVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "lib/base/err.h"
+
+struct pool;
+
+struct qwt_sums {
+	size_t d, n;
+	double *g, *c;       /* [d, d], upper triangle and diagonal; [d (of e), d (of x)] */
+	double *mx, *me;     /* [d]: sums of x and of e */
+	double *chunk;
+	double ee;           /* sum of e^2 */
+};
+
+int qwt_sums_init(struct qwt_sums *s, size_t d, struct err *e) MUST_USE;
+void qwt_sums_zero(struct qwt_sums *s);
+void qwt_sums_release(struct qwt_sums *s);
+/* Rows of X and of E = a - b. */
+void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const float *a,
+		  const float *b, size_t n);
+
+/* W [d, d] and b [d] from the sums.  -1: no memory. */
+int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct err *e) MUST_USE;
+/* As published: inverse of [X 1]'[X 1] in f32, no ridge. */
+int qwt_solve_compat(struct qwt_sums *s, double *w, double *bias, struct err *e) MUST_USE;
+/* Of each channel by itself: W is diag(w), w [d]. */
+void qwt_solve_diagonal(struct qwt_sums *s, double ridge, double *w, double *bias);
+/* The best W of rank r, for the rows that made the sums, from the best of full rank: up [d, r]
+ * times down [r, d], bias anew.  Before: qwt_solve. */
+int qwt_low_rank(const struct qwt_sums *s, const double *w, size_t r, double *up, double *down,
+		 double *bias, struct err *e) MUST_USE;
+
+#endif

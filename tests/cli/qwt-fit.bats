@@ -1,0 +1,162 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# qwt-fit.bats - what qwt-fit promises on its man page, one test per promise
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny dtype=BF16
+	for i in {1..40}; do
+		awk -v m="$i" 'BEGIN { srand(m)
+			for (t = 0; t < 32; t++) printf "%d ", int(32 * rand())
+			print "" }'
+	done > ids.txt
+	calib-pack -q --ids ids.txt > calib.qp
+	record-acts -q -c calib.qp --stats=none tiny > plain.qp
+	rtn -q -b 3 -g -1 --keep-ref plain.qp | quant-acts -q -b 6 --asym --rule=awq > q.qp
+	qwt-fit -q q.qp > fit.qp
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+hidden() {	# hidden FILE OUT: the states of all blocks
+	qp-forward -q -c calib.qp --hidden --no-logits "$1" > "$2"
+}
+
+# The error of the last block's output, relative.
+error_of() {	# error_of FILE
+	hidden tiny "$out/want.qp"
+	hidden "$1" "$out/got.qp"
+	"$PYTHON" - "$out/want.qp" "$out/got.qp" <<-'END'
+		import sys
+		import numpy as np
+		from qpstream import Stream
+		a, b = (Stream(p) for p in sys.argv[1:])
+		e = n = 0
+		for name in a.names(None):
+		    if name.startswith("hidden.") and name.endswith(".2"):
+		        x, y = a.tensor(name, None), b.tensor(name, None)
+		        e, n = e + ((x - y) ** 2).sum(), n + (x ** 2).sum()
+		assert n > 0
+		print("%.6f" % (e / n))
+	END
+}
+
+less() {	# less A B: numbers
+	awk -v a="$1" -v b="$2" 'BEGIN { print a, b; exit !(a < b) }'
+}
+
+@test "qwt-fit: the first block's W and b are least squares (numpy), R^2 as noted" {
+	hidden tiny "$out/ref.qp"
+	hidden q.qp "$out/q.qp"
+	qwt-fit -q --dtype=f32 --ridge=0 --holdout=0.25 q.qp > "$out/fit.qp"
+	"$PYTHON" - "$out/ref.qp" "$out/q.qp" "$out/fit.qp" <<-'END'
+		import sys
+		import numpy as np
+		from qpstream import Stream
+		ref, q, fit = (Stream(p) for p in sys.argv[1:])
+		rows = lambda s, l: np.concatenate([s.tensor(f"hidden.{i}.{l}", None)
+		                                    for i in range(40)]).astype(np.float64)
+		x, e = rows(q, 0), rows(ref, 1) - rows(q, 1)
+		n = 30 * 32
+		a = np.hstack([x, np.ones((len(x), 1))])
+		sol = np.linalg.lstsq(a[:n], e[:n], rcond=None)[0]
+		w, b = fit.tensor("layers.0.out.weight", "comp"), fit.tensor("layers.0.out.bias", "comp")
+		off = max(abs(w - sol[:-1].T).max(), abs(b - sol[-1]).max()) / abs(sol).max()
+		left, held = e[n:] - a[n:] @ sol, e[n:]
+		r2 = 1 - (left ** 2).sum() / ((held - held.mean(0)) ** 2).sum()
+		note = fit.notes("compensation")["layers.0.out"]
+		print(off, r2, note)
+		assert off < 1e-4 and abs(r2 - note["r2"]) < 1e-4 and note["taken"]
+		# what is left of the fitted part is orthogonal to x and to 1
+		left = e[:n] - x[:n] @ w.T - b
+		assert abs(a[:n].T @ left).max() < 1e-4 * abs(a[:n].T @ e[:n]).max()
+	END
+}
+
+@test "qwt-fit: the compensated model is nearer to the reference" {
+	less "$(error_of fit.qp)" "$(error_of q.qp)"
+}
+
+@test "qwt-fit: ranks, diagonals, sublayers each help, and whole maps help most" {
+	local whole none part o
+	none=$(error_of q.qp) whole=$(error_of fit.qp)
+	for o in "--rank=4" "--diagonal" "--per=sublayer" "--dtype=bf16" "--compat"; do
+		qwt-fit -q $o q.qp > "$out/f.qp"
+		part=$(error_of "$out/f.qp")
+		less "$part" "$none" || { echo "$o"; return 1; }
+		case $o in
+		--rank=4 | --diagonal) less "$whole" "$part" || { echo "$o"; return 1; } ;;
+		esac
+	done
+	qwt-fit -q --rank=16 --dtype=f32 q.qp > "$out/a.qp"
+	qwt-fit -q --dtype=f32 q.qp > "$out/b.qp"
+	hidden "$out/a.qp" "$out/ha.qp"
+	hidden "$out/b.qp" "$out/hb.qp"
+	qp-cmp -q --rel=1e-4 "$out/ha.qp" "$out/hb.qp"
+}
+
+@test "qwt-fit: --ref=MODEL is as good as --keep-ref" {
+	rtn -q -b 3 -g -1 plain.qp | quant-acts -q -b 6 --asym --rule=awq > "$out/q.qp"
+	qwt-fit -q -r tiny "$out/q.qp" > "$out/a.qp"
+	hidden "$out/a.qp" "$out/ha.qp"
+	hidden fit.qp "$out/hb.qp"
+	qp-cmp -q --rel=1e-6 "$out/ha.qp" "$out/hb.qp"
+	refuses 65 '.*no reference weight; .*--keep-ref, or give --ref' qwt-fit "$out/q.qp"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/other" hidden=32 dtype=BF16
+	refuses 65 '--ref: is another model' qwt-fit -r "$out/other" "$out/q.qp"
+}
+
+@test "qwt-fit: no residual: R^2 is not defined, nothing is added, and the note says so" {
+	qwt-fit plain.qp > "$out/f.qp" 2> "$out/err"
+	grep -q '0 of 2 places compensated' "$out/err"
+	qp-dump --head "$out/f.qp" > "$out/f.txt"
+	[ "$(grep -c '^note .*taken=false.*reason="no residual' "$out/f.txt")" = 2 ]
+	run -1 grep -E '^run|role=comp' "$out/f.txt"
+}
+
+@test "qwt-fit: --begin and --except leave blocks alone" {
+	local o
+	for o in --begin=1 --except=0 --except=0,7; do
+		qwt-fit -q "$o" q.qp | qp-dump --head > "$out/f.txt"
+		run -1 grep 'layers.0.out' "$out/f.txt"
+		grep -q '^run layers.1.out ' "$out/f.txt"
+	done
+	refuses 64 '--except: ' qwt-fit --except=a q.qp
+	refuses 64 '--diagonal: ' qwt-fit --diagonal --rank=3 q.qp
+	refuses 65 '--rank: ' qwt-fit --rank=300 q.qp
+}
+
+@test "qwt-fit: pack-int4 carries the compensation, and the packed model computes the same" {
+	pack-int4 -q fit.qp > "$out/p.qp"
+	hidden "$out/p.qp" "$out/a.qp"
+	hidden fit.qp "$out/b.qp"
+	qp-cmp -q --rel=1e-6 "$out/a.qp" "$out/b.qp"
+}
+
+@test "qwt-fit: the number of threads changes nothing" {
+	qwt-fit -q -j 1 q.qp | qp-dump > "$out/a"
+	qwt-fit -q -j 3 q.qp | qp-dump > "$out/b"
+	cmp "$out/a" "$out/b"
+}
+
+@test "qwt-fit: every family passes" {
+	need_shared
+	local f
+	for f in "$SHARED"/families/*/; do
+		[ -f "$f/config.json" ] || continue
+		case $f in */vit/) continue ;; esac
+		calib-pack -q -m "$f" --ids ids.txt > "$out/c.qp" 2> /dev/null ||
+			calib-pack -q --ids ids.txt > "$out/c.qp"
+		record-acts -q -c "$out/c.qp" --stats=none "$f" | rtn -q -b 3 -g -1 --keep-ref |
+			quant-acts -q -p w4a8 | qwt-fit -q > "$out/f.qp" || { echo "$f"; return 1; }
+		qp-check "$out/f.qp"
+	done
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qwt.c - least squares: what must hold of it
+ */
+#include <math.h>
+
+#include "lib/base/pool.h"
+#include "lib/method/qwt_solve.h"
+#include "tests/unit/tap.h"
+#include "tests/unit/tiny.h"
+
+enum { N = 500, D = 24 };
+
+static struct err e;
+static float x[N * D], y[N * D], z[N * D];
+static double w[D * D], bias[D], want[D * D], off[D], up[D * D], down[D * D];
+
+static void sums(struct qwt_sums *s, struct pool *pool)
+{
+	qwt_sums_zero(s);
+	qwt_sums_add(s, pool, x, y, z, 333);
+	qwt_sums_add(s, pool, x + 333 * D, y + 333 * D, z + 333 * D, N - 333);
+}
+
+/* Channels of very different size, e = W x + b (+ noise). */
+static void make(double noise)
+{
+	for (size_t i = 0; i < D * D; i++)
+		want[i] = (double)tiny_random();
+	for (size_t i = 0; i < D; i++)
+		off[i] = (double)tiny_random();
+	tiny_fill(x, N * D, 0.5f, 1);
+	tiny_fill(z, N * D, 0, 1);
+	for (size_t i = 0; i < N; i++)
+		x[i * D + 3] *= 1000;
+	for (size_t i = 0; i < N * D; i++) {
+		double v = off[i % D];
+
+		for (size_t j = 0; j < D; j++)
+			v += want[i % D * D + j] * (double)x[i / D * D + j] / (j == 3 ? 1000 : 1);
+		y[i] = z[i] + (float)(v + noise * (double)tiny_random());
+	}
+	for (size_t i = 0; i < D; i++)
+		want[i * D + 3] /= 1000;
+}
+
+static double apart(const double *a, const double *b, size_t n)
+{
+	double d = 0;
+
+	for (size_t i = 0; i < n; i++)
+		d = fmax(d, fabs(a[i] - b[i]));
+	return d;
+}
+
+/* The largest cosine of the residual with a column of x or with 1. */
+static double slant(void)
+{
+	double worst = 0;
+
+	for (size_t c = 0; c < D; c++)
+		for (size_t j = 0; j <= D; j++) {
+			double dot = 0, rr = 0, xx = 0;
+
+			for (size_t i = 0; i < N; i++) {
+				const double v = j < D ? (double)x[i * D + j] : 1;
+				double r = (double)y[i * D + c] - (double)z[i * D + c] - bias[c];
+
+				for (size_t k = 0; k < D; k++)
+					r -= w[c * D + k] * (double)x[i * D + k];
+				dot += r * v;
+				rr += r * r;
+				xx += v * v;
+			}
+			worst = fmax(worst, fabs(dot) / sqrt(rr * xx));
+		}
+	return worst;
+}
+
+int main(void)
+{
+	struct pool *pool = pool_new(2, &e);
+	struct qwt_sums s;
+	double norm = 0;
+
+	if (pool == NULL || qwt_sums_init(&s, D, &e) < 0)
+		return 1;
+	make(0);
+	sums(&s, pool);
+	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "solves");
+	ok_near(apart(w, want, D * D), 0, 1e-5, "what is affine is found");
+	ok_near(apart(bias, off, D), 0, 1e-4, "and its bias");
+	ok(qwt_low_rank(&s, w, D, up, down, bias, &e) == 0, "of full rank");
+	for (size_t i = 0; i < D * D; i++) {
+		double v = 0;
+
+		for (size_t k = 0; k < D; k++)
+			v += up[i / D * D + k] * down[k * D + i % D];
+		norm = fmax(norm, fabs(v - w[i]));
+	}
+	ok_near(norm, 0, 1e-9, "a map of full rank is the map");
+	make(1);
+	sums(&s, pool);
+	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "with noise");
+	ok_near(slant(), 0, 1e-9, "the residual is orthogonal to x and to 1");
+	for (size_t i = 0; i < N; i++)
+		x[i * D + 7] = x[i * D + 5] * 2 - 1;
+	sums(&s, pool);
+	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "channels that depend on each other");
+	ok_near(slant(), 0, 1e-7, "are no trouble");
+	memcpy(y, z, sizeof(y));
+	sums(&s, pool);
+	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "no residual");
+	for (size_t i = 0; i < D * D; i++)
+		norm = fmax(norm, fabs(w[i]));
+	memset(want, 0, sizeof(want));
+	ok(apart(w, want, D * D) == 0 && apart(bias, want, D) == 0, "W and b are 0");
+	qwt_sums_release(&s);
+	pool_free(pool);
+	return done();
+}
