@@ -74,10 +74,7 @@ static void options(int argc, char **argv, struct job *j)
 		case 'r': j->ref = optarg; cli_note_path(); break;
 		case 'c': j->choice.file = optarg; cli_note_path(); break;
 		case OPT_PER: j->opt.sublayers = cli_choice("--per", optarg, what) == 1; break;
-		case OPT_RANK:
-			j->opt.rank = cli_long("--rank", optarg, 1, 1 << 20);
-			j->opt.form = FORM_LOW_RANK;
-			break;
+		case OPT_RANK: j->opt.rank = cli_long("--rank", optarg, 1, 1 << 20); break;
 		case OPT_DIAGONAL: j->opt.form = FORM_DIAGONAL; break;
 		case OPT_RIDGE: j->opt.ridge = cli_double("--ridge", optarg, 0, 1e6); break;
 		case OPT_HOLDOUT: j->opt.holdout = cli_double("--holdout", optarg, 0, 0.9); break;
@@ -91,6 +88,8 @@ static void options(int argc, char **argv, struct job *j)
 		}
 	if (j->opt.form == FORM_DIAGONAL && j->opt.rank > 0)
 		cli_fail(ERR_USAGE, "--diagonal", "does not go with --rank");
+	if (j->opt.rank > 0)
+		j->opt.form = FORM_LOW_RANK;
 	if (j->opt.compat && j->opt.form != FORM_FULL)
 		cli_fail(ERR_USAGE, "--compat", "goes with whole maps");
 	cli_operands(0, 2);

@@ -167,6 +167,8 @@ static int check_plain(const struct forward *f, const struct block *b, struct er
 	for (size_t i = 0; i < b->n; i++) {
 		const struct item *it = &b->items[i];
 
+		if (it->drop)
+			continue;
 		if (it->rec.role == ROLE_PERM ||
 		    (it->rec.role == ROLE_COMP && !of_an_op(f, it)))
 			return err_set(e, ERR_VERSION, it->rec.name,
