@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# rotate-gptq-w4.sh MODEL CALIB OUT - weights of 4 bits, their outliers spread by rotations first
+#
+# MODEL is anything that record-acts reads; CALIB a text, or a set that calib-pack made (*.qp);
+# OUT the packed stream.  BITS (4), GROUP (-1: a scale a row) and SEED (0) are the quantizer's and
+# the rotation's.  R1 and R2 are folded into the weights: nothing is left to do at run time.
+set -eu
+[ $# -eq 3 ] || { echo "usage: rotate-gptq-w4.sh MODEL CALIB OUT" >&2; exit 64; }
+model=$1 calib=$2 out=$3
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+
+case $calib in
+*.qp) ;;
+*)	calib-pack -m "$model" -n "${NSAMPLES:-128}" -s "${SEQLEN:-512}" "$calib" -o "$tmp/calib.qp"
+	calib=$tmp/calib.qp ;;
+esac
+
+# Hessians follow the rotation, so one pass over the text does.
+record-acts --stats=hessian -c "$calib" "$model" |
+	rotate --rotations=r1,r2 --seed="${SEED:-0}" |
+	gptq -b "${BITS:-4}" -g "${GROUP:--1}" |
+	pack-int4 -o "$out"
