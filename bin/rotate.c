@@ -16,15 +16,15 @@
 static const char usage[] =
 	"usage: rotate [options] [IN [OUT]]\n\n"
 	"Fold rotations into the weights, so that outliers are spread over channels.\n\n"
-	"  -r, --rotations=LIST  of r1 (residual stream), r2 (values, a head), r3 (queries\n"
-	"                        and keys), r4 (input of down); r3 and r4 are done at run\n"
-	"                        time (default r1,r2)\n"
-	"      --matrix=KIND     hadamard, random-hadamard, orthogonal, or a stream with\n"
-	"                        tensors R1, R2 (default random-hadamard)\n"
-	"      --seed=N          of signs and of orthogonal matrices (default 0)\n"
-	"      --block=N         R1 and R4 in diagonal blocks of N (default: one)\n"
-	"      --keep-tied       refuse a model whose head would have to part from its\n"
-	"                        embedding\n";
+	"  -r, --rotations=LIST of r1 (residual stream), r2 (values, a head), r3 (queries\n"
+	"                       and keys), r4 (input of down); r3 and r4 at run time\n"
+	"                       (default r1,r2)\n"
+	"      --matrix=KIND    hadamard, random-hadamard, orthogonal, or a stream with\n"
+	"                       tensors R1, R2 (default random-hadamard)\n"
+	"      --seed=N         of signs and of orthogonal matrices (default 0)\n"
+	"      --block=N        R1 and R4 in diagonal blocks of N (default: one)\n"
+	"      --keep-tied      refuse a model whose head would have to part from its\n"
+	"                       embedding\n";
 
 enum { OPT_MATRIX = 256, OPT_SEED, OPT_BLOCK, OPT_KEEP_TIED };
 

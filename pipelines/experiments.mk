@@ -61,7 +61,7 @@ define quantize
 
 $(OUT)/$(1)/$(2).$(3).qp: B = $(3)
 $(OUT)/$(1)/$(2).$(3).qp: $(OUT)/$(1)/acts.qp
-	{ $$(or $$(RECIPE_$(2)),$$(error no RECIPE_$(2))); } < $$< | pack-int4 -q -o $$@
+	{ $$(or $$(RECIPE_$(2)),$$(error no RECIPE_$(2))); } < $$< | pack-int8 -q --float=bf16 -o $$@
 endef
 
 $(foreach m,$(MODELS),$(eval $(call model,$(m),$(notdir $(m:%/=%)))))

@@ -24,4 +24,4 @@ record-acts --stats=hessian -c "$calib" "$model" |
 	rotate --rotations=r1,r2,r3,r4 --seed="${SEED:-0}" |
 	gptq -b 4 -g -1 --sym --mse |
 	quant-acts --preset=w4a4kv4 |
-	pack-int4 -o "$out"
+	pack-int4 --float=bf16 -o "$out"

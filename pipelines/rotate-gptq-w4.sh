@@ -22,4 +22,4 @@ esac
 record-acts --stats=hessian -c "$calib" "$model" |
 	rotate --rotations=r1,r2 --seed="${SEED:-0}" |
 	gptq -b "${BITS:-4}" -g "${GROUP:--1}" |
-	pack-int4 -o "$out"
+	pack-int4 --float=bf16 -o "$out"

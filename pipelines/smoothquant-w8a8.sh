@@ -24,4 +24,4 @@ record-acts --stats=absmax -c "$calib" "$model" |
 	smooth -a "${ALPHA:-0.5}" --edges=attn.in,mlp.in |
 	rtn -b 8 --sym -g -1 |
 	quant-acts --preset=w8a8 |
-	pack-int4 -o "$out"
+	pack-int8 --float=bf16 -o "$out"

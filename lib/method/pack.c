@@ -2,6 +2,8 @@
 /*
  * pack.c - codes of a few bits, side by side (pack.h)
  */
+#include <string.h>
+
 #include "lib/data/bits.h"
 #include "lib/method/pack.h"
 
@@ -20,7 +22,7 @@ int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int
 	return 0;
 }
 
-int pack_calib(struct record *note, const struct record *calib, struct err *e)
+int pack_calib(struct record *note, const struct record *calib, const char *by, struct err *e)
 {
 	static const char *const keys[] = { "fingerprint", "sampling", "tokenizer", "processor" };
 	char text[64];
@@ -34,7 +36,7 @@ int pack_calib(struct record *note, const struct record *calib, struct err *e)
 			       "nor [images, channels, height, width]");
 	record_init(note, REC_NOTE, "calib");
 	bad = record_set_str(note, "kind", "calibration") ||
-	      record_set_str(note, "by", "pack-int4") ||
+	      record_set_str(note, "by", by) ||
 	      record_set_int(note, "nsamples", calib->shape[0]) ||
 	      record_set_int(note, images ? "channels" : "seqlen", calib->shape[1]) ||
 	      (images && (record_set_int(note, "height", calib->shape[2]) ||
@@ -47,8 +49,46 @@ int pack_calib(struct record *note, const struct record *calib, struct err *e)
 	return bad ? err_nomem(e, "calib", 256) : 0;
 }
 
+static int check_codes(const uint8_t *codes, size_t n, int bits, const char *where, struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (codes[i] >> (bits - 1) > 1)
+			return err_set(e, ERR_DATA, where, "code %zu does not fit %d bits", i,
+				       bits);
+	return 0;
+}
+
+/* A float that stays, rounded once more. */
+static int round_float(const struct packer *p, struct item *it, struct err *e)
+{
+	struct record *r = &it->rec;
+	const size_t n = (size_t)r->nbytes * 8 / (size_t)dtype_bits(r->dtype);
+	float *x;
+
+	if (p->to == DT_NONE || r->type != REC_TENSOR || r->dtype == p->to ||
+	    (r->role != ROLE_WEIGHT && r->role != ROLE_BIAS))
+		return 0;
+	x = item_f32(it, e);
+	if (x == NULL)
+		return -1;
+	if (p->to == DT_F32)
+		return 0;
+	/* half as wide: over itself, from the front */
+	for (size_t i = 0; i < n; i++) {
+		const uint16_t h = p->to == DT_BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+
+		memcpy((char *)it->data + 2 * i, &h, sizeof(h));
+	}
+	r->dtype = p->to;
+	r->nbytes = 2 * (uint64_t)n;
+	if (dtype_first_nonfinite(it->data, p->to, n) >= 0)
+		return err_set(e, ERR_DATA, r->name, "a value is beyond the range of %s",
+			       dtype_name(p->to));
+	return 0;
+}
+
 /* Codes as they came, side by side in place. */
-static int pack_item(struct item *it, struct err *e)
+static int pack_item(const struct packer *p, struct item *it, struct err *e)
 {
 	struct record *r = &it->rec;
 	int64_t bits = 0;
@@ -56,14 +96,18 @@ static int pack_item(struct item *it, struct err *e)
 
 	if (r->dtype == DT_U2 || r->dtype == DT_U3 || r->dtype == DT_U4)
 		return err_set(e, ERR_DATA, r->name, "its codes are packed already");
+	if (r->dtype == DT_F8_E4M3 && p->max_bits == 8)
+		return 0;
 	if (r->dtype != DT_U8 || r->rank != 2 || record_get_int(r, "bits", &bits) != 1 ||
 	    bits < 1 || bits > 8)
 		return err_set(e, ERR_DATA, r->name, "codes whose type, shape or key bits is not "
 			       "that of a quantized linear");
-	if (bits < 2 || bits > 4)
+	if (bits < 2 || bits > p->max_bits)
 		return err_set(e, ERR_DATA, r->name, "codes of %d bits; pack-int4 packs those of "
-			       "2, 3 and 4", (int)bits);
+			       "2, 3 and 4%s", (int)bits, bits > 4 ? ", pack-int8 these" : "");
 	cols = (size_t)r->shape[1];
+	if (bits > 4)
+		return check_codes(it->data, (size_t)r->shape[0] * cols, (int)bits, r->name, e);
 	if (pack_codes(it->data, it->data, (size_t)r->shape[0], cols, (int)bits, &bad) < 0)
 		return err_set(e, ERR_DATA, r->name, "code at row %zu column %zu does not fit %d "
 			       "bits", bad / cols, bad % cols, (int)bits);
@@ -88,6 +132,8 @@ static int flush(struct packer *p, struct block *b, size_t end, struct err *e)
 
 		if (is_weight(it) && block_find(b, it->slot, ROLE_CODES))
 			it->drop = true;
+		if (!it->drop && round_float(p, it, e) < 0)
+			return -1;
 		if ((!it->drop && stream_write(p->out, &it->rec, it->data, e) < 0) ||
 		    block_give(b, it, e) < 0)
 			return -1;
@@ -109,7 +155,7 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 	struct packer *p = ctx;
 
 	if (it->rec.type == REC_TENSOR && it->rec.role == ROLE_CODES) {
-		if (pack_item(it, e) < 0)
+		if (pack_item(p, it, e) < 0)
 			return -1;
 		p->packed++;
 	}
@@ -118,9 +164,29 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 	return flush(p, b, b->n - is_weight(it), e);
 }
 
-void pack_init(struct packer *p, struct stream_out *out)
+void pack_init(struct packer *p, struct stream_out *out, int max_bits, enum dtype to)
 {
-	*p = (struct packer){ .hook = { wants, each, p }, .out = out };
+	*p = (struct packer){ .hook = { wants, each, p }, .out = out, .max_bits = max_bits,
+			      .to = to };
+}
+
+void pack_release(struct packer *p)
+{
+	item_release(&p->end);
+}
+
+int pack_end_tensor(struct packer *p, const struct model *m, struct stream_in *in,
+		    struct record *rec, struct err *e)
+{
+	long layer;
+
+	if (p->to == DT_NONE || rec->type != REC_TENSOR ||
+	    (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS) ||
+	    model_slot(m, rec->name, &layer) == SLOT_NONE)
+		return stream_copy(p->out, in, rec, e);
+	if (item_read(&p->end, m, in, rec, e) < 0 || round_float(p, &p->end, e) < 0)
+		return -1;
+	return stream_write(p->out, &p->end.rec, p->end.data, e);
 }
 
 int pack_end(struct packer *p, struct block *b, struct err *e)

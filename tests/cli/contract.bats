@@ -7,7 +7,7 @@
 #     source: makes a stream            tool: neither side is always a stream
 kind() {
 	case $1 in
-	smooth | rtn | gptq | pack-int4) echo filter ;;
+	smooth | rtn | gptq | pack-int4 | pack-int8) echo filter ;;
 	qp-ls | qp-dump | qp-check) echo reader ;;
 	record-acts | calib-pack | qp-make | qp-forward | qp-sum) echo source ;;
 	*) echo tool ;;
