@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""methods.py smooth|rtn|gptq|clip BEFORE AFTER OPTION... - what the quantizers wrote, worked out again
+"""methods.py smooth|search|rtn|gptq|clip BEFORE AFTER OPTION... - what the quantizers wrote, worked out again
 
 Streams are read with msgpack, everything is computed by numpy in float64 from the definitions in
 quantpipe-methods(7); exits 1 with an AssertionError where the stream says something else.
@@ -191,6 +191,70 @@ def clip(was, now, args):
         assert abs(note["before"] / error(w) - 1) < 1e-3
         assert abs(note["after"] / error(got) - 1) < 1e-3
         assert abs(note["clipped"] - (got != w).mean()) < 1e-9
+
+
+def search(was, now, args):
+    o = Options(args[1:])
+    grid, duo = int(option(args, "--n-grid", 20)), "--duo" in args
+    acts = int(option(args, "--act-bits", 0)) if "--search=wa" in args else 0
+    stat = next((a.split("=")[1] for a in args if a.startswith("--stat=")), "rms")
+    heads, kv, dim = 4, 2, 4
+    shared = np.arange(heads * dim) // dim // (heads // kv) * dim + np.arange(heads * dim) % dim
+
+    def weight(s, layer, n):
+        return s.tensor(f"model.layers.{layer}.{n}.weight").astype("f8")
+
+    def rounded(w):
+        g = o.group if o.group > 0 else w.shape[1]
+        return qdq(w.reshape(-1, g), o).reshape(w.shape)
+
+    def rounded_tokens(x):
+        s = np.maximum(np.abs(x).max(1), 1e-5)[:, None] / (2 ** (acts - 1) - 1)
+        return np.rint(x / s) * s
+
+    for layer in range(2):
+        undo = {}  # rows that an edge before divided, as this edge's consumers were found
+        for edge, consumers in CONSUMERS.items():
+            name, note = f"layers.{layer}.{edge}", now.notes("search")[f"layers.{layer}.{edge}"]
+            h, tokens = was.hessian(name), was.head(name, "stat", "hessian")["tokens"]
+            samples = was.tensor(name, "stat", "samples").astype("f8")
+            ws = [weight(was, layer, c) / undo.get(c, 1) for c in consumers]
+            channel = shared if edge == "attn.mid" else np.arange(len(h))
+            x = np.sqrt(np.diag(h) / tokens) if stat == "rms" else was.tensor(name, "stat", stat)
+            g = o.group if o.group > 0 else len(h)
+            top = [np.abs(w).reshape(len(w), -1, g) for w in ws]
+            m = np.concatenate([(t / (t.max(2, keepdims=True) + 1e-6)).reshape(len(t), -1)
+                                for t in top]).mean(0)
+            x, m = (np.array([v[channel == c].mean() for c in range(channel.max() + 1)])
+                    for v in (x, m))
+
+            def loss(s):
+                s, sum_ = s[channel], 0
+                for w in ws:
+                    q = rounded(w * s)
+                    if acts:
+                        sum_ += ((rounded_tokens(samples / s) @ q.T - samples @ w.T) ** 2).sum()
+                    elif "--loss=samples" in args:
+                        sum_ += ((samples @ (q / s - w).T) ** 2).sum()
+                    else:
+                        sum_ += energy(q / s - w, h)
+                return sum_
+
+            total = sum(((samples @ w.T) ** 2).sum() if acts or "--loss=samples" in args
+                        else energy(w, h) for w in ws)
+            maps = [np.ones(len(x))]
+            for i in range(grid):
+                r = i / grid
+                s = np.maximum(x ** r / (m ** (1 - r) + 1e-4 if duo else 1), 1e-4)
+                maps.append(s / np.sqrt(s.max() * s.min()))
+            losses = np.array([loss(s) for s in maps]) / total
+            pick = 1 + round(note["ratio"] * grid) if note["moved"] else 0
+            # another code here and there: rounding in f32 falls otherwise on ties
+            assert losses[pick] <= losses.min() * 1.02, (name, pick, losses)
+            assert abs(note["before"] / losses[0] - 1) < 0.02, (name, note, losses)
+            assert abs(note["after"] / losses[pick] - 1) < 0.02, (name, note, losses)
+            near(np.diag(now.hessian(name)), np.diag(h) / maps[pick][channel] ** 2, 1e-5)
+            undo[PRODUCERS[edge]] = maps[pick][:, None]
 
 
 if __name__ == "__main__":

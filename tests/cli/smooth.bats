@@ -195,3 +195,78 @@ with_flux() {
 	smooth -v acts.qp 2> err > /dev/null
 	peak_is err $((4 * P + H + 3 * MiB))
 }
+
+# ---- search ----
+
+@test "smooth: --search: the model computes what it did, weights and activations, duo or not" {
+	same_function tiny ids.txt acts.qp --search=w -g 16
+	same_function tiny ids.txt acts.qp --search=w -g 16 --duo --asym -b 3
+	same_function tiny ids.txt acts.qp --search=wa -g 16 --act-bits=4
+	same_function tiny ids.txt acts.qp --search=w -g -1 --edges=attn.mid --duo
+	seq -s ' ' 5 3 380 > ids1.txt
+	same_function "$MODEL" ids1.txt stories-acts.qp --search=w --duo
+	local m=$DATA/llama-headdim-bias
+	head -n 2 ids.txt > fam-ids.txt
+	calib-pack -q --ids ids.txt > fam-calib.qp
+	record-acts -q -c fam-calib.qp --stats=all "$m" > fam.qp
+	same_function "$m" fam-ids.txt fam.qp --search=w -g -1 --duo
+}
+
+@test "smooth: --search: ratio, losses and scales are the definition's, by a plain search (numpy)" {
+	local o
+	for o in "--search=w -b 4 -g 16" "--search=w -b 3 -g 8 --duo --asym" \
+		"--search=w -b 3 -g -1 --stat=absmax --n-grid=7" \
+		"--search=w -b 3 -g 16 --stat=absmean --loss=samples" \
+		"--search=wa -b 4 -g 16 --act-bits=4 --duo"; do
+		smooth $o acts.qp > "$out/s.qp"
+		"$PYTHON" "$ROOT/tests/methods.py" search acts.qp "$out/s.qp" $o
+	done
+}
+
+@test "smooth: --search: no edge is worse than it came, some are better" {
+	smooth --search=w -b 2 -g 16 --duo stories-acts.qp > "$out/s.qp"
+	"$PYTHON" - "$out/s.qp" <<-'END'
+	import sys
+	from qpstream import Stream
+	notes = Stream(sys.argv[1]).notes("search").values()
+	assert len(notes) == 8 and all(n["after"] <= n["before"] for n in notes)
+	assert sum(n["after"] < 0.98 * n["before"] for n in notes) >= 2, notes
+	assert all(n["moved"] == ("ratio" in n) for n in notes)
+	END
+}
+
+@test "smooth: --search: statistics follow, the same bytes with any number of threads" {
+	smooth -j 1 --search=w -g 16 acts.qp > "$out/s.qp"
+	smooth -j 3 --search=w -g 16 acts.qp > "$out/t.qp"
+	cmp "$out/s.qp" "$out/t.qp"
+	record-acts -q --stats=all - "$out/again.qp" < "$out/s.qp"
+	qp-cmp --role=stat --rel=1e-5 "$out/s.qp" "$out/again.qp"
+}
+
+@test "smooth: --search: what it needs and has not is named" {
+	record-acts -q -c calib.qp --stats=absmax tiny > "$out/m.qp"
+	refuses 65 'layers\.0\.attn\.in: no hessian; put "record-acts - --stats=hessian"' \
+		smooth --search=w -g 16 "$out/m.qp"
+	record-acts -q -c calib.qp tiny > "$out/h.qp"
+	refuses 65 'layers\.0\.attn\.in: no samples' smooth --search=wa -g 16 "$out/h.qp"
+	refuses 65 'layers\.0\.attn\.in: no absmean' smooth --search=w --stat=absmean -g 16 "$out/h.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: groups of 24 do not divide' \
+		smooth --search=w -g 24 acts.qp
+	rtn -q -g 16 --keep-stats acts.qp > "$out/q.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' \
+		smooth --search=w -g 16 "$out/q.qp"
+	refuses_a_cut_pipe acts.qp 5000 smooth --search=w -g 16
+}
+
+@test "smooth: --search: options that nothing would read exit 64" {
+	local o
+	for o in --duo --bits=4 -g8 --sym --asym --n-grid=3 --stat=rms --loss=samples --act-bits=8; do
+		refuses 64 '--[a-z-]+: without --search nothing reads it' smooth $o acts.qp
+	done
+	refuses 64 '--alpha: contradicts --search' smooth --search=w -a 0.5 acts.qp
+	refuses 64 '--act-bits: activations are rounded in --search=wa only' \
+		smooth --search=w --act-bits=8 acts.qp
+	refuses 64 '--loss: --search=wa needs samples' smooth --search=wa --loss=hessian acts.qp
+	refuses 64 '--search: expected' smooth --search=a acts.qp
+	refuses 64 '--asym: contradicts --sym' smooth --search=w --sym --asym acts.qp
+}
