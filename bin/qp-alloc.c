@@ -21,7 +21,7 @@ static const char usage[] =
 	"      --for=ENGINE     any (default); vllm: 4 and 8 bits, q k v alike, gate and\n"
 	"                       up alike; llama.cpp: the default widths\n"
 	"      --fuse           q k v alike, gate and up alike, experts alike\n"
-	"      --by=HOW         errors of gptq (default), or of rtn, which is faster\n"
+	"      --by=HOW         errors of gptq (default) or of rtn: what will follow\n"
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
 	"                       tensor (default 128)\n"
 	"      --sym            grid centred on zero (default)\n"

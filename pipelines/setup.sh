@@ -5,7 +5,7 @@
 
 BUILD_PACKAGES="gcc libc6-dev make pkgconf libmsgpack-c-dev libzstd-dev libopenblas-dev
 	libxxhash-dev libjansson-dev libpcre2-dev libutf8proc-dev libpng-dev libjpeg-dev"
-TEST_PACKAGES="bats mandoc groff-base python3 python3-msgpack python3-numpy zstd"
+TEST_PACKAGES="bats mandoc groff-base python3 python3-msgpack python3-numpy zstd gnuplot-nox"
 
 # setup_packages PACKAGE... - install those that are missing, or say how and exit 69
 setup_packages() {
