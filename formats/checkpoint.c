@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/data/stream.h"
+#include "formats/hf_quant.h"
 #include "lib/model/family.h"
 
 /* What the next record is. */
@@ -21,10 +21,13 @@ struct source {
 	int file;       /* next file; those before it are out */
 	size_t tensor;  /* next of the plan */
 	long layer;     /* of the block that is open, -1: none */
+	int edge;       /* next one whose run record may come */
 
 	char *text;     /* the current file's payload, or NULL */
 	size_t text_len;
 	char name[256]; /* the current tensor, or "" */
+	bool last;      /* its last record */
+	enum role role; /* of its record; none: a plain weight */
 };
 
 int checkpoint_check_finite(const struct checkpoint_tensor *t, const void *data, const char *name,
@@ -91,6 +94,91 @@ static int block_edge(struct record *r, enum rec_type type, long layer, struct e
 	return record_set_int(r, "index", layer) ? err_nomem(e, "block", sizeof(layer)) : 1;
 }
 
+/* Codes, then scale, then zero, if there is one: what d->role is after the one before. */
+static int next_part(struct source *d, struct record *r, const struct hf_codes *q, struct err *e)
+{
+	struct checkpoint_tensor t;
+	bool bad = false;
+
+	d->role = d->role == ROLE_NONE ? ROLE_CODES :
+		  d->role == ROLE_CODES ? ROLE_SCALE : ROLE_ZERO;
+	if (d->ops->tensor(d->self, d->name, &t))
+		return err_set(e, ERR_BUG, d->name, "BUG: in the plan but not in the model");
+	record_init(r, REC_TENSOR, d->name);
+	r->role = d->role;
+	snprintf(r->role_name, sizeof(r->role_name), "%s", role_name(r->role));
+	r->rank = 2;
+	memcpy(r->shape, d->role == ROLE_CODES ? t.shape : q->scale_shape,
+	       2 * sizeof(r->shape[0]));
+	r->dtype = d->role == ROLE_CODES ? q->codes : d->role == ROLE_SCALE ? q->scale : DT_U8;
+	if (dtype_nbytes(r->dtype, 2, r->shape, &r->nbytes))
+		return err_set(e, ERR_DATA, d->name, "is too large");
+	if (d->role == ROLE_CODES)
+		bad = record_set_int(r, "bits", q->bits) || record_set_int(r, "group", q->group) ||
+		      record_set_bool(r, "sym", q->sym) ||
+		      (q->tall > 1 && record_set_int(r, "tall", q->tall));
+	d->last = d->role == ROLE_ZERO || (d->role == ROLE_SCALE && q->sym);
+	d->tensor += d->last;
+	return bad ? err_nomem(e, d->name, 64) : 1;
+}
+
+/* What an edge's linears have in common: 1, and *act is one of them; 0: none rounds what comes in;
+ * -1: some do, others do not. */
+static int edge_act(const struct source *d, enum edge g, const struct hf_codes **act)
+{
+	const struct model *m = model(d);
+	struct linear_row row;
+	char name[256];
+	long with = 0, without = 0;
+
+	for (size_t i = 0; model_linear(m, d->layer, i, &row); i++) {
+		const struct hf_codes *q;
+
+		if (row.in != g || row.keep)
+			continue;
+		model_tensor_name(m, row.weight, d->layer, name);
+		q = d->ops->codes(d->self, name);
+		if (!q || q->act == HF_ACT_NONE) {
+			without++;
+			continue;
+		}
+		if (with++ && ((*act)->act != q->act || (*act)->act_group != q->act_group))
+			return -1;
+		*act = q;
+	}
+	return with && without ? -1 : with > 0;
+}
+
+/* The next edge, if any, that is rounded: 1, and a record says so; 0: there is no more. */
+static int next_run(struct source *d, struct record *r, struct err *e)
+{
+	const struct model *m = model(d);
+	const struct hf_codes *q = NULL;
+	char name[256];
+	bool bad;
+	int got = 0;
+
+	while (got == 0 && d->edge < model_edges(m))
+		got = edge_act(d, (enum edge)d->edge++, &q);
+	if (got == 0)
+		return 0;
+	model_edge_name(m, (enum edge)(d->edge - 1), d->layer, name);
+	if (got < 0)
+		return err_set(e, ERR_DATA, name, "is rounded for some of the linears that read it, "
+			       "and not, or differently, for others: this is not read");
+	record_init(r, REC_RUN, name);
+	r->must = true;
+	bad = record_set_str(r, "kind", "act-quant") ||
+	      record_set_str(r, "format", q->act == HF_ACT_INT ? "int" : "e4m3");
+	if (q->act == HF_ACT_INT)
+		bad = bad || record_set_int(r, "bits", 8) || record_set_bool(r, "sym", true) ||
+		      record_set_str(r, "rule", "gptq");
+	bad = bad || record_set_str(r, "per", q->act_group ? "group" : "token") ||
+	      (q->act_group && record_set_int(r, "group", q->act_group)) ||
+	      record_set_str(r, "range", "dynamic");
+	return bad ? err_nomem(e, name, 64) : 1;
+}
+
 static int next_tensor(struct source *d, struct record *r, struct err *e)
 {
 	const struct model *m = model(d);
@@ -111,11 +199,21 @@ static int next_tensor(struct source *d, struct record *r, struct err *e)
 	}
 	if (layer != d->layer) {
 		d->layer = layer;
+		d->edge = d->ops->codes ? 0 : model_edges(m);
 		if (d->ops->readahead)
 			d->ops->readahead(d->self, layer);
 		return block_edge(r, REC_BLOCK, layer, e);
 	}
+	if (layer >= 0 && d->edge < model_edges(m)) {
+		const int got = next_run(d, r, e);
+
+		if (got)
+			return got;
+	}
 	model_tensor_name(m, s, layer, d->name);
+	if (d->ops->codes && d->ops->codes(d->self, d->name))
+		return next_part(d, r, d->ops->codes(d->self, d->name), e);
+	d->role = ROLE_NONE;
 	if (d->ops->tensor(d->self, d->name, &t))
 		return err_set(e, ERR_BUG, d->name, "BUG: in the plan but not in the model");
 	record_init(r, REC_TENSOR, d->name);
@@ -149,6 +247,9 @@ static int source_next(void *self, struct record *r, struct err *e)
 	free(d->text);
 	d->text = NULL;
 	d->name[0] = '\0';
+	if (d->last)
+		d->role = ROLE_NONE;
+	d->last = false;
 	switch (d->step) {
 	case STEP_HEAD:
 		return next_head(d, r, e);
@@ -178,6 +279,8 @@ static int source_payload(void *self, void *dst, struct err *e)
 		memcpy(dst, d->text, d->text_len);
 		return 0;
 	}
+	if (d->name[0] && d->role != ROLE_NONE)
+		return d->ops->codes_read(d->self, d->name, d->role, dst, e);
 	if (d->name[0])
 		return d->ops->read(d->self, d->name, dst, e);
 	return 0;

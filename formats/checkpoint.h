@@ -12,8 +12,9 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
-#include "lib/data/dtype.h"
+#include "lib/data/stream.h"
 
+struct hf_codes;
 struct model;
 struct stream_in;
 
@@ -36,6 +37,11 @@ struct checkpoint_ops {
 	const char *(*file)(const void *self, int i);
 	int (*file_read)(const void *self, int i, char **text, size_t *n, struct err *e);
 	void (*close)(void *self);
+	/* How a linear that is in codes is (hf_quant.h), or NULL; and the payloads of its records.
+	 * Both may be NULL. */
+	const struct hf_codes *(*codes)(const void *self, const char *name);
+	int (*codes_read)(void *self, const char *name, enum role role, void *dst,
+			  struct err *e);
 };
 
 /* All values are finite, else ERR_DATA with row and column. */

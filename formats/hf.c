@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "formats/file.h"
+#include "formats/hf_quant.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
 
@@ -24,10 +25,10 @@ static const char *const carried[] = {
 };
 enum { N_CARRIED = sizeof(carried) / sizeof(carried[0]) };
 
-/* Where a tensor lies. */
-struct place {
-	const struct safetensors *shard;
-	const struct st_tensor *t;
+/* A linear in codes: its parts; q.bits 0: it is none. */
+struct coded {
+	struct hf_place part[HF_PARTS];
+	struct hf_codes q;
 };
 
 struct hf {
@@ -35,13 +36,21 @@ struct hf {
 	struct model model;
 	struct safetensors *shards;
 	size_t n_shards;
-	struct place *at;       /* [1 + layers, slots]: those outside of blocks, then by layer */
+	struct hf_place *at;       /* [1 + layers, slots]: those outside of blocks, then by layer */
 	const char *files[N_CARRIED + 1];
+	const struct hf_quant *quant; /* NULL: nothing is in codes */
+	void *format;                 /* its own */
+	struct coded *coded;          /* as at */
 };
 
-static struct place *place_of(const struct hf *h, enum slot s, long layer)
+static size_t index_of(const struct hf *h, enum slot s, long layer)
 {
-	return &h->at[(size_t)(layer + 1) * (size_t)model_slots(&h->model) + s];
+	return (size_t)(layer + 1) * (size_t)model_slots(&h->model) + (size_t)s;
+}
+
+static struct hf_place *place_of(const struct hf *h, enum slot s, long layer)
+{
+	return &h->at[index_of(h, s, layer)];
 }
 
 static char *path_new(const char *dir, const char *name, struct err *e)
@@ -75,6 +84,25 @@ static int read_whole(const struct hf *h, const char *name, char **text, size_t 
 	return ret;
 }
 
+/* The reader of quantization_config, if there is one; hf_config_parse has seen that it is known. */
+static int open_format(struct hf *h, const char *text, size_t n, struct err *e)
+{
+	const struct json *v;
+	struct json_doc *d;
+	int ret = 0;
+
+	if (json_parse(&d, text, n, "config.json", e))
+		return -1;
+	v = json_get(json_root(d), "quantization_config");
+	h->quant = hf_quant_find(json_str(json_get(v, "quant_method"), NULL));
+	if (h->quant)
+		ret = h->quant->open(&h->format, v, e);
+	if (ret)
+		h->quant = NULL; /* nothing to close */
+	json_free(d);
+	return ret;
+}
+
 static int open_config(struct hf *h, struct err *e)
 {
 	struct model_config c;
@@ -85,6 +113,8 @@ static int open_config(struct hf *h, struct err *e)
 	if (read_whole(h, "config.json", &text, &n, e))
 		return -1;
 	ret = hf_config_parse(&c, text, n, e);
+	if (!ret)
+		ret = open_format(h, text, n, e);
 	free(text);
 	return ret ? ret : model_init(&h->model, &c, e);
 }
@@ -211,6 +241,46 @@ static bool is_ignored(const struct family *f, const char *name)
 	return false;
 }
 
+static bool float_type(enum dtype t)
+{
+	return t == DT_F32 || t == DT_F16 || t == DT_BF16;
+}
+
+/* The linear that a tensor is a part of: by its suffix, or a weight that is not of floats. */
+static struct coded *coded_of(const struct hf *h, const struct st_tensor *t, enum hf_part *part)
+{
+	const size_t n = strlen(t->name);
+	enum slot s;
+	long layer;
+	char name[256];
+
+	for (const struct hf_suffix *x = h->quant->suffixes; x->suffix; x++) {
+		const size_t k = strlen(x->suffix);
+
+		if (n < k || n - k + sizeof(".weight") > sizeof(name) ||
+		    strcmp(t->name + n - k, x->suffix))
+			continue;
+		snprintf(name, sizeof(name), "%.*s.weight", (int)(n - k), t->name);
+		s = model_slot(&h->model, name, &layer);
+		*part = x->part;
+		return s == SLOT_NONE ? NULL : &h->coded[index_of(h, s, layer)];
+	}
+	s = float_type(t->dtype) ? SLOT_NONE : model_slot(&h->model, t->name, &layer);
+	*part = HF_WEIGHT;
+	return s == SLOT_NONE ? NULL : &h->coded[index_of(h, s, layer)];
+}
+
+/* Is it a part?  Then it has been put where it belongs. */
+static bool place_part(struct hf *h, const struct safetensors *shard, const struct st_tensor *t)
+{
+	enum hf_part part;
+	struct coded *c = h->quant ? coded_of(h, t, &part) : NULL;
+
+	if (c)
+		c->part[part] = (struct hf_place){ shard, t };
+	return c;
+}
+
 /* Give every tensor of the files its slot.  The head of a tied model goes to SLOT_HEAD, which
  * such a model does not have: tie() looks at it. */
 static int place_tensors(struct hf *h, struct err *e)
@@ -219,7 +289,9 @@ static int place_tensors(struct hf *h, struct err *e)
 	const size_t slots = (size_t)model_slots(&h->model);
 
 	h->at = calloc((1 + (size_t)h->model.cfg.layers) * slots, sizeof(*h->at));
-	if (!h->at)
+	if (h->at && h->quant)
+		h->coded = calloc((1 + (size_t)h->model.cfg.layers) * slots, sizeof(*h->coded));
+	if (!h->at || (h->quant && !h->coded))
 		return err_nomem(e, h->dir, (1 + (size_t)h->model.cfg.layers) * slots *
 				 sizeof(*h->at));
 	for (size_t i = 0; i < h->n_shards; i++)
@@ -228,6 +300,8 @@ static int place_tensors(struct hf *h, struct err *e)
 			long layer;
 			enum slot s = model_slot(&h->model, t->name, &layer);
 
+			if (place_part(h, &h->shards[i], t))
+				continue;
 			if (s == SLOT_NONE && head && strcmp(t->name, head->name) == 0)
 				s = SLOT_HEAD;
 			if (s == SLOT_NONE && is_ignored(h->model.family, t->name))
@@ -237,14 +311,9 @@ static int place_tensors(struct hf *h, struct err *e)
 					       "is in %s, but is no tensor of a %s model as "
 					       "config.json describes it", h->shards[i].path,
 					       h->model.family->model_type);
-			*place_of(h, s, layer) = (struct place){ &h->shards[i], t };
+			*place_of(h, s, layer) = (struct hf_place){ &h->shards[i], t };
 		}
 	return 0;
-}
-
-static bool float_type(enum dtype t)
-{
-	return t == DT_F32 || t == DT_F16 || t == DT_BF16;
 }
 
 static void shape_text(char *buf, size_t cap, int rank, const int64_t *shape)
@@ -258,7 +327,7 @@ static void shape_text(char *buf, size_t cap, int rank, const int64_t *shape)
 		snprintf(buf + n, cap - n, "]");
 }
 
-static int check_tensor(const struct hf *h, const struct place *p, enum slot s, struct err *e)
+static int check_tensor(const struct hf *h, const struct hf_place *p, enum slot s, struct err *e)
 {
 	char got[200], want[64];
 	int64_t shape[MODEL_MAX_RANK];
@@ -275,7 +344,7 @@ static int check_tensor(const struct hf *h, const struct place *p, enum slot s, 
 }
 
 /* Both names of a tied matrix are there: they must say the same. */
-static int compare(const struct place *a, const struct place *b, struct err *e)
+static int compare(const struct hf_place *a, const struct hf_place *b, struct err *e)
 {
 	enum { N = 1 << 20 };
 	bool same = a->t->dtype == b->t->dtype && a->t->nbytes == b->t->nbytes;
@@ -299,7 +368,7 @@ static int compare(const struct place *a, const struct place *b, struct err *e)
 
 static int tie(struct hf *h, struct err *e)
 {
-	struct place *embed = place_of(h, SLOT_EMBED, -1), *head = place_of(h, SLOT_HEAD, -1);
+	struct hf_place *embed = place_of(h, SLOT_EMBED, -1), *head = place_of(h, SLOT_HEAD, -1);
 
 	if (!h->model.cfg.tied || !head->t)
 		return 0;
@@ -313,6 +382,29 @@ static int tie(struct hf *h, struct err *e)
 	return compare(embed, head, e);
 }
 
+/* 1: the linear is in codes, and they are what they should be; 0: it has no parts; or -1. */
+static int check_coded(const struct hf *h, enum slot s, long layer, const char *name,
+		       struct err *e)
+{
+	struct coded *c = h->quant ? &h->coded[index_of(h, s, layer)] : NULL;
+	struct hf_linear l = { .name = name };
+	int64_t shape[MODEL_MAX_RANK];
+	int parts = 0;
+
+	for (int i = 0; c && i < HF_PARTS; i++)
+		parts += c->part[i].t != NULL;
+	if (parts == 0)
+		return 0;
+	if (place_of(h, s, layer)->t)
+		return err_set(e, ERR_DATA, name, "is there both as a weight and in codes");
+	if (model_dims(&h->model, s, shape) != 2)
+		return err_set(e, ERR_DATA, name, "codes of what is no matrix");
+	l.rows = shape[0];
+	l.cols = shape[1];
+	memcpy(l.part, c->part, sizeof(l.part));
+	return h->quant->look(h->format, &l, &c->q, e) ? -1 : 1;
+}
+
 static int check_all(const struct hf *h, struct err *e)
 {
 	char name[256];
@@ -320,10 +412,16 @@ static int check_all(const struct hf *h, struct err *e)
 	long layer;
 
 	for (size_t i = 0; model_nth(&h->model, i, &s, &layer); i++) {
-		const struct place *p = place_of(h, s, layer);
+		const struct hf_place *p = place_of(h, s, layer);
+		int coded;
 
+		model_tensor_name(&h->model, s, layer, name);
+		coded = check_coded(h, s, layer, name, e);
+		if (coded < 0)
+			return -1;
+		if (coded > 0)
+			continue;
 		if (!p->t) {
-			model_tensor_name(&h->model, s, layer, name);
 			return err_set(e, ERR_DATA, name, "is missing%s", s != SLOT_HEAD ? "" :
 				       " (config.json does not say tie_word_embeddings)");
 		}
@@ -362,8 +460,11 @@ void hf_close(struct hf *h)
 		return;
 	for (size_t i = 0; i < h->n_shards; i++)
 		safetensors_close(&h->shards[i]);
+	if (h->quant)
+		h->quant->close(h->format);
 	free(h->shards);
 	free(h->at);
+	free(h->coded);
 	free(h->dir);
 	free(h);
 }
@@ -373,7 +474,50 @@ const struct model *hf_model(const struct hf *h)
 	return &h->model;
 }
 
-static const struct place *find(const struct hf *h, const char *name)
+/* How a linear is in codes, or NULL. */
+static const struct coded *find_coded(const struct hf *h, const char *name)
+{
+	long layer;
+	const enum slot s = h->quant ? model_slot(&h->model, name, &layer) : SLOT_NONE;
+	const struct coded *c = s == SLOT_NONE ? NULL : &h->coded[index_of(h, s, layer)];
+
+	return c && c->q.bits ? c : NULL;
+}
+
+static int coded_linear(const struct hf *h, const char *name, const struct coded *c,
+			struct hf_linear *l)
+{
+	int64_t shape[MODEL_MAX_RANK];
+	long layer;
+
+	memset(l, 0, sizeof(*l));
+	if (model_dims(&h->model, model_slot(&h->model, name, &layer), shape) != 2)
+		return -1;
+	l->name = name;
+	l->rows = shape[0];
+	l->cols = shape[1];
+	memcpy(l->part, c->part, sizeof(l->part));
+	return 0;
+}
+
+const struct hf_codes *hf_codes(const struct hf *h, const char *name)
+{
+	const struct coded *c = find_coded(h, name);
+
+	return c && !c->q.dense ? &c->q : NULL;
+}
+
+int hf_codes_read(const struct hf *h, const char *name, enum role role, void *dst, struct err *e)
+{
+	const struct coded *c = find_coded(h, name);
+	struct hf_linear l;
+
+	if (!c || coded_linear(h, name, c, &l))
+		return err_set(e, ERR_BUG, name, "BUG: is not in codes");
+	return h->quant->read(h->format, &l, &c->q, role, dst, e);
+}
+
+static const struct hf_place *find(const struct hf *h, const char *name)
 {
 	long layer;
 	enum slot s = model_slot(&h->model, name, &layer);
@@ -383,10 +527,17 @@ static const struct place *find(const struct hf *h, const char *name)
 
 int hf_tensor(const struct hf *h, const char *name, struct hf_tensor *t)
 {
-	const struct place *p = find(h, name);
+	const struct hf_place *p = find(h, name);
+	const struct coded *c = find_coded(h, name);
+	struct hf_linear l;
 
 	if (!p)
 		return -1;
+	if (c && coded_linear(h, name, c, &l) == 0) {
+		*t = (struct hf_tensor){ .name = name, .rank = 2, .shape = { l.rows, l.cols } };
+		t->dtype = c->q.dense ? DT_F32 : c->q.scale;
+		return dtype_nbytes(t->dtype, 2, t->shape, &t->nbytes);
+	}
 	t->name = name;
 	t->dtype = p->t->dtype;
 	t->rank = p->t->rank;
@@ -415,10 +566,12 @@ static int check_finite(const struct st_tensor *t, const void *data, const char 
 
 int hf_read(const struct hf *h, const char *name, void *dst, struct err *e)
 {
-	const struct place *p = find(h, name);
+	const struct hf_place *p = find(h, name);
 
 	if (!p)
 		return err_set(e, ERR_BUG, name, "BUG: the model has no such tensor");
+	if (find_coded(h, name))
+		return hf_codes_read(h, name, ROLE_WEIGHT, dst, e);
 	if (safetensors_read(p->shard, p->t, dst, e))
 		return -1;
 	return check_finite(p->t, dst, name, e);
@@ -429,7 +582,7 @@ void hf_readahead(const struct hf *h, long layer)
 	if (layer < 0 || layer >= h->model.cfg.layers)
 		return;
 	for (int s = 0; s < model_slots(&h->model); s++) {
-		const struct place *p = place_of(h, (enum slot)s, layer);
+		const struct hf_place *p = place_of(h, (enum slot)s, layer);
 
 		/* Only advice: what it answers does not matter. */
 		if (p->t)

@@ -5,10 +5,11 @@
 #ifndef QP_HF_H
 #define QP_HF_H
 
-#include "lib/data/dtype.h"
+#include "lib/data/stream.h"
 #include "lib/model/family.h"
 
 struct hf;
+struct hf_codes;
 
 struct hf_tensor {
 	const char *name;
@@ -25,7 +26,8 @@ int hf_config_parse(struct model_config *c, const char *json, size_t n, struct e
 /*
  * Open config.json, then model.safetensors or else the shards of model.safetensors.index.json,
  * and compare every tensor with the family's table: a missing, unknown, wrongly shaped or oddly
- * typed one (weights are F32, F16 or BF16) is refused by name before any data is read.  A tied
+ * typed one (weights are F32, F16 or BF16, or what the format of config.json's quantization_config
+ * makes of them) is refused by name before any data is read.  A tied
  * model may hold the shared matrix under either name, or under both if all bytes agree: what
  * config.json ties must be tied.  A tensor of a shard must be in the index, with that shard.
  * ERR_NOINPUT if dir, or a file that must be there, is not; ERR_DATA for the rest.
@@ -37,6 +39,12 @@ const struct model *hf_model(const struct hf *h);
 int hf_tensor(const struct hf *h, const char *name, struct hf_tensor *t);
 /* The bytes, dst[nbytes]; a value that is not finite is ERR_DATA with its row and column. */
 int hf_read(const struct hf *h, const char *name, void *dst, struct err *e) MUST_USE;
+/* How a linear that is in codes is (hf_quant.h), or NULL: it has a weight.  hf_tensor tells the
+ * type of its scales then, and hf_read is not for it unless it is dense. */
+const struct hf_codes *hf_codes(const struct hf *h, const char *name);
+/* The payload of its record codes, scale or zero. */
+int hf_codes_read(const struct hf *h, const char *name, enum role role, void *dst,
+		  struct err *e) MUST_USE;
 /* Ask the kernel to read a block's tensors ahead. */
 void hf_readahead(const struct hf *h, long layer);
 

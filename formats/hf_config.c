@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "formats/hf.h"
+#include "formats/hf_quant.h"
 #include "formats/json.h"
 
 #define FILE_NAME "config.json"
@@ -479,17 +480,21 @@ static int take_window(struct model_config *c, enum window_rule rule, const stru
 static int refuse_quantized(const struct json *root, struct err *e)
 {
 	static const char *const keys[] = { "quantization_config", "compression_config" };
-	char text[64], where[64];
+	char text[64], where[64], known[128];
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
 		const struct json *v = given(root, keys[i]);
 
 		if (!v)
 			continue;
+		/* Its linears are in codes, which have readers of their own. */
+		if (i == 0 && hf_quant_find(json_str(json_get(v, "quant_method"), NULL)))
+			continue;
 		value_text(text, sizeof(text), json_get(v, "quant_method"));
 		key_place(where, sizeof(where), keys[i]);
-		return err_set(e, ERR_DATA, where,
-			       "the checkpoint is quantized already (quant_method '%s')", text);
+		hf_quant_names(known, sizeof(known));
+		return err_set(e, ERR_DATA, where, "the checkpoint is quantized already "
+			       "(quant_method '%s'; those read: %s)", text, known);
 	}
 	return 0;
 }

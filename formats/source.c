@@ -57,10 +57,22 @@ static void dir_close(void *self)
 	hf_close(self);
 }
 
+static const struct hf_codes *dir_codes(const void *self, const char *name)
+{
+	return hf_codes(self, name);
+}
+
+static int dir_codes_read(void *self, const char *name, enum role role, void *dst,
+			  struct err *e)
+{
+	return hf_codes_read(self, name, role, dst, e);
+}
+
 static int open_dir(struct stream_in **in, const char *path, struct err *e)
 {
 	static const struct checkpoint_ops ops = {
 		dir_model, dir_tensor, dir_read, dir_readahead, dir_file, dir_file_read, dir_close,
+		dir_codes, dir_codes_read,
 	};
 	struct hf *h;
 

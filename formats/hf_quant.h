@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hf_quant.h - linears in codes in a model directory, whatever a format calls their parts
+ *
+ * A format of quantized checkpoints (config.json's quantization_config.quant_method) is a row of
+ * hf_quant.c's table.  Which linears are in codes the tensors tell, not the configuration: those
+ * that have parts.  A plain weight stays one.
+ */
+#ifndef QP_HF_QUANT_H
+#define QP_HF_QUANT_H
+
+#include <stdbool.h>
+
+#include "formats/safetensors.h"
+#include "lib/data/stream.h"
+
+struct json;
+
+enum hf_part { HF_WEIGHT, HF_CODES, HF_SCALE, HF_ZERO, HF_SHAPE, HF_G_IDX, HF_INPUT_SCALE,
+	       HF_INPUT_ZERO, HF_PARTS };
+
+/* Where a tensor lies; t NULL: nowhere. */
+struct hf_place {
+	const struct safetensors *shard;
+	const struct st_tensor *t;
+};
+
+struct hf_linear {
+	const char *name;       /* of the weight, "model.layers.3.mlp.up_proj.weight" */
+	int64_t rows, cols;     /* by the family's table */
+	struct hf_place part[HF_PARTS];
+};
+
+/* As a stream has it (lib/model/codes.h). */
+struct hf_codes {
+	int bits;
+	bool sym;
+	int64_t group, tall;    /* columns and rows that share a scale */
+	enum dtype codes, scale;
+	int64_t scale_shape[2];
+	/* What comes in is rounded to 8 bits, symmetric, by a range found at run time: int or
+	 * e4m3, of a token, or of act_group channels of it (0: all). */
+	enum hf_act { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } act;
+	int64_t act_group;
+	bool dense;             /* codes cannot say it (scattered groups): a weight in F32 instead */
+};
+
+struct hf_suffix {
+	const char *suffix;     /* after the module's name: ".weight_packed" */
+	enum hf_part part;
+};
+
+struct hf_quant {
+	const char *method;
+	const struct hf_suffix *suffixes; /* suffix NULL ends */
+	/* config: the value of quantization_config.  ERR_DATA for what cannot be read. */
+	int (*open)(void **self, const struct json *config, struct err *e);
+	/* Fill *q by the parts that are there, checked: each has the shape and type it must have. */
+	int (*look)(const void *self, const struct hf_linear *l, struct hf_codes *q,
+		    struct err *e);
+	/* role codes, scale, zero, or (dense) weight, as the record of a stream has them. */
+	int (*read)(const void *self, const struct hf_linear *l, const struct hf_codes *q,
+		    enum role role, void *dst, struct err *e);
+	void (*close)(void *self);
+};
+
+/* NULL: none of that name. */
+const struct hf_quant *hf_quant_find(const char *method);
+/* "compressed-tensors, gptq": for messages. */
+void hf_quant_names(char *buf, size_t cap);
+
+/* Rows of formats. */
+extern const struct hf_quant hf_quant_ct;
+
+/* ---- for formats ---- */
+
+/* The part is there, of that type and shape (rank 1 or 2); ERR_DATA naming it. */
+int hf_part_check(const struct hf_linear *l, enum hf_part part, enum dtype dtype, int rank,
+		  int64_t d0, int64_t d1, struct err *e) MUST_USE;
+int hf_part_read(const struct hf_place *p, void *dst, struct err *e) MUST_USE;
+
+#endif

@@ -1,0 +1,231 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# to-ct.bats - what to-ct promises on its man page, and what is read of such directories
+
+setup_file() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" tiny hidden=20 ffn=12 heads=5 kv=1 dtype=BF16
+	for i in 3 5 7 11; do
+		awk -v m="$i" 'BEGIN {
+			for (t = 0; t < 16; t++) printf "%d ", (t * m + m) % 32
+			print "" }'
+	done > ids.txt
+	rtn -q -g 4 --asym tiny | pack-int4 > packed.qp
+}
+
+setup() {
+	load ../helpers
+	need_python numpy msgpack
+	cd "$BATS_FILE_TMPDIR"
+	out=$BATS_TEST_TMPDIR
+	export PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1
+}
+
+same_logits() {	# same_logits MODEL MODEL
+	qp-forward -q -i ids.txt "$1" > "$out/a.qp"
+	qp-forward -q -i ids.txt "$2" > "$out/b.qp"
+	qp-cmp "$out/a.qp" "$out/b.qp"
+}
+
+@test "to-ct: numpy unpacks what the stream's codes, scales and zeros stand for, at every width" {
+	local b g s
+	for b in 2 3 4 5 8; do
+		for g in 4 -1 0; do
+			for s in --sym --asym; do
+				rtn -q -b "$b" -g "$g" "$s" tiny > "$out/r.qp"
+				to-ct -q "$out/r.qp" "$out/d"
+				"$PYTHON" - "$out/r.qp" "$out/d" "$b" <<-'END'
+				import sys
+				import numpy as np
+				from checkpoint import Directory
+				from qpstream import Stream
+				s, d, b = Stream(sys.argv[1]), Directory(sys.argv[2]), int(sys.argv[3])
+
+				def unpack(words, n):    # rows of words -> rows of n codes
+				    raw = np.unpackbits(np.ascontiguousarray(words).view("u1"), axis=1, bitorder="little")
+				    return (raw[:, :n * b].reshape(len(words), n, b) << np.arange(b)).sum(2)
+
+				q = d.config["quantization_config"]
+				assert q["quant_method"] == "compressed-tensors" and q["ignore"] == ["lm_head"]
+				(group,) = q["config_groups"].values()
+				sym = group["weights"]["symmetric"]
+				assert group["targets"] == ["Linear"] and group["weights"]["num_bits"] == b
+				assert len(s.names("codes")) == 14
+				for name in s.names("codes"):
+				    m = name[:-len(".weight")]
+				    n, k = d.tensor(m + ".weight_shape")
+				    u = unpack(d.tensor(m + ".weight_packed"), k) - 2 ** (b - 1)
+				    scale = d.tensor(m + ".weight_scale")
+				    z = 0
+				    if not sym:
+				        z = d.tensor(m + ".weight_zero_point")
+				        z = z.astype(int) if z.dtype == "i1" else unpack(z.T, n).T - 2 ** (b - 1)
+				    wide = lambda x: np.repeat(x, k // x.shape[-1], -1) if np.ndim(x) else x
+				    w = ((u - wide(z)).astype("f4") * wide(scale)).astype("f4")
+				    assert (w == s.tensor(name)).all() and w.shape == s.tensor(name).shape, name
+				END
+				same_logits "$out/r.qp" "$out/d"
+				rm -r "$out/d"
+			done
+		done
+	done
+}
+
+@test "to-ct: the directory has the perplexity of the stream, digit by digit" {
+	rtn -q -g 32 "$MODEL" | pack-int4 > "$out/q.qp"
+	to-ct -q "$out/q.qp" "$out/d"
+	eval-ppl -q --json --ctx 128 --windows 4 "$out/q.qp" < "$EVAL" > "$out/a"
+	eval-ppl -q --json --ctx 128 --windows 4 "$out/d" < "$EVAL" > "$out/b"
+	cmp "$out/a" "$out/b"
+	grep -q ppl "$out/a"
+}
+
+@test "to-ct: what it wrote comes back as the same records, and goes out the same again" {
+	to-ct -q packed.qp "$out/d"
+	record-acts -q --stats=none "$out/d" > "$out/s.qp"
+	qp-dump packed.qp | sed -n '/role=\(codes\|scale\|zero\)/,/^[a-z]/p' | grep -v '^[bn]' > "$out/a"
+	qp-dump "$out/s.qp" | sed -n '/role=\(codes\|scale\|zero\)/,/^[a-z]/p' | grep -v '^[bn]' > "$out/b"
+	[ "$(grep -c role=zero "$out/a")" -eq 14 ]
+	to-ct -q "$out/s.qp" "$out/e"
+	cmp "$out/d/model.safetensors" "$out/e/model.safetensors"
+}
+
+@test "to-ct: linears of two schemes are two groups, and those without codes are ignored" {
+	rtn -q -g 4 --skip=down --skip=up tiny | rtn -q -b 8 -g -1 --skip=down > "$out/r.qp"
+	to-ct -q "$out/r.qp" "$out/d"
+	"$PYTHON" - "$out/d" <<-'END'
+	import sys
+	from checkpoint import Directory
+	q = Directory(sys.argv[1]).config["quantization_config"]
+	assert q["ignore"] == ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj", "lm_head"]
+	groups = {g["weights"]["num_bits"]: g["targets"] for g in q["config_groups"].values()}
+	assert groups[8] == ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"], groups
+	assert len(groups[4]) == 10 and "model.layers.0.self_attn.q_proj" in groups[4]
+	END
+	same_logits "$out/r.qp" "$out/d"
+}
+
+@test "to-ct: --activations=dynamic-token makes W8A8 and W4A8, and the reader obeys them" {
+	rtn -q -b 8 -g -1 tiny > "$out/8.qp"
+	to-ct -q --activations=dynamic-token "$out/8.qp" "$out/d8"
+	rtn -q -b 4 -g 4 tiny > "$out/4.qp"
+	to-ct -q --activations=dynamic-token "$out/4.qp" "$out/d4"
+	"$PYTHON" - "$out/8.qp" "$out/d8" "$out/d4" <<-'END'
+	import sys
+	from checkpoint import Directory
+	from qpstream import Stream
+	s, d, four = Stream(sys.argv[1]), Directory(sys.argv[2]), Directory(sys.argv[3])
+	for x, f in ((d, "int-quantized"), (four, "pack-quantized")):
+	    (g,) = x.config["quantization_config"]["config_groups"].values()
+	    a = g["input_activations"]
+	    assert g["format"] == f and a["strategy"] == "token" and a["dynamic"] and a["num_bits"] == 8
+	for n in s.names("codes"):
+	    assert d.dtype(n) == "I8" and (d.tensor(n).astype(int) + 128 == s.tensor(n, "codes")).all()
+	END
+	record-acts -q --stats=none "$out/d8" | qp-dump --head > "$out/h"
+	[ "$(grep -c '^run .*kind="act-quant" .*per="token"' "$out/h")" -eq 8 ]
+}
+
+@test "to-ct: what the format cannot hold is refused, with the option that would fit" {
+	local acts=--activations=dynamic-token
+	rtn -q -b 8 -g 4 tiny > "$out/g.qp"
+	refuses 65 '.*q_proj\.weight: 8-bit codes in groups of 4 .*: -g -1 before it' \
+		to-ct $acts "$out/g.qp" "$out/d"
+	rtn -q -b 8 -g -1 --asym tiny > "$out/a.qp"
+	refuses 65 '.*q_proj\.weight: asymmetric codes .*--sym before it' \
+		to-ct $acts "$out/a.qp" "$out/d"
+	refuses 65 'no codes in the stream: put rtn or gptq before' to-ct tiny "$out/d"
+	qp-dump packed.qp | awk '/^tensor model.layers.0/ && !done {
+		print "run layers.0.mlp.in must=true kind=\"act-quant\" bits=8"; done = 1 } { print }' |
+		qp-make > "$out/run.qp"
+	refuses 65 "layers\.0\.mlp\.in: wants 'act-quant' at run time" to-ct "$out/run.qp" "$out/d"
+	refuses 64 '--activations: ' to-ct --activations=static "$out/g.qp" "$out/d"
+	[ ! -e "$out/d" ]
+}
+
+@test "to-ct: scales that bf16 cannot hold make the model float16, those that it can do not" {
+	to-ct -q packed.qp "$out/a"
+	grep -q '"torch_dtype": "float16"' "$out/a/config.json"
+	rtn -q -g 4 --scale-dtype=bf16 tiny > "$out/b.qp"
+	to-ct -q "$out/b.qp" "$out/b"
+	grep -q '"torch_dtype": "bfloat16"' "$out/b/config.json"
+}
+
+@test "to-ct: an existing target, a cut stream and a full disk leave what there was" {
+	local n at st shim=${BUILD:-$ROOT/build}/shim/failwrite.so
+	mkdir -p "$out/o" "$out/there"
+	refuses 73 '.*/there: is there already; --force' to-ct packed.qp "$out/there"
+	refuses_every_prefix packed.qp to-ct - "$out/o/d"
+	[ -z "$(ls -A "$out/o")" ]
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	LD_PRELOAD=$shim FAIL_COUNT=$out/count to-ct -q packed.qp "$out/o/d"
+	rm -r "$out/o/d"
+	n=$(cat "$out/count")
+	for ((at = 1; at <= n; at += 7)); do
+		st=0
+		LD_PRELOAD=$shim FAIL_AT=$at to-ct packed.qp "$out/o/d" 2> "$out/err" || st=$?
+		[ "$st" -eq 74 ] || { echo "write $at of $n: $st"; cat "$out/err"; return 1; }
+		[ -z "$(ls -A "$out/o")" ]
+	done
+}
+
+# Change quantization_config of a copy by a line of Python: q.
+broken() {	# broken PYTHON
+	rm -rf "$out/x"
+	cp -r "$out/d" "$out/x"
+	"$PYTHON" - "$out/x/config.json" "$1" <<-'END'
+	import json, sys
+	c = json.load(open(sys.argv[1]))
+	q = c["quantization_config"]
+	g = q["config_groups"]["group_0"]
+	exec(sys.argv[2])
+	json.dump(c, open(sys.argv[1], "w"))
+	END
+}
+
+@test "compressed-tensors: what cannot be read is refused by name" {
+	to-ct -q packed.qp "$out/d"
+	broken 'q["transform_config"] = {"config_groups": {"R4": {}}}'
+	refuses 65 '.*transform_config is not read' qp-ls "$out/x"
+	broken 'q["kv_cache_scheme"] = {"num_bits": 8}'
+	refuses 65 '.*kv_cache_scheme is not read' qp-forward -i ids.txt "$out/x"
+	broken 'q["format"] = g["format"] = "nvfp4-pack-quantized"'
+	refuses 65 ".*format 'nvfp4-pack-quantized' is not read" qp-forward -i ids.txt "$out/x"
+	broken 'g["weights"]["num_bits"] = 8'
+	refuses 65 '.*q_proj\.weight: its .* is not what any group' qp-forward -i ids.txt "$out/x"
+	broken 'g["input_activations"] = {"num_bits": 8, "type": "int", "symmetric": True,
+	    "strategy": "tensor", "dynamic": False}'
+	refuses 65 '.*input_activations: only symmetric' qp-forward -i ids.txt "$out/x"
+	broken 'q["quant_method"] = "magic"'
+	refuses 65 ".*quant_method 'magic'; those read: .*compressed-tensors" \
+		qp-forward -i ids.txt "$out/x"
+}
+
+@test "compressed-tensors: what llm-compressor wrote gives the logits of its own loader" {
+	local d
+	need_shared interop/ct-w4a16-g32-asym
+	for d in "$SHARED"/interop/ct-*; do
+		case $d in *w8a8*) continue ;; esac # its ties fall otherwise
+		"$PYTHON" - "$d" > "$out/ids" <<-'END'
+		import sys
+		from checkpoint import read_safetensors
+		for row in read_safetensors(sys.argv[1] + "/golden.safetensors", False)["input_ids"][1]:
+		    print(*row)
+		END
+		qp-forward -q -i "$out/ids" "$d" > "$out/l.qp"
+		"$PYTHON" - "$d" "$out/l.qp" <<-'END'
+		import sys
+		import numpy as np
+		from checkpoint import read_safetensors
+		from qpstream import Stream
+		g, s = read_safetensors(sys.argv[1] + "/golden.safetensors", False), Stream(sys.argv[2])
+		got = np.stack([s.tensor(h["name"], h.get("role"))[g["logit_positions"][1]]
+		                for h, _ in s.records if h["t"] == "tensor"])
+		want = g["logits"][1]
+		print(sys.argv[1], abs(got - want).max())
+		assert abs(got - want).max() < 1e-4 * abs(want).max()
+		END
+	done
+}
