@@ -164,8 +164,8 @@ static int next_run(struct source *d, struct record *r, struct err *e)
 		return 0;
 	model_edge_name(m, (enum edge)(d->edge - 1), d->layer, name);
 	if (got < 0)
-		return err_set(e, ERR_DATA, name, "is rounded for some of the linears that read it, "
-			       "and not, or differently, for others: this is not read");
+		return err_set(e, ERR_DATA, name, "is rounded for some of the linears that read "
+			       "it, and not, or differently, for others: this is not read");
 	record_init(r, REC_RUN, name);
 	r->must = true;
 	bad = record_set_str(r, "kind", "act-quant") ||

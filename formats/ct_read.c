@@ -102,7 +102,8 @@ static int take_activations(struct group *g, const struct json *a, struct err *e
 	if (json_type_of(a) != JSON_OBJECT)
 		return 0;
 	if (!type || !by || json_int(json_get(a, "num_bits"), 0) != 8 ||
-	    !json_bool(json_get(a, "symmetric"), false) || !json_bool(json_get(a, "dynamic"), false))
+	    !json_bool(json_get(a, "symmetric"), false) ||
+	    !json_bool(json_get(a, "dynamic"), false))
 		return err_set(e, ERR_DATA, WHERE, "input_activations: only symmetric ones of 8 "
 			       "bits, with dynamic ranges, are read");
 	if (strcmp(by, "token") && strcmp(by, "group"))
@@ -198,7 +199,8 @@ static bool has_shape(const struct st_tensor *t, const int64_t shape[2])
 	if (t->rank == 2)
 		return t->shape[0] == shape[0] && t->shape[1] == shape[1];
 	/* one scale for all may have one dimension, or none */
-	return shape[0] == 1 && shape[1] == 1 && (t->rank == 0 || (t->rank == 1 && t->shape[0] == 1));
+	return shape[0] == 1 && shape[1] == 1 &&
+	       (t->rank == 0 || (t->rank == 1 && t->shape[0] == 1));
 }
 
 static bool fits(const struct group *g, const struct hf_linear *l)

@@ -42,7 +42,7 @@ struct hf_codes {
 	 * e4m3, of a token, or of act_group channels of it (0: all). */
 	enum hf_act { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } act;
 	int64_t act_group;
-	bool dense;             /* codes cannot say it (scattered groups): a weight in F32 instead */
+	bool dense;             /* codes cannot say it (scattered groups): a weight in F32 */
 };
 
 struct hf_suffix {
@@ -55,7 +55,7 @@ struct hf_quant {
 	const struct hf_suffix *suffixes; /* suffix NULL ends */
 	/* config: the value of quantization_config.  ERR_DATA for what cannot be read. */
 	int (*open)(void **self, const struct json *config, struct err *e);
-	/* Fill *q by the parts that are there, checked: each has the shape and type it must have. */
+	/* Fill *q by the parts that are there, checked: each has the shape and type it must. */
 	int (*look)(const void *self, const struct hf_linear *l, struct hf_codes *q,
 		    struct err *e);
 	/* role codes, scale, zero, or (dense) weight, as the record of a stream has them. */

@@ -93,7 +93,8 @@ same_logits() {	# same_logits MODEL MODEL
 }
 
 @test "to-ct: linears of two schemes are two groups, and those without codes are ignored" {
-	rtn -q -g 4 --skip=down --skip=up tiny | rtn -q -b 8 -g -1 --skip=down > "$out/r.qp"
+	rtn -q -g 4 --skip=down --skip=up tiny |
+		rtn -q -b 8 -g -1 --skip=down --skip=attn --skip=gate > "$out/r.qp"
 	to-ct -q "$out/r.qp" "$out/d"
 	"$PYTHON" - "$out/d" <<-'END'
 	import sys
