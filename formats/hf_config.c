@@ -494,7 +494,7 @@ static int refuse_quantized(const struct json *root, struct err *e)
 		key_place(where, sizeof(where), keys[i]);
 		hf_quant_names(known, sizeof(known));
 		return err_set(e, ERR_DATA, where, "the checkpoint is quantized already "
-			       "(quant_method '%s'; those read: %s)", text, known);
+			       "(quant_method '%s'), not as one of: %s", text, known);
 	}
 	return 0;
 }

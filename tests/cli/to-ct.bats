@@ -200,7 +200,7 @@ broken() {	# broken PYTHON
 	    "strategy": "tensor", "dynamic": False}'
 	refuses 65 '.*input_activations: only symmetric' qp-forward -i ids.txt "$out/x"
 	broken 'q["quant_method"] = "magic"'
-	refuses 65 ".*quant_method 'magic'; those read: .*compressed-tensors" \
+	refuses 65 ".*quant_method 'magic'\), not as one of: .*compressed-tensors" \
 		qp-forward -i ids.txt "$out/x"
 }
 
