@@ -38,8 +38,8 @@ int cpu_hessian_new(struct backend *b, struct hessian **h, size_t k, struct err 
 	if (!n)
 		return err_nomem(e, "", sizeof(*n));
 	n->k = k;
-	n->nt = cpu_parts(k, k <= 288 ? (k + 1) / 2 : k <= 640 ? 192 : k <= 1024 ? 288 : 384, 16,
-			  &n->tile);
+	n->nt = cpu_parts(k, k <= 288 ? (k + 1) / 2 : k <= 640 ? 192 : k <= 1024 ? 288 : 384,
+			  VEC_TILE, &n->tile);
 	bytes = tile_count(n) * n->tile * n->tile * sizeof(double);
 	n->sum = k < (size_t)1 << 24 ? cpu_malloc(bytes) : NULL;
 	if (!n->sum) {
@@ -131,10 +131,140 @@ static void add_task(void *ctx, size_t task, int thread)
 	}
 }
 
+/*
+ * With bf16, at most TOKENS of x at a time become units of two tokens, in panels (as W) and in rows
+ * (as X) in the shared memory: what a linear multiplies too, and then products of two such numbers
+ * are exact.
+ */
+#define TOKENS	(2 * VEC_DEPTH)
+#define SUBTILE 96 /* rows: of a tile on the diagonal what lies below is left out in such steps */
+
+struct short_hessian {
+	struct cpu *cpu;
+	struct hessian *h;
+	const float *x;
+	uint32_t *w, *rows; /* [panels][units][VEC_TILE]; [columns, padded][VEC_PITCH] */
+	size_t t, units;
+};
+
+/* A panel: VEC_TILE columns of x. */
+static void units_task(void *ctx, size_t task, int thread)
+{
+	const struct short_hessian *j = ctx;
+	size_t c = task * VEC_TILE, n = j->h->k - c < VEC_TILE ? j->h->k - c : VEC_TILE;
+	uint32_t *w = j->w + c * j->units;
+	float a[2][VEC_TILE] = { { 0 } };
+
+	(void)thread;
+	for (size_t u = 0; u < j->units; u++)
+		for (size_t i = 0; i < 2; i++) {
+			size_t row = 2 * u + i;
+
+			if (row < j->t)
+				j->cpu->vec->bf16(a[i], j->x + row * j->h->k + c, n, 0);
+			else
+				memset(a[i], 0, sizeof(a[i]));
+			for (size_t l = 0; i == 1 && l < VEC_TILE; l++) {
+				uint32_t lo, hi;
+
+				memcpy(&lo, &a[0][l], 4);
+				memcpy(&hi, &a[1][l], 4);
+				w[u * VEC_TILE + l] = lo >> 16 | hi;
+			}
+		}
+	j->cpu->vec->transpose((float *)j->rows + c * VEC_PITCH, VEC_PITCH, (const float *)w,
+			       VEC_TILE, j->units, VEC_TILE);
+}
+
+static void short_task(void *ctx, size_t task, int thread)
+{
+	const struct short_hessian *j = ctx;
+	struct hessian *h = j->h;
+	float *s = j->cpu->scratch[thread];
+	size_t i, l, ni, nl;
+	double *sum;
+
+	tile_of(task, h->nt, &i, &l);
+	sum = h->sum + tile_at(h, i, l);
+	i *= h->tile;
+	l *= h->tile;
+	ni = h->k - i < h->tile ? h->k - i : h->tile;
+	nl = h->k - l < h->tile ? h->k - l : h->tile;
+	for (size_t r = 0; r < ni; r += SUBTILE) {
+		size_t c = i == l ? r : 0;
+
+		j->cpu->set.bf16->run(&(struct vec_product){
+			.y = s + r * h->tile + c, .ldy = h->tile,
+			.x = j->rows + (i + r) * VEC_PITCH,
+			.w = j->w + (l + c) * j->units, .ldw = VEC_TILE * j->units,
+			.t = ni - r < SUBTILE ? ni - r : SUBTILE, .n = nl - c, .units = j->units,
+		});
+	}
+	for (size_t r = 0; r < ni; r++) {
+		size_t c = i == l ? r : 0;
+
+		j->cpu->vec->addf64(sum + r * h->tile + c, s + r * h->tile + c, nl - c);
+	}
+}
+
+static int short_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e)
+{
+	struct short_hessian j = { .cpu = cpu_of(b), .h = h };
+	size_t panels = (h->k + VEC_TILE - 1) / VEC_TILE, m = j.cpu->set.bf16->multiple;
+
+	/* the kernel may read rows behind the last */
+	if (cpu_shared(b, (panels * VEC_TILE * (VEC_DEPTH + VEC_PITCH) + VEC_TILE * VEC_PITCH) *
+		       sizeof(uint32_t), e) < 0)
+		return -1;
+	for (size_t from = 0; from < t; from += TOKENS) {
+		j.x = x + from * h->k;
+		j.t = t - from < TOKENS ? t - from : TOKENS;
+		j.units = ((j.t + 1) / 2 + m - 1) / m * m;
+		j.w = j.cpu->shared;
+		j.rows = j.w + panels * VEC_TILE * j.units;
+		pool_run(b->pool, panels, units_task, &j);
+		pool_run(b->pool, tile_count(h), short_task, &j);
+	}
+	return 0;
+}
+
+/* Where there are no such products: x rounded, of CHUNK tokens at a time. */
+static void round_task(void *ctx, size_t task, int thread)
+{
+	const struct short_hessian *j = ctx;
+	size_t k = j->h->k;
+
+	(void)thread;
+	j->cpu->vec->bf16((float *)j->cpu->shared + task * k, j->x + task * k, k, 0);
+}
+
+static int rounded_add(struct backend *b, struct hessian *h, const float *x, size_t t,
+		       struct err *e)
+{
+	struct short_hessian j = { .cpu = cpu_of(b), .h = h };
+	struct hessian_job run = { .cpu = j.cpu, .h = h };
+
+	if (cpu_shared(b, (t < CHUNK ? t : CHUNK) * h->k * sizeof(float), e) < 0)
+		return -1;
+	for (size_t from = 0; from < t; from += CHUNK) {
+		run.t = t - from < CHUNK ? t - from : CHUNK;
+		j.x = x + from * h->k;
+		run.x = j.cpu->shared;
+		pool_run(b->pool, run.t, round_task, &j);
+		pool_run(b->pool, tile_count(h), add_task, &run);
+	}
+	return 0;
+}
+
 int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e)
 {
 	struct hessian_job j = { cpu_of(b), h, x, t };
 
+	if (h->k && t && b->compute == COMPUTE_BF16) {
+		if (cpu_scratch(b, h->tile * h->tile * sizeof(float), e) < 0)
+			return -1;
+		return j.cpu->set.bf16 ? short_add(b, h, x, t, e) : rounded_add(b, h, x, t, e);
+	}
 	if (cpu_scratch(b, h->tile * h->tile * sizeof(float), e) < 0)
 		return -1;
 	if (h->k && t)

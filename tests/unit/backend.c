@@ -661,6 +661,8 @@ static void test_hessian(struct backend *b, size_t k, size_t t)
 	rc |= b->ops->hessian_add(b, h, x + (t - second) * k, second, &e);
 	rc |= b->ops->hessian_add(b, h, x, 0, &e);
 	rc |= b->ops->hessian_get(b, h, tri, &e);
+	if (b->compute == COMPUTE_BF16)
+		round_all(x, x, t * k);
 	for (size_t r = 0; r < t; r++)
 		for (size_t i = 0, at = 0; i < k; i++)
 			for (size_t j = i; j < k; j++)
@@ -844,6 +846,11 @@ static size_t everything(struct backend *b, unsigned char *out)
 	rc |= b->ops->pack(b, &p, w, DT_F32, N, D, &e);
 	rc |= b->ops->linear(b, y, N, x, D, T, p, x, 0, &e);
 	KEEP(y, T * N);
+	rc |= b->ops->hessian_new(b, &hs, D, &e);
+	rc |= b->ops->hessian_add(b, hs, x, T, &e);
+	rc |= b->ops->hessian_get(b, hs, tri, &e);
+	b->ops->hessian_free(b, hs);
+	KEEP(tri, D * (D + 1) / 2);
 	rc |= backend_compute(b, "f32", &e);
 	rc |= b->ops->pack_i8(b, &p8, (const int8_t *)w, N, D, &e);
 	rc |= b->ops->linear_i8(b, (int32_t *)(void *)y, N, (const int8_t *)x, D, T, p8, &e);
@@ -933,6 +940,8 @@ static void test_attentions(struct backend *b)
 
 static void test_shorts(struct backend *b)
 {
+	struct err e;
+
 	test_pack_i8(b);
 	for (size_t i = 0; i < COUNT(sizes); i++)
 		test_linear_i8(b, sizes[i], sizes[(i * 5 + 3) % COUNT(sizes)],
@@ -946,6 +955,13 @@ static void test_shorts(struct backend *b)
 				     sizes[(i * 3 + 7) % COUNT(sizes)]);
 		test_compute(b, compute, 250, 300, 1100);
 		test_compute(b, compute, 1030, 2100, 5);
+		ok(backend_compute(b, compute, &e) == 0, "%s", b->name);
+		for (size_t i = 0; i < COUNT(sizes); i++)
+			test_hessian(b, sizes[i], sizes[(i * 5 + 3) % COUNT(sizes)]);
+		test_hessian(b, 577, 40);
+		test_hessian(b, 100, 2500);
+		test_hessian(b, 1100, 9);
+		ok(backend_compute(b, "f32", &e) == 0, "back to f32");
 	}
 	test_linear_i8(b, 30, 40, 3333, 1);
 	test_linear_i8(b, 2, 3, 131071, 1);
