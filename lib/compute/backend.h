@@ -139,8 +139,8 @@ struct backend_ops {
 	int (*colstats)(struct backend *b, const float *x, size_t t, size_t k, float *absmax,
 			double *abssum, float *min, float *max, struct err *e);
 
-	/* H += x' x; f32 products summed over at most 2048 tokens, f64 beyond (with COMPUTE_BF16 of x
-	 * rounded, as linears see it); upper tiles only:
+	/* H += x' x; f32 products summed over at most 2048 tokens, f64 beyond (with
+	 * COMPUTE_BF16: of x rounded, as linears see it); upper tiles only:
 	 * 4 n (n + 1) T^2 bytes for n = ceil(k / T) tiles of edge T <= 384 in a row */
 	int (*hessian_new)(struct backend *b, struct hessian **h, size_t k, struct err *e);
 	void (*hessian_free)(struct backend *b, struct hessian *h);
