@@ -7,7 +7,8 @@
 #     source: makes a stream            tool: neither side is always a stream
 kind() {
 	case $1 in
-	smooth | rtn | gptq | pack-int4 | pack-int8) echo filter ;;
+	smooth | clip | rotate | rtn | gptq | quant-acts | qwt-fit | pack-int4 | pack-int8)
+		echo filter ;;
 	qp-ls | qp-dump | qp-check) echo reader ;;
 	record-acts | calib-pack | qp-make | qp-forward | qp-sum) echo source ;;
 	*) echo tool ;;
@@ -176,6 +177,7 @@ operands_for() {	# operands_for PROGRAM PATH: $PATH where its main input goes
 	calib-pack) echo "-m $MODEL $2" ;;
 	qp-tok) echo "-m $2" ;;
 	eval-tasks) echo "-t $DATA/tasks/piqa.jsonl $2" ;;
+	qp-alloc) echo "--budget=4 $2" ;;
 	qp-forward) echo "-i ids $2" ;;
 	to-hf | to-ct | to-gguf | to-gptq | to-awq) echo "$2 new" ;;
 	*) echo "$2" ;;
@@ -263,6 +265,7 @@ common_values() {
 		qp-forward) set -- qp-forward -i ids "$MODEL" ;;
 		record-acts) set -- record-acts "$MODEL" ;;
 		eval-ppl) set -- eval-ppl -t "$EVAL" "$MODEL" ;;
+		qp-alloc) set -- qp-alloc --budget=4 "$tiny" ;;
 		eval-tasks) set -- eval-tasks -t "$DATA/tasks/piqa.jsonl" "$MODEL" ;;
 		*) set -- "$p" "$tiny" ;;
 		esac
