@@ -27,6 +27,7 @@ struct item {
 };
 
 struct block;
+struct codes;
 
 /*
  * What a program that works on one tensor at a time puts between reading and keeping: may be
@@ -101,6 +102,8 @@ void item_release(struct item *it);
 float *block_weight_f32(struct block *b, enum slot s, struct err *e);
 /* The codes of a linear dequantized into w [rows, cols]; the block is not changed. */
 int block_dequantize(struct block *b, enum slot s, float *w, struct err *e) MUST_USE;
+/* The codes of slot s, which are there, with the scale and zero that fit them (codes.h). */
+int block_codes(struct block *b, enum slot s, struct codes *c, struct err *e) MUST_USE;
 /* Any float item converted in place to F32 (its record too). */
 float *item_f32(struct item *it, struct err *e);
 

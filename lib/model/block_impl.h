@@ -28,8 +28,6 @@ int block_check_twice(const struct block *b, const struct item *it, struct err *
 int block_check_complete(struct block *b, struct err *e) MUST_USE;
 /* A record between blocks must not be a piece of one. */
 int block_check_outside(const struct block *b, struct record *r, struct err *e) MUST_USE;
-/* The codes of slot s, which are there, with the scale and zero that fit them. */
-int block_codes(struct block *b, enum slot s, struct codes *c, struct err *e) MUST_USE;
 
 /* ---- the list of items (block.c) ---- */
 

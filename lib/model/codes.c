@@ -155,3 +155,30 @@ double codes_bits(const struct codes *c)
 	return (double)c->rows * (double)c->cols * c->bits +
 	       params * (dtype_bits(c->scale->dtype) + (c->zero ? 8 : 0));
 }
+
+int codes_row_int(const struct codes *c, int8_t *q, float *scale, int32_t *zero, size_t n,
+		  const void *codes, const void *scales, const void *zeros, struct err *e)
+{
+	const size_t at = c->one_row ? 0 : n * c->groups;
+	const size_t width = (size_t)dtype_bits(c->scale->dtype) / 8;
+	const int less = c->bits == 8 ? 128 : 0;
+	const uint8_t *u = (const uint8_t *)codes + n * c->cols;
+
+	if (c->codes->dtype != DT_U8) {
+		bits_unpack_row((uint8_t *)q, (const uint8_t *)codes +
+				n * bits_row_bytes(c->cols, c->bits), c->cols, c->bits);
+		u = (const uint8_t *)q;
+	}
+	if (dtype_to_f32(scale, (const char *)scales + at * width, c->scale->dtype,
+			 c->groups) < 0)
+		return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
+	for (size_t g = 0; g < c->groups; g++)
+		zero[g] = (c->zero ? ((const uint8_t *)zeros)[at + g] : 1 << (c->bits - 1)) - less;
+	for (size_t k = 0; k < c->cols; k++) {
+		if (u[k] >> c->bits)
+			return err_set(e, ERR_DATA, c->codes->name, "code %d at row %zu column %zu "
+				       "does not fit %d bits", u[k], n, k, c->bits);
+		q[k] = (int8_t)(u[k] - less);
+	}
+	return 0;
+}

@@ -44,6 +44,12 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e) MUST_USE;
 
+/* Row n as integers, not of codes that are floats: w[n,k] = scale[g] (q[k] - zero[g]), q [cols],
+ * scale and zero [groups]; codes of 8 bits and their zero are less 128.  ERR_DATA as codes_row. */
+int codes_row_int(const struct codes *c, int8_t *q, float *scale, int32_t *zero, size_t n,
+		  const void *codes, const void *scales, const void *zeros,
+		  struct err *e) MUST_USE;
+
 /* Bits that the codes would take packed, and those that scale and zero take. */
 double codes_bits(const struct codes *c);
 

@@ -45,7 +45,8 @@ static int make_tables(struct forward *f, struct err *e)
 	f->mat = calloc(slots, sizeof(*f->mat));
 	f->vec = calloc(slots, sizeof(*f->vec));
 	f->preloaded = malloc(slots * sizeof(*f->preloaded));
-	if (f->mat == NULL || f->vec == NULL || f->preloaded == NULL)
+	f->ints = calloc(slots, sizeof(*f->ints));
+	if (f->ints == NULL || f->mat == NULL || f->vec == NULL || f->preloaded == NULL)
 		return err_nomem(e, "forward", slots * sizeof(*f->mat));
 	for (size_t s = 0; s < slots; s++)
 		f->preloaded[s] = -1;
@@ -97,6 +98,8 @@ void forward_free(struct forward *f)
 			f->be->ops->pack_free(f->be, f->mat[s]);
 		if (f->vec != NULL)
 			drop(f, f->vec[s]);
+		if (f->ints != NULL)
+			int_linear_free(f, f->ints[s]);
 	}
 	drop(f, f->cos_);
 	drop(f, f->sin_);
@@ -107,6 +110,8 @@ void forward_free(struct forward *f)
 	route_free(f->route);
 	free(f->mat);
 	free(f->vec);
+	free(f->ints);
+	int_input_release(&f->in);
 	free(f->preloaded);
 	free(f->wide);
 	free(f);
@@ -148,6 +153,8 @@ static int load_slot(struct forward *f, struct block *b, enum slot s, struct err
 				       b->layer);
 		return device_vector(f->be, &f->vec[s], it, (size_t)shape[0], e);
 	}
+	if (f->integers && int_linear_load(f, &f->ints[s], b, s, e) < 0)
+		return -1;
 	it = block_find(b, s, ROLE_WEIGHT);
 	return it != NULL ? device_matrix(f->be, &f->mat[s], it, e) : load_codes(f, b, s, e);
 }
@@ -214,6 +221,20 @@ int forward_preload(struct forward *f, struct block *b, enum slot s, struct err 
 int forward_reload(struct forward *f, struct block *b, enum slot weight, struct err *e)
 {
 	return load_slot(f, b, weight, e);
+}
+
+void forward_integers(struct forward *f, bool on)
+{
+	f->integers = on;
+}
+
+size_t forward_integer_linears(const struct forward *f)
+{
+	size_t n = 0;
+
+	for (int s = 0; s < model_slots(f->m); s++)
+		n += f->ints[s] != NULL;
+	return n;
 }
 
 void forward_all_experts(struct forward *f, bool on)

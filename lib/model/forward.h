@@ -50,6 +50,12 @@ void forward_rest(struct forward *f);
  * gone by then. */
 int forward_preload(struct forward *f, struct block *b, enum slot s, struct err *e) MUST_USE;
 
+/* Linears of which weight and input are both quantized to integers multiply integers, from the next
+ * forward_load on.  Off at first: what is dequantized is multiplied, the same to f32 rounding. */
+void forward_integers(struct forward *f, bool on);
+/* Linears of the block loaded that do. */
+size_t forward_integer_linears(const struct forward *f);
+
 /* All tokens through all experts, for statistics: hooks of experts see every token; what comes out
  * of the block does not change.  Off at first. */
 void forward_all_experts(struct forward *f, bool on);

@@ -19,6 +19,16 @@
 struct affine; /* a compensation ready for the device (forward_run.c) */
 enum { FORWARD_SUMS = PLACE_OUT - PLACE_ATTN_RESID + 1 };
 
+/* The integers that the last input with a quantizer became, for linears that have integers too. */
+struct int_linear;
+struct int_input {
+	struct quant_codes codes;
+	const float *x;        /* where the input lies; NULL: none */
+	size_t k, groups, cap;
+	int32_t *product;
+	size_t product_cap;
+};
+
 struct route; /* which tokens of a slice go to which expert (forward_experts.c) */
 
 struct forward {
@@ -39,6 +49,9 @@ struct forward {
 	float *x, *a, *q, *k, *v, *gate, *up;
 	float *scores, *picked, *made;  /* [t, experts], [t, hidden], [t, hidden] */
 	bool all_experts;
+	bool integers;                  /* --compute=int */
+	struct int_linear **ints;       /* [slots]; NULL: in f32 */
+	struct int_input in;
 	struct route *route;
 	/* what run records ask for */
 	struct run_list run;            /* of the block loaded */
@@ -79,11 +92,24 @@ static inline int hook_call(const struct hook *h, enum edge g, const float *x, s
 	return h->fn == NULL ? 0 : h->fn(h->ctx, g, x, t, e);
 }
 
+/* forward_int.c */
+int int_linear_load(struct forward *f, struct int_linear **dst, struct block *b, enum slot s,
+		    struct err *e) MUST_USE;
+void int_linear_free(struct forward *f, struct int_linear *l);
+int int_linear_run(struct forward *f, const struct int_linear *l, float *y, size_t t,
+		   const float *bias, int add, struct err *e) MUST_USE;
+int int_input_reserve(struct int_input *in, size_t t, size_t k, size_t groups,
+		      struct err *e) MUST_USE;
+void int_input_release(struct int_input *in);
+
 static inline int forward_linear(struct forward *f, float *y, size_t n, const float *x, size_t k,
 				 size_t t, enum slot w, enum slot bias, int add, struct err *e)
 {
-	return f->be->ops->linear(f->be, y, n, x, k, t, f->mat[w],
-				  bias == SLOT_NONE ? NULL : f->vec[bias], add, e);
+	const float *shift = bias == SLOT_NONE ? NULL : f->vec[bias];
+
+	if (f->ints[w] != NULL && f->in.x == x && x != NULL)
+		return int_linear_run(f, f->ints[w], y, t, shift, add, e);
+	return f->be->ops->linear(f->be, y, n, x, k, t, f->mat[w], shift, add, e);
 }
 
 /*

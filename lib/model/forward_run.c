@@ -187,14 +187,20 @@ static int quantize(struct forward *f, const struct run_op *op, float *y, const 
 		    struct err *e)
 {
 	const struct quant *q = &op->quant;
+	const size_t width = run_place_width(f->m, op->place);
+	const bool keep = f->integers && op->place >= PLACE_EDGES && q->format == QUANT_INT;
 
+	if (keep && int_input_reserve(&f->in, t, width, quant_groups(q, width), e) < 0)
+		return -1;
 	if (q->per == QUANT_TENSOR && q->fixed == NULL && f->seqlen == 0)
 		err_set(e, ERR_DATA, "", "a dynamic grid for all tokens of a sequence; sequences "
 			"that share what they begin with have none: use static ranges, or a grid "
 			"a token");
-	else if (f->be->ops->quantize(f->be, y, x, t, run_place_width(f->m, op->place), f->seqlen,
-				      q, NULL, e) == 0)
+	else if (f->be->ops->quantize(f->be, y, x, t, width, f->seqlen, q,
+				      keep ? &f->in.codes : NULL, e) == 0) {
+		f->in.x = keep ? y : f->in.x;
 		return 0;
+	}
 	run_place_name(f->m, op->place, f->layer, e->where);
 	return -1;
 }
@@ -208,6 +214,7 @@ static int turn(struct forward *f, const struct run_op *op, float *y, const floa
 
 	if (y != x && ops->gather(f->be, y, x, NULL, t, width, e) < 0)
 		return -1;
+	f->in.x = NULL;
 	return ops->hadamard(f->be, y, t * width, turn_of(f, op->order), e);
 }
 
@@ -234,6 +241,7 @@ const float *forward_input(struct forward *f, enum edge g, float *own, const flo
 {
 	const int place = PLACE_EDGES + (int)g;
 
+	f->in.x = NULL;
 	if (forward_run_has(f, place)) {
 		if (forward_run(f, place, own, x, t, e) < 0)
 			return NULL;

@@ -256,6 +256,85 @@ static void test_affine(const struct model *m, struct backend *be)
 	}
 }
 
+/* Every linear of the block gets codes of its own weight, a scale a group. */
+static void quantize_weights(struct block *b, int bits, size_t groups, bool sym)
+{
+	static const enum slot slots[] = { SLOT_Q, SLOT_K, SLOT_V, SLOT_O, SLOT_GATE, SLOT_UP,
+					   SLOT_DOWN };
+
+	for (size_t s = 0; s < 7; s++) {
+		struct item *w = block_find(b, slots[s], ROLE_WEIGHT), *c, *k, *z;
+		struct record r = { .rank = -1 };
+		size_t rows, cols;
+
+		record_dup(&r, &w->rec, &e);
+		rows = (size_t)r.shape[0];
+		cols = (size_t)r.shape[1];
+		w->rec.role = ROLE_REF;
+		r.role = ROLE_CODES;
+		r.dtype = DT_U8;
+		record_set_int(&r, "bits", bits);
+		record_set_int(&r, "group", (int64_t)(cols / groups));
+		record_set_bool(&r, "sym", sym);
+		c = block_add(b, &r, &e);
+		for (size_t i = 0; i < rows * cols; i++)
+			((uint8_t *)c->data)[i] = (uint8_t)((tiny_random() + 1) / 2 *
+							    (float)((1 << bits) - 1));
+		r.role = ROLE_SCALE;
+		r.dtype = DT_F32;
+		r.shape[1] = (int64_t)groups;
+		k = block_add(b, &r, &e);
+		tiny_fill(k->data, rows * groups, 0.01f, 0.005f);
+		r.role = ROLE_ZERO;
+		r.dtype = DT_U8;
+		z = sym ? NULL : block_add(b, &r, &e);
+		for (size_t i = 0; z != NULL && i < rows * groups; i++)
+			((uint8_t *)z->data)[i] = (uint8_t)((1 << bits) * (1 + (int)(i % 3)) / 4);
+		record_clear(&r);
+	}
+}
+
+static void test_integers(const struct model *m, struct backend *be)
+{
+	static float x[T * D], y[T * D], z[T * D];
+	static const struct quant acts[] = {
+		{ .bits = 8, .sym = true, .clip = 1, .per = QUANT_TOKEN },
+		{ .bits = 8, .rule = QUANT_AWQ, .clip = 1, .per = QUANT_TOKEN },
+		{ .bits = 4, .rule = QUANT_GPTQ, .clip = 1, .per = QUANT_GROUP, .group = 4 },
+		{ .bits = 8, .sym = true, .rule = QUANT_GPTQ, .clip = 1, .per = QUANT_TENSOR },
+	};
+
+	tiny_fill(x, T * D, 0, 1);
+	for (size_t i = 0; i < 16; i++) {
+		const struct quant q = acts[i % 4];
+		const int bits = i / 4 % 2 ? 8 : 4;
+		struct forward *f;
+		struct block b;
+
+		block_init(&b, m);
+		tiny_block(&b, 0, &e);
+		quantize_weights(&b, bits, i / 8 ? 2 : 1, i % 2);
+		for (int g = EDGE_ATTN_IN; g <= EDGE_MLP_MID; g++)
+			add(&b, PLACE_EDGES + g, q, 0);
+		memcpy(y, x, sizeof(x));
+		memcpy(z, x, sizeof(x));
+		f = forward_new(m, be, T, &e);
+		ok(forward(&b, be, y, NULL, NULL) == 0, "W%dA%d: fake: %s", bits, q.bits, e.what);
+		forward_integers(f, true);
+		ok(forward_load(f, &b, &e) == 0 &&
+		   forward_block(f, z, 1, T, NULL, NULL, &e) == 0, "integers");
+		/* groups of 4 and of 6 have no common runs: down stays in f32 */
+		ok(forward_integer_linears(f) == (q.group == 4 && i / 8 ? 6 : 7), "in %zu linears",
+		   forward_integer_linears(f));
+		memset(x, 0, sizeof(x));
+		ok(apart(y, z, T * D) < 1e-6 * apart(y, x, T * D), "as dequantized: %g of %g",
+		   apart(y, z, T * D), apart(y, x, T * D));
+		tiny_fill(x, T * D, 0, 1);
+		forward_free(f);
+		block_release(&b);
+	}
+}
+
 int main(void)
 {
 	const struct model_config c = tiny_config();
@@ -268,6 +347,7 @@ int main(void)
 	test_forward(&m, &be);
 	test_trees(&m, &be);
 	test_affine(&m, &be);
+	test_integers(&m, &be);
 	backend_close(&be);
 	return done();
 }
