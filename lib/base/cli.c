@@ -198,7 +198,7 @@ static void print_usage(void)
 		"      --device=DEV     cpu or cuda[:N] (default cpu)\n";
 
 	static const char *const compute =
-		"      --compute=C      f32, bf16 or bf16x3: products of linears (default f32)\n";
+		"      --compute=C      f32, bf16, bf16x3, int or fake: in what linears multiply\n";
 
 	fputs(cli.usage, stdout);
 	fputs(cli.common & CLI_OUT ? out : "", stdout);

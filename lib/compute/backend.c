@@ -34,7 +34,11 @@ int backend_compute(struct backend *b, const char *compute, struct err *e)
 			backend_cpu_name(b);
 			return 0;
 		}
-	return err_set(e, ERR_USAGE, "--compute", "expected f32, bf16 or bf16x3, got '%s'",
+	if (!strcmp(compute, "int") || !strcmp(compute, "fake")) {
+		b->integers = !strcmp(compute, "int");
+		return 0;
+	}
+	return err_set(e, ERR_USAGE, "--compute", "expected f32, bf16, bf16x3, int or fake, got '%s'",
 		       compute);
 }
 

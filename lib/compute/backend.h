@@ -16,6 +16,7 @@
 #ifndef QP_BACKEND_H
 #define QP_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -174,6 +175,7 @@ struct backend {
 	char name[96];     /* "cpu avx512bf16 f32, openblas 0.3.21 Cooperlake": provenance */
 	const char *warning; /* what the user should know about the device, or NULL */
 	enum compute compute;
+	bool integers;     /* where weight and input have codes, they are multiplied */
 	struct pool *pool; /* host threads */
 	void *priv;
 };

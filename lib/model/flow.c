@@ -67,7 +67,7 @@ static int ready(struct flow *f, struct block *b, const struct item *it, struct 
 	const enum slot held = f->held;
 	const enum role role = it->rec.role;
 
-	f->keep |= f->run->integers; /* they want all of a block's codes with its run records */
+	f->keep |= f->run->be->integers; /* they want all of a block's codes with its run records */
 	if (held != SLOT_NONE && it->slot != held) {
 		f->held = SLOT_NONE;
 		f->keep |= !complete(b, held);

@@ -127,7 +127,7 @@ static int prepare(struct runner *r, struct err *e)
 		if (r->f == NULL)
 			return -1;
 		forward_all_experts(r->f, r->all_experts);
-		forward_integers(r->f, r->integers);
+		forward_integers(r->f, r->be->integers);
 	}
 	return 0;
 }

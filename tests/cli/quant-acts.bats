@@ -150,3 +150,18 @@ runs() {	# runs FILE: the run records, without their payload
 @test "quant-acts: every proper prefix of a stream is refused" {
 	refuses_every_prefix plain.qp quant-acts
 }
+
+@test "quant-acts: --compute=int multiplies integers, and comes to the same" {
+	local o
+	for o in "-b 8 -g -1" "-b 4 -g 8 --asym"; do
+		rtn -q $o plain.qp | quant-acts -q -p w4a8 > "$out/q.qp"
+		qp-forward -q --compute=fake --ids ids.txt "$out/q.qp" > "$out/a.qp"
+		qp-forward -q --compute=int --ids ids.txt "$out/q.qp" > "$out/b.qp"
+		qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+		run -1 qp-cmp -q "$out/a.qp" "$out/b.qp"
+		pack-int4 -q "$out/q.qp" 2> /dev/null > "$out/p.qp" || continue
+		qp-forward -q --compute=int --ids ids.txt "$out/p.qp" > "$out/c.qp"
+		qp-cmp -q "$out/b.qp" "$out/c.qp"
+	done
+	refuses 65 '--compute: int: layer 0' qp-forward --compute=int --ids ids.txt plain.qp
+}
