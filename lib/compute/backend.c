@@ -38,8 +38,8 @@ int backend_compute(struct backend *b, const char *compute, struct err *e)
 		b->integers = !strcmp(compute, "int");
 		return 0;
 	}
-	return err_set(e, ERR_USAGE, "--compute", "expected f32, bf16, bf16x3, int or fake, got '%s'",
-		       compute);
+	return err_set(e, ERR_USAGE, "--compute", "expected f32, bf16, bf16x3, int or fake, "
+		       "got '%s'", compute);
 }
 
 void backend_close(struct backend *b)

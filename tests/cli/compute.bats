@@ -66,7 +66,7 @@ near() {	# near A B PART: |A - B| <= PART * B
 	for p in record-acts gptq eval-ppl eval-tasks qp-forward; do
 		"$p" --help | grep -q -e '--compute=C'
 	done
-	refuses 64 '--compute: expected f32, bf16 or bf16x3' qp-forward --compute=fp8 "$MODEL" < ids
+	refuses 64 '--compute: expected f32, bf16, bf16x3, int or fake' qp-forward --compute=fp8 "$MODEL" < ids
 }
 
 @test "compute: QP_CPU: an unknown word exits 64, a set the processor lacks 69" {
