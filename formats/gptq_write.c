@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gptq_write.c - codes into GPTQ's and AWQ's words
+ */
+#include "formats/gptq_write.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/buf.h"
+#include "lib/data/bits.h"
+
+struct writer {
+	const struct gptq_write_options *o;
+	struct export *x;
+	struct st_writer *w;
+	struct readback *b;
+	/* what all linears have in common */
+	int bits;
+	bool sym;
+	size_t group;          /* of linears with several groups, 0: none yet */
+	size_t single;         /* columns of those with one, 0: none */
+	bool singles_differ;
+	char first[256];
+	struct buf plain;      /* modules without codes, a line each */
+};
+
+/* ---- what the layout holds --------------------------------------------------------------- */
+
+static bool is_half(float x)
+{
+	return f16_to_f32(f32_to_f16(x)) == x;
+}
+
+static float scale_at(const struct export_codes *q, size_t n, size_t g)
+{
+	const size_t i = (q->c.one_row ? 0 : n * q->c.groups) + g;
+	const size_t width = (size_t)dtype_bits(q->c.scale->dtype) / 8;
+	float s = 0;
+
+	(void)dtype_to_f32(&s, (const char *)q->scale + i * width, q->c.scale->dtype, 1);
+	return s;
+}
+
+static unsigned zero_at(const struct export_codes *q, size_t n, size_t g)
+{
+	const size_t i = (q->c.one_row ? 0 : n * q->c.groups) + g;
+
+	return q->zero ? ((const uint8_t *)q->zero)[i] : 1u << (q->c.bits - 1);
+}
+
+/* Bits that the layout gives a code: AWQ's are four, whatever they are used for. */
+static int width_of(const struct writer *t, const struct export_codes *q)
+{
+	return t->o->awq ? 4 : q->c.bits;
+}
+
+static int check_sizes(const struct writer *t, const struct export_codes *q, struct err *e)
+{
+	const size_t b = (size_t)width_of(t, q);
+
+	if (q->c.codes->dtype > DT_U4 || q->c.codes->dtype < DT_U8)
+		return err_set(e, ERR_DATA, q->name, "codes of type %s: only integers fit",
+			       dtype_name(q->c.codes->dtype));
+	if (t->o->awq && q->c.bits > 4)
+		return err_set(e, ERR_DATA, q->name, "codes of %d bits: AWQ has 4: gptq -b 4, or "
+			       "to-gptq", q->c.bits);
+	if (!t->o->awq && q->c.bits != 2 && q->c.bits != 3 && q->c.bits != 4 && q->c.bits != 8)
+		return err_set(e, ERR_DATA, q->name, "codes of %d bits: GPTQ has 2, 3, 4 and 8: "
+			       "gptq -b 4", q->c.bits);
+	if (q->c.rows * b % 32 || (!t->o->awq && q->c.cols * b % 32))
+		return err_set(e, ERR_DATA, q->name, "%zu rows of %zu columns do not fill words of "
+			       "32 bits with codes of %zu: rtn or gptq --skip it", q->c.rows,
+			       q->c.cols, b);
+	return 0;
+}
+
+static int check_values(const struct writer *t, const struct export_codes *q, struct err *e)
+{
+	for (size_t n = 0; n < q->c.rows; n++)
+		for (size_t g = 0; g < q->c.groups; g++) {
+			if (!is_half(scale_at(q, n, g)))
+				return err_set(e, ERR_DATA, q->name, "scale %g (row %zu group %zu) "
+					       "is no number of F16, as these are: gptq "
+					       "--scale-dtype=f16", (double)scale_at(q, n, g), n,
+					       g);
+			if (!t->o->awq && !t->o->v2 && zero_at(q, n, g) == 0)
+				return err_set(e, ERR_DATA, q->name, "zero 0 (row %zu group %zu) "
+					       "cannot be said in GPTQ v1, which stores it less "
+					       "one: gptq --sym, --v2, or to-awq", n, g);
+		}
+	return 0;
+}
+
+/* The configuration has one figure of each for all. */
+static int check_common(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	const bool one = q->c.groups == 1;
+
+	if (!t->bits) {
+		t->bits = q->c.bits;
+		t->sym = q->c.sym;
+		snprintf(t->first, sizeof(t->first), "%s", q->name);
+	}
+	if ((!t->o->awq && (q->c.bits != t->bits || q->c.sym != t->sym)) ||
+	    (!one && t->group && q->c.group != t->group))
+		return err_set(e, ERR_DATA, q->name, "has %d bits, %s, group %zu, not what %s has: "
+			       "this layout has the same for all; to-ct can say it", q->c.bits,
+			       q->c.sym ? "symmetric" : "asymmetric", q->c.group, t->first);
+	if (!one)
+		t->group = q->c.group;
+	t->singles_differ = t->singles_differ || (one && t->single && t->single != q->c.cols);
+	t->single = one ? q->c.cols : t->single;
+	return 0;
+}
+
+/* -1: each row is one group. */
+static int common_group(const struct writer *t, long *group, struct err *e)
+{
+	*group = t->group ? (long)t->group : -1;
+	if (t->group && t->single && (t->singles_differ || t->single != t->group))
+		return err_set(e, ERR_DATA, t->first, "some linears have groups of %zu, others one "
+			       "for a row: this layout has the same for all", t->group);
+	return 0;
+}
+
+/* ---- words ------------------------------------------------------------------------------- */
+
+/* Code i of a stream of bits whose words lie `step` apart. */
+static void put_stream(uint32_t *w, size_t step, size_t i, int bits, uint32_t code)
+{
+	const size_t at = i * (size_t)bits;
+	const uint64_t v = (uint64_t)code << at % 32;
+
+	w[at / 32 * step] |= (uint32_t)v;
+	if (v >> 32)
+		w[(at / 32 + 1) * step] |= (uint32_t)(v >> 32);
+}
+
+static void put_nibble(uint32_t *words, size_t row, uint32_t code)
+{
+	static const unsigned char order[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+
+	for (unsigned i = 0; i < 8; i++)
+		if (order[i] == row % 8)
+			words[row / 8] |= code << 4 * i;
+}
+
+static int put_part(struct writer *t, const struct export_codes *q, const char *suffix,
+		    enum dtype dtype, int rank, int64_t d0, int64_t d1, const void *data,
+		    struct err *e)
+{
+	const int n = (int)(strlen(q->name) - strlen(".weight"));
+	const int64_t shape[2] = { d0, d1 };
+	char name[320];
+
+	snprintf(name, sizeof(name), "%.*s%s", n, q->name, suffix);
+	return st_writer_put(t->w, name, dtype, rank, shape, data, e);
+}
+
+/* The codes of row n, checked; scratch [cols]. */
+static const uint8_t *row_codes(const struct export_codes *q, size_t n, uint8_t *scratch,
+				struct err *e)
+{
+	const size_t cols = q->c.cols;
+	const uint8_t *code = (const uint8_t *)q->codes + n * cols;
+
+	if (q->c.codes->dtype != DT_U8) {
+		bits_unpack_row(scratch, (const uint8_t *)q->codes +
+				n * bits_row_bytes(cols, q->c.bits), cols, q->c.bits);
+		return scratch;
+	}
+	for (size_t k = 0; k < cols; k++)
+		if (code[k] >> q->c.bits) {
+			err_set(e, ERR_DATA, q->name, "code %d at row %zu column %zu does not fit "
+				"%d bits", code[k], n, k, q->c.bits);
+			return NULL;
+		}
+	return code;
+}
+
+/* All of qweight in w, zeroed; the rows are noted as the reader has them, packed. */
+static int pack_rows(struct writer *t, const struct export_codes *q, uint32_t *w, uint8_t *scratch,
+		     struct err *e)
+{
+	const size_t rows = q->c.rows, cols = q->c.cols;
+	const int bits = width_of(t, q);
+	uint8_t *packed = scratch + cols;
+
+	for (size_t n = 0; n < rows; n++) {
+		const uint8_t *code = row_codes(q, n, scratch, e);
+
+		if (!code)
+			return -1;
+		for (size_t k = 0; k < cols; k++)
+			if (t->o->awq)
+				put_nibble(w + k * (rows / 8), n, code[k]);
+			else
+				put_stream(w + n, rows, k, bits, code[k]);
+		bits_pack_row(packed, code, cols, bits);
+		readback_bytes(t->b, packed, bits_row_bytes(cols, bits));
+	}
+	return 0;
+}
+
+static int put_codes(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	static const enum dtype types[] = { [2] = DT_U2, [3] = DT_U3, [4] = DT_U4, [8] = DT_U8 };
+	const size_t rows = q->c.rows, cols = q->c.cols;
+	const int bits = width_of(t, q);
+	const size_t words = rows * cols / 32 * (size_t)bits;
+	uint32_t *w = calloc(words, sizeof(*w));
+	uint8_t *scratch = malloc(2 * cols + 8);
+	int ret = w && scratch ? 0 : err_nomem(e, q->name, words * sizeof(*w));
+
+	if (!ret)
+		ret = readback_begin(t->b, q->name, ROLE_CODES, types[bits], 2,
+				     (const int64_t[]){ (int64_t)rows, (int64_t)cols }, e) ||
+		      pack_rows(t, q, w, scratch, e) ? -1 : 0;
+	if (!ret && t->o->awq)
+		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols, (int64_t)rows / 8, w, e);
+	else if (!ret)
+		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols * bits / 32,
+			       (int64_t)rows, w, e);
+	free(scratch);
+	free(w);
+	return ret;
+}
+
+/* Scales and zeros: as they are written, and as the reader has them. */
+struct params {
+	uint16_t *scale, *scale_back;
+	uint32_t *zero;
+	uint8_t *zero_back;
+};
+
+static void fill_params(const struct writer *t, const struct export_codes *q, struct params *p)
+{
+	const size_t rows = q->c.rows, groups = q->c.groups;
+	const int bits = width_of(t, q);
+
+	for (size_t n = 0; n < rows; n++)
+		for (size_t g = 0; g < groups; g++) {
+			const uint16_t s = f32_to_f16(scale_at(q, n, g));
+			const unsigned z = zero_at(q, n, g);
+			uint32_t *words = p->zero + g * (rows * (size_t)bits / 32);
+
+			p->scale[g * rows + n] = p->scale_back[n * groups + g] = s;
+			p->zero_back[n * groups + g] = (uint8_t)z;
+			if (t->o->awq)
+				put_nibble(words, n, z);
+			else
+				put_stream(words, 1, n, bits, t->o->v2 ? z : z - 1);
+		}
+}
+
+static int put_params(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	const size_t rows = q->c.rows, groups = q->c.groups, n = rows * groups;
+	const size_t words = n * (size_t)width_of(t, q) / 32;
+	const int64_t back[2] = { (int64_t)rows, (int64_t)groups };
+	const int64_t r = (int64_t)rows, g = (int64_t)groups;
+	struct params p = { malloc(n * 2), malloc(n * 2), calloc(words, 4), malloc(n) };
+	int ret = p.scale && p.scale_back && p.zero && p.zero_back ? 0 :
+		  err_nomem(e, q->name, n * 9);
+
+	if (!ret) {
+		fill_params(t, q, &p);
+		ret = readback_note(t->b, q->name, ROLE_SCALE, DT_F16, 2, back, p.scale_back, e) ||
+		      ((t->o->awq || !q->c.sym) &&
+		       readback_note(t->b, q->name, ROLE_ZERO, DT_U8, 2, back, p.zero_back, e)) ||
+		      put_part(t, q, ".scales", DT_F16, 2, g, r, p.scale, e) ||
+		      put_part(t, q, ".qzeros", DT_I32, 2, g, r * width_of(t, q) / 32, p.zero,
+			       e) ? -1 : 0;
+	}
+	free(p.scale);
+	free(p.scale_back);
+	free(p.zero);
+	free(p.zero_back);
+	return ret;
+}
+
+static int put_index(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	int32_t *index = malloc(q->c.cols * sizeof(*index));
+	int ret;
+
+	if (!index)
+		return err_nomem(e, q->name, q->c.cols * sizeof(*index));
+	for (size_t k = 0; k < q->c.cols; k++)
+		index[k] = (int32_t)(k / q->c.group);
+	ret = put_part(t, q, ".g_idx", DT_I32, 1, (int64_t)q->c.cols, 0, index, e);
+	free(index);
+	return ret;
+}
+
+static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
+{
+	struct writer *t = ctx;
+
+	return check_sizes(t, q, e) || check_common(t, q, e) || check_values(t, q, e) ||
+	       put_codes(t, q, e) || put_params(t, q, e) || (!t->o->awq && put_index(t, q, e)) ?
+	       -1 : 0;
+}
+
+/* ---- the rest ---------------------------------------------------------------------------- */
+
+static int take_weight(void *ctx, const struct record *rec, const void *data, struct err *e)
+{
+	struct writer *t = ctx;
+	long layer;
+	const enum slot s = model_slot(&t->x->model, rec->name, &layer);
+	enum dtype to = t->o->dtype ? t->o->dtype : export_plan_dtype(&t->x->plan, rec->name);
+
+	if (slot_in_block(s) && rec->rank == 2)
+		buf_printf(&t->plain, "%.*s\n", (int)(strlen(rec->name) - strlen(".weight")),
+			   rec->name);
+	if (to != DT_F32 && to != DT_F16 && to != DT_BF16)
+		to = rec->dtype;
+	return export_weight(t->w, t->b, rec, data, to, ": --dtype=bf16 or f32", e);
+}
+
+static int take_run(void *ctx, const struct record *rec, struct err *e)
+{
+	const struct writer *t = ctx;
+	char kind[32] = "?";
+
+	(void)record_get_str(rec, "kind", kind, sizeof(kind));
+	return err_set(e, ERR_DATA, rec->name, "wants '%s' at run time, which %s cannot say", kind,
+		       t->o->awq ? "AWQ" : "GPTQ");
+}
+
+/* The modules without codes, as elements of a list or (GPTQ's "dynamic") keys of an object. */
+static void put_plain(struct writer *t, struct buf *out)
+{
+	const char *s = buf_str(&t->plain), *comma = "";
+
+	for (const char *end; (end = strchr(s, '\n')); s = end + 1, comma = ", ") {
+		buf_puts(out, comma);
+		if (t->o->awq) {
+			buf_printf(out, "\"%.*s\"", (int)(end - s), s);
+			continue;
+		}
+		buf_puts(out, "\"-:^");
+		for (; s < end; s++)
+			buf_printf(out, *s == '.' ? "\\\\%c" : "%c", *s);
+		buf_puts(out, "$\": {}");
+	}
+}
+
+static void describe(struct writer *t, long group, struct buf *out)
+{
+	const char *format = t->o->v2 ? "gptq_v2" : "gptq", *sym = t->sym ? "true" : "false";
+
+	if (t->o->awq) {
+		buf_printf(out, "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": %ld, "
+			   "\"zero_point\": true, \"version\": \"gemm\", "
+			   "\"modules_to_not_convert\": ", group);
+		buf_puts(out, t->plain.n ? "[" : "null");
+		put_plain(t, out);
+		buf_puts(out, t->plain.n ? "]}" : "}");
+		return;
+	}
+	buf_printf(out, "{\"quant_method\": \"gptq\", \"bits\": %d, \"group_size\": %ld, "
+		   "\"desc_act\": false, \"sym\": %s, \"checkpoint_format\": \"%s\", "
+		   "\"format\": \"%s\", \"pack_dtype\": \"int32\", \"lm_head\": false, "
+		   "\"true_sequential\": true, \"static_groups\": true, \"damp_percent\": 0.01, ",
+		   t->bits, group, sym, format, format);
+	if (t->plain.n) {
+		buf_puts(out, "\"dynamic\": {");
+		put_plain(t, out);
+		buf_puts(out, "}, ");
+	}
+	buf_puts(out, "\"meta\": {\"quantizer\": [\"quantpipe:" QP_VERSION "\"]}}");
+}
+
+static int write_config(struct writer *t, struct outdir *dir, struct err *e)
+{
+	struct buf text = { 0 };
+	long group;
+	int ret;
+
+	if (t->x->n_codes == 0)
+		return err_set(e, ERR_DATA, "", "no codes in the stream; put rtn or gptq before "
+			       "%s", t->o->awq ? "to-awq" : "to-gptq");
+	if (common_group(t, &group, e))
+		return -1;
+	describe(t, group, &text);
+	ret = buf_failed(&text, "config.json", e) || buf_failed(&t->plain, "config.json", e) ||
+	      export_config(t->x, t->o->dtype, buf_str(&text), e) ? -1 : 0;
+	if (!ret && !t->o->awq) {
+		buf_byte(&text, '\n');
+		ret = outdir_put(dir, "quantize_config.json", text.p, text.n, e);
+	}
+	buf_release(&text);
+	return ret;
+}
+
+int gptq_write(struct outdir *dir, struct stream_in *in, struct export *x,
+	       const struct gptq_write_options *o, struct err *e)
+{
+	static const struct export_ops ops = { NULL, take_codes, take_weight, take_run, NULL };
+	struct writer t = { .o = o, .x = x };
+	int ret;
+
+	x->ops = &ops;
+	x->ctx = &t;
+	x->dir = dir;
+	x->progress = o->progress;
+	ret = st_writer_new(&t.w, dir, o->max_shard, export_header_room(&x->model, 4), e);
+	if (!ret)
+		ret = readback_new(&t.b, e);
+	if (!ret)
+		ret = export_read(x, in, e) || st_writer_finish(t.w, e) ||
+		      write_config(&t, dir, e) || readback_check(t.b, dir->temp, e) ? -1 : 0;
+	st_writer_free(t.w);
+	readback_free(t.b);
+	buf_release(&t.plain);
+	return ret;
+}
