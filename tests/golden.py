@@ -7,6 +7,8 @@ compare MODEL STREAM    logits and hidden states of qp-forward --hidden against 
                         exits 1 if any differs by more than 2e-5 of the largest
 deviation A B LIMIT     exits 1 if logits of B are further than LIMIT deviations (root mean square
                         over standard deviation) from those of A, or not apart at all
+places MODEL STREAM     the logits that MODEL/golden.safetensors has of some positions (those of an
+                        exact dequantization, where they are there), to 1e-5 of the largest
 errors A B              layer-error notes: exits 1 unless A's rel_err is below B's in every layer
 """
 import json
@@ -62,6 +64,15 @@ def compare(model, path):
     return n >= 2 * (last + 2) and worst < 2e-5
 
 
+def places(model, path):
+    want, got = golden(model), tensors(path)
+    logits = want.get("logits_by_dequant", want["logits"])
+    x = np.stack([got["logits.%d" % i][want["logit_positions"]] for i in range(len(logits))])
+    worst = np.abs(x - logits).max() / np.abs(logits).max()
+    print("%s: largest error %.1e" % (os.path.basename(model), worst))
+    return worst < 1e-5
+
+
 def deviation(a, b, limit):
     a, b = tensors(a), tensors(b)
     x = np.concatenate([a[k].ravel() for k in sorted(a) if k.startswith("logits")])
@@ -86,7 +97,8 @@ def main():
         for row in golden(args[0]).get("input_ids", []):
             print(*row)
         return 0
-    return 0 if {"compare": compare, "deviation": deviation, "errors": errors}[what](*args) else 1
+    return 0 if {"compare": compare, "deviation": deviation,
+                 "places": places, "errors": errors}[what](*args) else 1
 
 
 if __name__ == "__main__":
