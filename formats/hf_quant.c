@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct hf_quant *const formats[] = { &hf_quant_ct };
+static const struct hf_quant *const formats[] = { &hf_quant_ct, &hf_quant_gptq, &hf_quant_awq };
 enum { N_FORMATS = sizeof(formats) / sizeof(formats[0]) };
 
 const struct hf_quant *hf_quant_find(const char *method)

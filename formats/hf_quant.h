@@ -70,7 +70,7 @@ const struct hf_quant *hf_quant_find(const char *method);
 void hf_quant_names(char *buf, size_t cap);
 
 /* Rows of formats. */
-extern const struct hf_quant hf_quant_ct;
+extern const struct hf_quant hf_quant_ct, hf_quant_gptq, hf_quant_awq;
 
 /* ---- for formats ---- */
 
