@@ -50,7 +50,8 @@ static bool options(int argc, char **argv, struct gptq_write_options *o)
 
 int main(int argc, char **argv)
 {
-	struct gptq_write_options o = { .awq = true, .max_shard = 5000000000, .progress = progress_step };
+	struct gptq_write_options o = { .awq = true, .max_shard = 5000000000,
+					.progress = progress_step };
 	struct export x = { 0 };
 	struct stream_in *in;
 	struct outdir dir;

@@ -64,8 +64,10 @@ same_logits() {	# same_logits MODEL MODEL
 
 @test "to-awq: columns 0 to 7 with codes 0 to 7 are the word 0x75316420" {
 	qp-dump asym.qp | awk '/^tensor/ { f = /role=codes/; i = 0 }
-		f && /^ / { for (k = 1; k <= NF; k++, i++)
+		f && /^ / { for (k = 1; k <= NF; k++) {
 				if (i % 64 == 0 && i < 8 * 64) $k = i / 64
+				i++
+			    }
 			    $0 = " " $0 } { print }' | qp-make | pack-int4 > "$out/s.qp"
 	to-awq -q "$out/s.qp" "$out/d"
 	"$PYTHON" -c '
