@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lint_impl.h - what rules look at
+ */
+#ifndef QP_LINT_IMPL_H
+#define QP_LINT_IMPL_H
+
+#include <stdint.h>
+
+#include "formats/json.h"
+#include "formats/lint.h"
+
+enum lint_part { LINT_QWEIGHT, LINT_QZEROS, LINT_SCALES, LINT_G_IDX, LINT_PACKED, LINT_SCALE,
+		 LINT_ZERO, LINT_SHAPE, LINT_WEIGHT, LINT_PARTS };
+
+struct lint_tensor {
+	char *name;
+	const struct json *info; /* dtype, shape */
+	const char *file;
+};
+
+/* A linear: "model.layers.0.mlp.up_proj" and the parts of it that are there. */
+struct lint_module {
+	char name[256];
+	const struct json *part[LINT_PARTS];
+};
+
+struct lint {
+	const struct lint_options *o;
+	const struct lint_rule *rule; /* at work */
+	struct buf *out;
+	long n;
+	const char *dir;
+	struct json_doc *config_doc, *index_doc;
+	const struct json *config, *index;  /* NULL: not there */
+	const struct json *quant;           /* quantization_config, or NULL */
+	const char *method;                 /* its quant_method, or "" */
+	struct json_doc **heads;            /* of the shards */
+	char **files;
+	size_t n_heads;
+	struct lint_tensor *t;
+	size_t n_t;
+	struct lint_module *m;
+	size_t n_m;
+	struct err *e;
+};
+
+struct lint_rule {
+	const char *name;
+	unsigned loaders;
+	const char *date, *source, *what;
+	void (*check)(struct lint *l);
+};
+
+extern const struct lint_rule lint_rules[]; /* name NULL ends */
+
+void lint_say(struct lint *l, const char *where, const char *fmt, ...) QP_PRINTF(3, 4);
+const struct lint_module *lint_module(const struct lint *l, const char *name);
+bool lint_quantized(const struct lint_module *m);
+/* Dimension i of a part; 0: it is not there. */
+int64_t lint_dim(const struct json *part, size_t i);
+const char *lint_dtype(const struct json *part); /* "": not there */
+/* Rows and columns, group and bits of a quantized linear, 0: cannot be told. */
+void lint_sizes(const struct lint *l, const struct lint_module *m, int64_t *rows, int64_t *cols,
+		int64_t *group, int64_t *bits);
+
+#endif

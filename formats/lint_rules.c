@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lint_rules.c - what loaders want of a directory, as their sources of the dates given have it
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/lint_impl.h"
+
+static bool is(const struct lint *l, const char *method)
+{
+	return strcmp(l->method, method) == 0;
+}
+
+static bool ends_in(const char *s, const char *end)
+{
+	const size_t n = strlen(s), k = strlen(end);
+
+	return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+/* ---- files -------------------------------------------------------------------------------- */
+
+static void has_config(struct lint *l)
+{
+	if (!l->config)
+		lint_say(l, "config.json", "is missing or cannot be read");
+	else if (!json_str(json_get(l->config, "model_type"), NULL))
+		lint_say(l, "config.json", "has no model_type");
+	if (l->n_heads == 0)
+		lint_say(l, l->dir, "has no safetensors files");
+}
+
+static void format_pt(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_heads; i++) {
+		const struct json *m = json_get(json_root(l->heads[i]), "__metadata__");
+		const char *s = json_str(json_get(m, "format"), NULL);
+
+		if (!s || strcmp(s, "pt"))
+			lint_say(l, l->files[i], "its __metadata__ does not say format pt");
+	}
+}
+
+static void index_whole(struct lint *l)
+{
+	const struct json *map = json_get(l->index, "weight_map"), *v;
+	const char *name;
+
+	if (!l->index) {
+		if (l->n_heads > 1)
+			lint_say(l, "model.safetensors.index.json", "is missing, but there are "
+				 "%zu files", l->n_heads);
+		return;
+	}
+	for (size_t i = 0; i < l->n_t; i++) {
+		const char *file = json_str(json_get(map, l->t[i].name), NULL);
+
+		if (!file)
+			lint_say(l, l->t[i].name, "is in %s, but not in the index", l->t[i].file);
+		else if (strcmp(file, l->t[i].file))
+			lint_say(l, l->t[i].name, "is in %s, the index says %s", l->t[i].file,
+				 file);
+	}
+	for (void *it = NULL; (it = json_iter(map, it, &name, &v));) {
+		bool there = false;
+
+		for (size_t i = 0; i < l->n_t && !there; i++)
+			there = strcmp(l->t[i].name, name) == 0;
+		if (!there)
+			lint_say(l, name, "is in the index, but in no file");
+	}
+}
+
+static void tied_head(struct lint *l)
+{
+	const bool tied = json_bool(json_get(l->config, "tie_word_embeddings"), false);
+
+	if (!tied && lint_module(l, "model.embed_tokens") && !lint_module(l, "lm_head"))
+		lint_say(l, "lm_head", "is missing, and config.json does not say "
+			 "tie_word_embeddings");
+}
+
+/* ---- parts --------------------------------------------------------------------------------- */
+
+static void need(struct lint *l, const struct lint_module *m, enum lint_part p, const char *name)
+{
+	if (!m->part[p])
+		lint_say(l, m->name, "has no %s", name);
+}
+
+static void parts(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_m; i++) {
+		const struct lint_module *m = &l->m[i];
+
+		if (!lint_quantized(m) && !m->part[LINT_QZEROS] && !m->part[LINT_SCALES])
+			continue;
+		if (m->part[LINT_PACKED]) {
+			need(l, m, LINT_SCALE, "weight_scale");
+			need(l, m, LINT_SHAPE, "weight_shape");
+		} else if (!m->part[LINT_SCALE]) {
+			need(l, m, LINT_QWEIGHT, "qweight");
+			need(l, m, LINT_QZEROS, "qzeros");
+			need(l, m, LINT_SCALES, "scales");
+		}
+		if (m->part[LINT_QWEIGHT] && m->part[LINT_WEIGHT])
+			lint_say(l, m->name, "has a weight beside its codes");
+	}
+}
+
+static void g_idx(struct lint *l)
+{
+	for (size_t i = 0; is(l, "gptq") && i < l->n_m; i++)
+		if (l->m[i].part[LINT_QWEIGHT])
+			need(l, &l->m[i], LINT_G_IDX, "g_idx");
+}
+
+static void has_method(struct lint *l)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < l->n_m; i++)
+		any = any || lint_quantized(&l->m[i]);
+	if (any && !*l->method)
+		lint_say(l, "config.json", "has no quantization_config, but linears are in codes");
+}
+
+static void scale_type(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_m; i++) {
+		const char *t = lint_dtype(l->m[i].part[LINT_SCALES]);
+
+		if (*t && strcmp(t, "F16") && strcmp(t, "BF16"))
+			lint_say(l, l->m[i].name, "scales of type %s; F16 is read", t);
+	}
+}
+
+/* ---- formats -------------------------------------------------------------------------------- */
+
+static void v2_zeros(struct lint *l)
+{
+	const char *s = json_str(json_get(l->quant, "checkpoint_format"), NULL);
+
+	if (!s)
+		s = json_str(json_get(l->quant, "format"), NULL);
+	if (is(l, "gptq") && s && strcmp(s, "gptq_v2") == 0)
+		lint_say(l, "config.json", "checkpoint_format gptq_v2 is read as v1: every zero is "
+			 "off by one; to-gptq without --v2");
+}
+
+static void vllm_gptq(struct lint *l)
+{
+	static const char *const keys[] = { "bits", "group_size", "desc_act", "sym" };
+	const int64_t bits = json_int(json_get(l->quant, "bits"), 0);
+	const int64_t group = json_int(json_get(l->quant, "group_size"), 0);
+
+	if (!is(l, "gptq"))
+		return;
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if (!json_get(l->quant, keys[i]))
+			lint_say(l, "config.json", "quantization_config has no %s", keys[i]);
+	if (bits != 4 && bits != 8)
+		lint_say(l, "config.json", "GPTQ of %lld bits: only 4 and 8 are read",
+			 (long long)bits);
+	if (!json_bool(json_get(l->quant, "sym"), true))
+		lint_say(l, "config.json", "asymmetric GPTQ is not read: to-awq holds codes of 4 "
+			 "bits as they are");
+	if (group != -1 && group != 32 && group != 64 && group != 128)
+		lint_say(l, "config.json", "group_size %lld: only -1, 32, 64 and 128 are read",
+			 (long long)group);
+}
+
+static void vllm_awq(struct lint *l)
+{
+	if (is(l, "awq") && !json_get(l->quant, "zero_point"))
+		lint_say(l, "config.json", "quantization_config has no zero_point");
+	if (is(l, "awq") && json_int(json_get(l->quant, "bits"), 4) != 4)
+		lint_say(l, "config.json", "AWQ of other than 4 bits is not read");
+}
+
+static void converter(struct lint *l)
+{
+	if (is(l, "awq"))
+		lint_say(l, "config.json", "AWQ is not converted: to-gguf makes the file");
+	if (is(l, "gptq") && json_int(json_get(l->quant, "bits"), 0) == 3)
+		lint_say(l, "config.json", "GPTQ of 3 bits is not converted: to-gguf makes the "
+			 "file");
+	if (is(l, "compressed-tensors") && json_len(json_get(l->quant, "config_groups")) > 1)
+		lint_say(l, "config.json", "several config_groups are not converted");
+}
+
+static void transforms(struct lint *l)
+{
+	const bool any = json_len(json_get(json_get(l->quant, "transform_config"),
+					   "config_groups")) > 0;
+
+	if (any && l->rule->loaders == LINT_SGLANG)
+		lint_say(l, "config.json", "transform_config is not obeyed");
+	else if (any && l->o->tp > 1 && l->rule->loaders == LINT_VLLM)
+		lint_say(l, "config.json", "transform_config works on one rank only, not %ld",
+			 l->o->tp);
+}
+
+/* Widths that the packing of compressed-tensors changed for. */
+static void ct_bits(struct lint *l)
+{
+	const struct json *groups = json_get(l->quant, "config_groups"), *g;
+	const char *key;
+
+	if (!is(l, "compressed-tensors"))
+		return;
+	for (void *it = NULL; (it = json_iter(groups, it, &key, &g));) {
+		const int64_t b = json_int(json_get(json_get(g, "weights"), "num_bits"), 4);
+
+		if (b == 3 || b == 5 || b == 6 || b == 7)
+			lint_say(l, key, "codes of %lld bits are packed otherwise since May 2026: "
+				 "old and new loaders disagree", (long long)b);
+	}
+}
+
+/* ---- modules together ----------------------------------------------------------------------- */
+
+/* q, k, v and gate, up become one linear: they share codes or weights, bits and group. */
+static void fused_pair(struct lint *l, const struct lint_module *m, const char *from,
+		       const char *to)
+{
+	const size_t n = strlen(m->name) - strlen(from);
+	int64_t a[4], b[4];
+	char name[300];
+	const struct lint_module *x;
+
+	snprintf(name, sizeof(name), "%.*s%s", (int)n, m->name, to);
+	x = lint_module(l, name);
+	if (!x)
+		return;
+	if (lint_quantized(x) != lint_quantized(m)) {
+		lint_say(l, m->name, "is %s, %s is %s, but both are one linear there",
+			 lint_quantized(m) ? "in codes" : "a weight", to,
+			 lint_quantized(x) ? "in codes" : "a weight");
+		return;
+	}
+	lint_sizes(l, m, &a[0], &a[1], &a[2], &a[3]);
+	lint_sizes(l, x, &b[0], &b[1], &b[2], &b[3]);
+	if (a[2] != b[2] || a[3] != b[3] || a[1] != b[1])
+		lint_say(l, m->name, "has other bits or groups than %s, but both are one linear "
+			 "there", to);
+}
+
+static void fused(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_m; i++) {
+		if (ends_in(l->m[i].name, ".q_proj")) {
+			fused_pair(l, &l->m[i], "q_proj", "k_proj");
+			fused_pair(l, &l->m[i], "q_proj", "v_proj");
+		} else if (ends_in(l->m[i].name, ".gate_proj")) {
+			fused_pair(l, &l->m[i], "gate_proj", "up_proj");
+		}
+	}
+}
+
+/* All experts of a layer share one scheme. */
+static void experts(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_m; i++) {
+		const char *at = strstr(l->m[i].name, ".experts.");
+		const char *end = at ? strchr(at + strlen(".experts."), '.') : NULL;
+		char name[300];
+		const struct lint_module *first;
+
+		if (!end)
+			continue;
+		snprintf(name, sizeof(name), "%.*s.experts.0%s", (int)(at - l->m[i].name),
+			 l->m[i].name, end);
+		first = lint_module(l, name);
+		if (first && lint_quantized(first) != lint_quantized(&l->m[i]))
+			lint_say(l, l->m[i].name, "is %s, expert 0 is not: experts of a layer are "
+				 "one tensor there",
+				 lint_quantized(&l->m[i]) ? "in codes" : "a weight");
+	}
+}
+
+static void routers(struct lint *l)
+{
+	for (size_t i = 0; i < l->n_m; i++)
+		if (lint_quantized(&l->m[i]) && (ends_in(l->m[i].name, ".mlp.gate") ||
+						 ends_in(l->m[i].name, ".shared_expert_gate")))
+			lint_say(l, l->m[i].name, "is in codes; routers are always weights there");
+}
+
+static void tensor_parallel(struct lint *l)
+{
+	const long tp = l->o->tp;
+	const int64_t heads = json_int(json_get(l->config, "num_attention_heads"), tp);
+
+	if (tp > 1 && heads % tp)
+		lint_say(l, "config.json", "%lld heads are not shared out over %ld ranks",
+			 (long long)heads, tp);
+	for (size_t i = 0; tp > 1 && i < l->n_m; i++) {
+		const struct lint_module *m = &l->m[i];
+		const bool by_cols = ends_in(m->name, ".o_proj") || ends_in(m->name, ".down_proj");
+		int64_t n, k, g, b;
+
+		if (!m->part[LINT_QWEIGHT])
+			continue;
+		lint_sizes(l, m, &n, &k, &g, &b);
+		if (by_cols && g && g < k && (k % tp || k / tp % g))
+			lint_say(l, m->name, "%lld columns on %ld ranks are no whole groups of "
+				 "%lld", (long long)k, tp, (long long)g);
+		if (!by_cols && n % (tp * 8))
+			lint_say(l, m->name, "%lld rows on %ld ranks do not fill words",
+				 (long long)n, tp);
+	}
+}
+
+/* ---- lists of what is not quantized ---------------------------------------------------- */
+
+static bool hits(const struct lint *l, const char *word)
+{
+	/* Expressions are not tried: a list of names is what goes stale. */
+	if (strncmp(word, "re:", 3) == 0)
+		return true;
+	for (size_t i = 0; i < l->n_m; i++)
+		if (strstr(l->m[i].name, word))
+			return true;
+	return strcmp(word, "lm_head") == 0; /* named by custom, even where it is tied */
+}
+
+static void ignored(struct lint *l)
+{
+	static const char *const keys[] = { "ignore", "modules_to_not_convert" };
+
+	for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
+		const struct json *list = json_get(l->quant, keys[k]);
+
+		for (size_t i = 0; i < json_len(list); i++) {
+			const char *word = json_str(json_at(list, i), NULL);
+
+			if (word && !hits(l, word))
+				lint_say(l, "config.json", "%s: '%s' matches no module", keys[k],
+					 word);
+		}
+	}
+}
+
+#define AUG "2026-08"
+
+const struct lint_rule lint_rules[] = {
+	{ "config", LINT_ALL, AUG, "transformers AutoConfig", "config.json and weights are there",
+	  has_config },
+	{ "format-pt", LINT_TRANSFORMERS, AUG, "transformers modeling_utils.load_state_dict",
+	  "each safetensors file says format pt", format_pt },
+	{ "index", LINT_ALL, AUG, "vLLM weight_utils.filter_duplicate_safetensors_files",
+	  "the index names every tensor of every file, and nothing else", index_whole },
+	{ "tied", LINT_ALL, AUG, "transformers tie_weights", "a head is there or tied", tied_head },
+	{ "method", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
+	  "transformers quantizers/auto.py", "codes have a quantization_config", has_method },
+	{ "parts", LINT_ALL, AUG, "vLLM gptq.py, awq.py: missing tensors are not told",
+	  "a linear in codes has all of its tensors", parts },
+	{ "g-idx", LINT_VLLM | LINT_LLAMA_CPP, AUG, "vLLM gptq.py, convert_hf_to_gguf.py",
+	  "GPTQ has a g_idx for each linear", g_idx },
+	{ "scale-dtype", LINT_VLLM | LINT_SGLANG | LINT_LLAMA_CPP, AUG, "vLLM gptq_marlin",
+	  "scales of GPTQ and AWQ are F16 or BF16", scale_type },
+	{ "gptq-v2", LINT_SGLANG, AUG, "SGLang gptq kernels", "GPTQ is v1", v2_zeros },
+	{ "gptq", LINT_VLLM, AUG, "vLLM auto_gptq", "GPTQ is symmetric, 4 or 8 bits, usual groups",
+	  vllm_gptq },
+	{ "awq", LINT_VLLM, AUG, "vLLM awq.py", "AWQ has 4 bits and zero_point", vllm_awq },
+	{ "convert", LINT_LLAMA_CPP, AUG, "convert_hf_to_gguf.py dequant_model",
+	  "the format is one that the converter dequantizes", converter },
+	{ "transform", LINT_VLLM, AUG, "vLLM compressed_tensors/transform",
+	  "rotations at run time want one rank", transforms },
+	{ "transform", LINT_SGLANG, AUG, "SGLang compressed_tensors",
+	  "no rotations at run time", transforms },
+	{ "ct-bits", LINT_ALL, "2026-05", "compressed-tensors #715",
+	  "no widths whose packing has changed", ct_bits },
+	{ "fused", LINT_VLLM | LINT_SGLANG, AUG, "vLLM QKVParallelLinear, MergedColumnParallel...",
+	  "q, k, v and gate, up have one scheme", fused },
+	{ "experts", LINT_VLLM | LINT_SGLANG, AUG, "vLLM FusedMoE",
+	  "experts of a layer have one scheme", experts },
+	{ "routers", LINT_VLLM | LINT_SGLANG, AUG, "vLLM qwen2_moe.py: quant_config=None",
+	  "routers are weights", routers },
+	{ "tp", LINT_VLLM | LINT_SGLANG, AUG, "vLLM RowParallelLinear, ColumnParallelLinear",
+	  "heads, groups and words are whole on each rank", tensor_parallel },
+	{ "ignore", LINT_ALL, AUG, "vLLM should_ignore_layer",
+	  "names that are not to be quantized exist", ignored },
+	{ NULL, 0, NULL, NULL, NULL, NULL },
+};
