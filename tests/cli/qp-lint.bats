@@ -12,6 +12,7 @@ setup_file() {
 	to-gptq -q sym.qp gptq
 	to-awq -q asym.qp awq
 	to-hf -q --max-shard=40K tiny shards
+	to-hf -q tiny plain
 }
 
 setup() {
@@ -30,6 +31,7 @@ broken() {	# broken DIR PYTHON
 	"$PYTHON" - "$out/d" "$2" <<-'END'
 	import glob, json, os, struct, sys
 	d, code = sys.argv[1:]
+	four = ("qweight", "qzeros", "scales", "g_idx")
 	c = json.load(open(d + "/config.json"))
 	q = c.get("quantization_config")
 	path = sorted(glob.glob(d + "/*.safetensors"))[0]
@@ -62,7 +64,7 @@ fails() {	# fails DIR PYTHON FOR RULE REGEX [OPTION...]
 P='p = "model.layers.0."; '
 
 @test "qp-lint: models of other people are fine, and what we write is" {
-	qp-lint tiny
+	qp-lint plain
 	qp-lint shards
 	qp-lint "$MODEL"
 	qp-lint --for=vllm,sglang,transformers,llama.cpp gptq
@@ -74,11 +76,11 @@ P='p = "model.layers.0."; '
 	mkdir "$out/d"
 	run -1 qp-lint "$out/d"
 	[[ $output == *"config: vllm,sglang,transformers,llama.cpp: config.json: is missing"* ]]
-	fails tiny 'c.pop("model_type")' vllm config 'has no model_type'
+	fails plain 'c.pop("model_type")' vllm config 'has no model_type'
 }
 
 @test "qp-lint: format-pt" {
-	fails tiny 'meta = {}' transformers format-pt 'does not say format pt'
+	fails plain 'meta = {}' transformers format-pt 'does not say format pt'
 }
 
 @test "qp-lint: index" {
@@ -88,7 +90,7 @@ P='p = "model.layers.0."; '
 }
 
 @test "qp-lint: tied" {
-	fails tiny 'c["tie_word_embeddings"] = False' vllm tied 'lm_head: is missing'
+	fails plain 'c["tie_word_embeddings"] = False' vllm tied 'lm_head: is missing'
 }
 
 @test "qp-lint: method" {
@@ -140,24 +142,32 @@ P='p = "model.layers.0."; '
 }
 
 @test "qp-lint: ct-bits" {
-	fails tiny 'c["quantization_config"] = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 3}}}}' \
+	fails plain 'c["quantization_config"] = {"quant_method": "compressed-tensors",
+		"config_groups": {"g": {"weights": {"num_bits": 3}}}}' \
 		vllm ct-bits 'codes of 3 bits are packed otherwise'
 }
 
 @test "qp-lint: fused" {
-	fails gptq "$P"'n = p + "self_attn.k_proj."; [t.pop(n + x) for x in ("qweight", "qzeros", "scales", "g_idx")]; t[n + "weight"] = ("F32", [32, 64], bytes(8192))' \
+	fails gptq "$P"'n = p + "self_attn.k_proj."
+[t.pop(n + x) for x in four]
+t[n + "weight"] = ("F32", [32, 64], bytes(8192))' \
 		vllm fused 'q_proj: is in codes, k_proj is a weight'
-	fails gptq "$P"'n = p + "mlp.up_proj."; a, b = t[n + "scales"], t[n + "qzeros"]; t[n + "scales"] = (a[0], [1, 128], a[2][:256]); t[n + "qzeros"] = (b[0], [1, 16], b[2][:64])' \
+	fails gptq "$P"'n = p + "mlp.up_proj."
+a, b = t[n + "scales"], t[n + "qzeros"]
+t[n + "scales"] = (a[0], [1, 128], a[2][:256])
+t[n + "qzeros"] = (b[0], [1, 16], b[2][:64])' \
 		sglang fused 'gate_proj: has other bits or groups than up_proj'
 }
 
 @test "qp-lint: experts" {
-	fails gptq 'e = "model.layers.0.mlp.experts."; t.update({e + "1.up_proj.weight": ("F32", [1], bytes(4))}); t.update({e + "0.up_proj." + x: ("I32", [1, 1], bytes(4)) for x in ("qweight", "qzeros", "scales", "g_idx")})' \
+	fails gptq "$P"'t[p + "mlp.experts.1.up_proj.weight"] = ("F32", [1], bytes(4))
+for x in four: t[p + "mlp.experts.0.up_proj." + x] = ("I32", [1, 1], bytes(4))' \
 		vllm experts 'experts\.1\.up_proj: is a weight, expert 0 is not'
 }
 
 @test "qp-lint: routers" {
-	fails gptq 't.update({"model.layers.0.mlp.gate." + x: ("I32", [1, 1], bytes(4)) for x in ("qweight", "qzeros", "scales", "g_idx")})' \
+	fails gptq "$P"'
+for x in four: t[p + "mlp.gate." + x] = ("I32", [1, 1], bytes(4))' \
 		vllm routers 'mlp\.gate: is in codes'
 }
 
