@@ -301,6 +301,9 @@ static int lint_directory(struct lint *l)
 	l->method = l->method ? l->method : "";
 	if (open_shards(l) || list_tensors(l))
 		return -1;
+	if (!l->config && l->n == 0 && l->n_heads == 0)
+		return err_set(l->e, ERR_NOINPUT, l->dir, "is no model directory: it has neither "
+			       "config.json nor safetensors files");
 	list_modules(l);
 	for (l->rule = lint_rules; l->rule->name; l->rule++)
 		if (l->rule->loaders & l->o->loaders)

@@ -74,6 +74,8 @@ P='p = "model.layers.0."; '
 @test "qp-lint: config" {
 	rm -rf "$out/d"
 	mkdir "$out/d"
+	refuses 66 '.*/d: is no model directory' qp-lint "$out/d"
+	cp plain/model.safetensors "$out/d"
 	run -1 qp-lint "$out/d"
 	[[ $output == *"config: vllm,sglang,transformers,llama.cpp: config.json: is missing"* ]]
 	fails plain 'c.pop("model_type")' vllm config 'has no model_type'
