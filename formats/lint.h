@@ -21,7 +21,8 @@ struct lint_options {
 };
 
 /* Problems as lines "RULE: LOADERS: where: what", appended to out; *n of them.  ERR_NOINPUT if path
- * is not there, or a directory of something else; what cannot be read at all is a problem, not an error. */
+ * is not there, or a directory of something else; what of a model cannot be read is a problem, not
+ * an error. */
 int lint(struct buf *out, long *n, const char *path, const struct lint_options *o,
 	 struct err *e) MUST_USE;
 /* The rules as a table: name, loaders, date, source, what it says. */
