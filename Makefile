@@ -4,6 +4,7 @@
 # make bench                        the figures of README.md, as ratios measured in one run
 # make bench-compare                those in build/bench beside tests/bench/bench.tsv
 # make SAN=address,undefined check  the same tests, instrumented, in a tree of their own
+# make bench-quality T="tiny smol"  perplexity at equal bits: ours, peers, plain GPTQ, rounding
 # make fuzz SECONDS=60              each fuzz target for so long, with clang
 # make install DESTDIR= PREFIX=     programs, man pages, the calibration text
 
@@ -46,7 +47,7 @@ DATA    := $(BUILD)/share/quantpipe/calibration.txt
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all man unit tests check lint bench bench-compare fuzz install uninstall clean
+.PHONY: all man unit tests check lint bench bench-compare bench-quality fuzz install uninstall clean
 all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
@@ -122,6 +123,9 @@ bench: all $(BENCHBIN)
 
 bench-compare:
 	@sh tests/bench/compare.sh tests/bench/bench.tsv $(BUILD)/bench/bench.tsv
+
+bench-quality: all
+	@PATH="$$(realpath $(BUILD))/bin:$$PATH" sh tests/bench/quality.sh $(T)
 
 fuzz-%: $(BUILD)/libfuzzer/%
 	@mkdir -p $(BUILD)/corpus/$*

@@ -14,29 +14,26 @@
 static const char usage[] =
 	"usage: gptq [options] [IN [OUT]]\n\n"
 	"Quantize linears column by column, pushing each error into those left.\n\n"
-	QUANTIZER_HELP_GRID
+	QUANTIZER_HELP_GRID("hmse")
 	"      --act-order      columns by falling energy; implies --static-groups\n"
 	"      --static-groups  fit every scale before the first column\n"
-	"      --sweeps=N       after the columns, codes once more, N times (default 0)\n"
+	"      --sweeps=N       after the columns, codes once more, N times (default 2)\n"
 	"      --refit-scales   scales by least squares before each sweep\n"
+	"      --plain          as published: --range=minmax --sweeps=0\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
-	"      --block=N        columns in a lazy batch (default 128, or 256 if there are\n"
-	"                       2048 columns or more)\n"
-	"      --sequential     Hessians of the calibration set run through the blocks\n"
-	"                       as they are quantized, not those in the stream\n"
-	"      --target=WHAT    what layers are to give: self, their weights on inputs of\n"
-	"                       the quantized model (default), or full, on those of the\n"
-	"                       model as it came\n"
+	"      --block=N        columns in a lazy batch (default 128, 256 of 2048 or more)\n"
+	"      --sequential     Hessians behind what is quantized, not those of the stream\n"
+	"      --target=WHAT    what layers are to give: self (default), or full: what they\n"
+	"                       gave in the model as it came\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
 	"      --min-tokens=N   an expert with fewer is starved (default 128)\n"
-	"      --starved=HOW    stop there (default), round it (rtn), or borrow the\n"
-	"                       H of the whole layer\n"
+	"      --starved=HOW    stop (default), rtn, or borrow the H of the whole layer\n"
 	QUANTIZER_HELP_LAYERS;
 
 enum {
-	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP, OPT_NO_AUTO,
-	OPT_BLOCK, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
+	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP,
+	OPT_NO_AUTO, OPT_BLOCK, OPT_PLAIN, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
 };
 
 static const struct option longopts[] = {
@@ -44,6 +41,7 @@ static const struct option longopts[] = {
 	{ "act-order", no_argument, NULL, OPT_ORDER },
 	{ "static-groups", no_argument, NULL, OPT_STATIC },
 	{ "sweeps", required_argument, NULL, OPT_SWEEPS },
+	{ "plain", no_argument, NULL, OPT_PLAIN },
 	{ "refit-scales", no_argument, NULL, OPT_REFIT },
 	{ "damp", required_argument, NULL, OPT_DAMP },
 	{ "no-damp-auto", no_argument, NULL, OPT_NO_AUTO },
@@ -78,6 +76,11 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_ORDER: j->opt.act_order = true; break;
 		case OPT_STATIC: j->opt.static_groups = true; break;
 		case OPT_SWEEPS: j->opt.sweeps = cli_long("--sweeps", optarg, 0, 100); break;
+		case OPT_PLAIN:
+			o->q.range = RANGE_MINMAX;
+			j->opt.sweeps = 0;
+			j->opt.refit = false;
+			break;
 		case OPT_REFIT: j->opt.refit = true; break;
 		case OPT_DAMP: j->opt.damp = cli_double("--damp", optarg, 0, 1); break;
 		case OPT_NO_AUTO: j->opt.damp_auto = false; break;
@@ -130,8 +133,8 @@ static void report(const struct gptq *g, struct stream_in *in, struct stream_out
 int main(int argc, char **argv)
 {
 	struct job j = {
-		.opt = { .damp = 0.01, .damp_auto = true, .min_tokens = 128 },
-		.layers = { .by = "gptq", .q = QUANTIZER_DEFAULTS },
+		.opt = { .damp = 0.01, .damp_auto = true, .min_tokens = 128, .sweeps = 2 },
+		.layers = { .by = "gptq", .q = QUANTIZER_DEFAULTS(RANGE_HMSE) },
 	};
 	struct record head = { .rank = -1 };
 	struct gptq *g = NULL;

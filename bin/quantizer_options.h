@@ -9,15 +9,14 @@
 #include "lib/method/layer.h"
 
 #define QUANTIZER_SHORT "b:g:"
-#define QUANTIZER_HELP_GRID \
+#define QUANTIZER_HELP_GRID(range) \
 	"  -b, --bits=N         2 to 8 (default 4)\n" \
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n" \
 	"                       tensor (default 128)\n" \
 	"      --sym            grid centred on zero (default)\n" \
 	"      --asym           grid with a zero point\n" \
-	"      --range=HOW      of a group: minmax, or shrunk to the least error: mse, or\n" \
-	"                       hmse, which weighs it by the inputs (default minmax)\n" \
-	"      --mse            the same as --range=mse\n"
+	"      --range=HOW      minmax, or shrunk to the least error: mse (also --mse),\n" \
+	"                       hmse, weighted by the inputs (default " range ")\n"
 #define QUANTIZER_HELP_LAYERS \
 	"      --plan=FILE      bits and groups of each linear, as qp-alloc wrote them\n" \
 	"      --skip=REGEX     pass over linears whose tensor name matches\n" \
@@ -46,7 +45,8 @@ enum {
 	{ "keep-stats", no_argument, NULL, OPT_STATS }, \
 	{ "timing", no_argument, NULL, OPT_TIMING }
 
-#define QUANTIZER_DEFAULTS { .bits = 4, .group = 128, .sym = true, .scale_dtype = DT_F16 }
+#define QUANTIZER_DEFAULTS(how) \
+	{ .bits = 4, .group = 128, .sym = true, .scale_dtype = DT_F16, .range = (how) }
 
 /* The option at hand, if it is one of these. */
 static bool quantizer_option(struct layer_options *o, int c)

@@ -16,7 +16,7 @@ static const char usage[] =
 	"usage: rtn [options] [IN [OUT]]\n\n"
 	"Quantize linears by rounding every weight to the nearest code.\n\n"
 	"IN is a stream, or a model: a directory, a GGUF or llama2.c file.\n\n"
-	QUANTIZER_HELP_GRID
+	QUANTIZER_HELP_GRID("minmax")
 	QUANTIZER_HELP_LAYERS;
 
 static void options(int argc, char **argv, struct layer_options *o)
@@ -38,7 +38,7 @@ static int copy(void *out, struct stream_in *in, struct record *rec, struct err 
 
 int main(int argc, char **argv)
 {
-	struct layer_options o = { .by = "rtn", .q = QUANTIZER_DEFAULTS };
+	struct layer_options o = { .by = "rtn", .q = QUANTIZER_DEFAULTS(RANGE_MINMAX) };
 	struct record head = { .rank = -1 };
 	struct quantized z = { 0 };
 	struct backend be;

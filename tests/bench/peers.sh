@@ -53,7 +53,7 @@ for m; do
 		[ "$who" = "$m" ] || continue
 		case $how in
 		-)     cp "$tmp/acts" "$tmp/q" ;;
-		gptq*) $how ${QP_GPTQ:-} -q "$tmp/acts" | pack-int4 -q -o "$tmp/q" ;;
+		gptq*) $how --plain ${QP_GPTQ:-} -q "$tmp/acts" | pack-int4 -q -o "$tmp/q" ;;
 		*)     $how -q "$tmp/acts" | pack-int4 -q -o "$tmp/q" ;;
 		esac
 		p1=$(ppl "$tmp/q" "$text1" $ctx $n1) p2=-

@@ -1,0 +1,67 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# quality.sh [MODEL ...] - perplexity at equal bits: ours, the best peer, plain GPTQ, rounding
+#
+# Called by "make bench-quality".  MODEL: tiny (default), smol16, smol; what they are and need is in
+# peers.sh.  Each row of quality.tsv is quantized by $QP_OURS (default below) and by plain
+# GPTQ, both sequential as the peers are, and by rtn.  Perplexity and, after it, divergence from full
+# precision, of text 1 and of text 2.  $QP_ROWS: a regular expression for the rows wanted.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+data=${QP_SHARED:-$top/../shared/data}
+[ -d "$data/golden" ] || { echo "quality.sh: no shared data at $data" >&2; exit 69; }
+ours=${QP_OURS:-gptq --sequential --sweeps=4 --target=full}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+tab=$(printf '\t')
+
+prepare() { # prepare MODEL: its calibration set in front of it; what it predicts unquantized
+	wiki=$data/text/wiki.test.raw ctx=2048 n1=8 text1=$wiki text2=
+	case $1 in
+	tiny)   model=$data/models/TinyStories-656K golden=TinyStories-656K rows="0 1 64" ctx=512
+		text1=$data/text/tinystories/niklas6_tinystories.txt n1=33 text2=$wiki n2=40 ;;
+	smol)   golden=SmolLM2-135M-Instruct rows="0 2 64" ;;
+	smol16) golden=SmolLM2-135M-Instruct rows="0 1 16" ;;
+	*)      echo "quality.sh: $1: unknown model" >&2; exit 64 ;;
+	esac
+	[ "$1" = tiny ] || model=${QP_SMOLLM2:?SmolLM2-135M-Instruct, see fetch-smollm2.sh}
+	/usr/bin/python3 -c 'import json, sys
+rows = json.load(open(sys.argv[1]))["ids"]
+first, step, count = map(int, sys.argv[2:])
+for r in rows[first::step][:count]: print(*r)' "$data/golden/calib-$golden.json" $rows |
+		calib-pack -q --ids -o "$tmp/calib"
+	record-acts -q --stats=none -c "$tmp/calib" "$model" -o "$tmp/front"
+	full=$(ppl "$model" --save-logits)
+}
+
+ppl() { # ppl STREAM --kl|--save-logits: perplexity[ divergence] of text 1, and of text 2
+	for i in 1 2; do
+		eval "text=\$text$i n=\${n$i:-}"
+		[ -n "$text" ] || continue
+		eval-ppl -q "$1" -t "$text" --ctx=$ctx --windows="$n" --json "$2=$tmp/base$i" |
+			/usr/bin/python3 -c 'import json, sys
+r = json.load(sys.stdin)
+print("%.4f" % r["ppl"], "%.4f" % r["kl"] if "kl" in r else "")'
+	done | tr '\n' ' '
+}
+
+[ $# -gt 0 ] || set -- tiny
+echo "ours: $ours"
+for m; do
+	prepare "$m"
+	printf '%s\tfull precision\t\t%s\n' "$m" "$full"
+	while IFS=$tab read -r who what how peer peer1 peer2; do
+		[ "$who" = "$m" ] && echo "$what" | grep -qE "${QP_ROWS:-.}" || continue
+		printf '%s\t%s\tpeer\t%s %s  %s\n' "$m" "$what" "$peer1" "${peer2#-}" "$peer"
+		for k in ours plain rtn; do
+			case $k in
+			ours)  $ours -q --scale-dtype=f32 $how "$tmp/front" -o "$tmp/q" ;;
+			plain) gptq --plain --sequential -q --scale-dtype=f32 $how "$tmp/front" \
+					-o "$tmp/q" ;;
+			rtn)   rtn -q --scale-dtype=f32 $how "$model" -o "$tmp/q" ;;
+			esac
+			printf '%s\t%s\t%s\t%s\n' "$m" "$what" $k "$(ppl "$tmp/q" --kl)"
+		done
+	done < "$top/tests/bench/quality.tsv"
+done
