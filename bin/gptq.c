@@ -22,18 +22,19 @@ static const char usage[] =
 	"      --plain          as published: --range=minmax --sweeps=0\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
-	"      --block=N        columns in a lazy batch (default 128, 256 of 2048 or more)\n"
-	"      --sequential     Hessians behind what is quantized, not those of the stream\n"
-	"      --target=WHAT    what layers are to give: self (default), or full: what they\n"
-	"                       gave in the model as it came\n"
+	"      --block=N        columns in a lazy batch (default 128, wide layers 256)\n"
+	"      --sequential     Hessians behind what is quantized, not the stream's\n"
+	"      --target=WHAT    what layers are to give: self (default), or full: what\n"
+	"                       they gave in the model as it came\n"
 	"      --spill[=DIR]    its hidden states in a file in DIR (default /var/tmp)\n"
 	"      --min-tokens=N   an expert with fewer is starved (default 128)\n"
-	"      --starved=HOW    stop (default), rtn, or borrow the H of the whole layer\n"
+	"      --starved=HOW    stop (default), rtn, or borrow the whole layer's H\n"
 	QUANTIZER_HELP_LAYERS;
 
 enum {
 	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP,
-	OPT_NO_AUTO, OPT_BLOCK, OPT_PLAIN, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS, OPT_STARVED,
+	OPT_NO_AUTO, OPT_BLOCK, OPT_PLAIN, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS,
+	OPT_STARVED,
 };
 
 static const struct option longopts[] = {

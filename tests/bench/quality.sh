@@ -4,8 +4,8 @@
 #
 # Called by "make bench-quality".  MODEL: tiny (default), smol16, smol; what they are and need is in
 # peers.sh.  Each row of quality.tsv is quantized by $QP_OURS (default below) and by plain
-# GPTQ, both sequential as the peers are, and by rtn.  Perplexity and, after it, divergence from full
-# precision, of text 1 and of text 2.  $QP_ROWS: a regular expression for the rows wanted.
+# GPTQ, both sequential as the peers are, and by rtn.  Perplexity and, after it, divergence from
+# full precision, of text 1 and of text 2.  $QP_ROWS: a regular expression for the rows wanted.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 data=${QP_SHARED:-$top/../shared/data}
@@ -36,6 +36,7 @@ for r in rows[first::step][:count]: print(*r)' "$data/golden/calib-$golden.json"
 }
 
 ppl() { # ppl STREAM --kl|--save-logits: perplexity[ divergence] of text 1, and of text 2
+	text='' n=''
 	for i in 1 2; do
 		eval "text=\$text$i n=\${n$i:-}"
 		[ -n "$text" ] || continue
