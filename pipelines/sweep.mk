@@ -6,7 +6,8 @@
 # record-acts runs the model over the calibration set once and keeps its Hessians; each cell of BITS x
 # GROUPS x OPTIONS is then a solve of its own from that file, with the table of its errors and the
 # perplexity of TEXT.  $(OUT)/table.tsv has a line for each.  An option is one word, its parts
-# joined by commas: OPTIONS="plain --act-order --range=hmse,--sweeps=4"; plain stands for none.
+# joined by commas and without dots: OPTIONS="default --plain --act-order,--sweeps=4"; default stands
+# for none.
 # SEQUENTIAL=1 adds each cell with --sequential: what recorded statistics give away.
 # The programs are looked for in PATH; jobs of make run side by side (-j).
 MODEL   ?= $(error MODEL= is a directory, a GGUF or llama2.c file)
@@ -15,7 +16,7 @@ TEXT    ?= $(error TEXT= is a file to take the perplexity of)
 OUT     ?= sweep
 BITS    ?= 2 3 4
 GROUPS  ?= 128
-OPTIONS ?= plain --range=hmse,--sweeps=4
+OPTIONS ?= --plain default
 CTX     ?= 2048
 WINDOWS ?= 8
 SEQUENTIAL ?=
@@ -37,7 +38,7 @@ part = $(word $1,$(subst ., ,$(basename $(notdir $2))))
 
 $(OUT)/%.qp: $(OUT)/acts.qp
 	gptq -q $(patsubst b%,-b %,$(call part,1,$@)) $(patsubst g%,-g %,$(call part,2,$@)) \
-		$(subst $(comma), ,$(filter-out plain,$(call part,3,$@))) \
+		$(subst $(comma), ,$(filter-out default,$(call part,3,$@))) \
 		$(if $(filter %.sequential.qp,$@),--sequential) $< -o $@
 
 $(OUT)/%.errors: $(OUT)/%.qp
