@@ -34,7 +34,6 @@ RECIPE_quarot       = rotate -q -r r1,r2,r3,r4 | gptq -q -b $(B) -g -1 --mse | \
                       quant-acts -q -p w4a4kv4
 
 .DELETE_ON_ERROR:
-.SECONDARY:
 .PHONY: all table plot
 all: table plot
 table: $(OUT)/table.tsv
@@ -61,9 +60,10 @@ define quantize
 
 $(OUT)/$(1)/$(2).$(3).qp: B = $(3)
 $(OUT)/$(1)/$(2).$(3).qp: $(OUT)/$(1)/acts.qp
-	{ $$(or $$(RECIPE_$(2)),$$(error no RECIPE_$(2))); } < $$< | pack-int8 -q --float=bf16 -o $$@
+	{ $$(RECIPE_$(2)); } < $$< | pack-int8 -q --float=bf16 -o $$@
 endef
 
+$(foreach r,$(RECIPES),$(if $(value RECIPE_$(r)),,$(error no RECIPE_$(r))))
 $(foreach m,$(MODELS),$(eval $(call model,$(m),$(notdir $(m:%/=%)))))
 
 $(OUT)/%.json: $(OUT)/%.qp $(EVAL)

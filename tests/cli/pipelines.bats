@@ -1,0 +1,101 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# pipelines.bats - the recipes and the grid of experiments in pipelines/
+
+setup() {
+	load ../helpers
+	not_with_sanitizers "recipes are programs that other files test; here they only take time"
+	cd "$BATS_TEST_TMPDIR"
+	export NSAMPLES=8 SEQLEN=256
+	recipes=$ROOT/pipelines
+}
+
+ppl() {	# ppl STREAM
+	eval-ppl -q --json --ctx=256 --windows=4 "$1" < "$EVAL" | sed 's/.*"ppl": *\([0-9.]*\).*/\1/'
+}
+
+@test "recipes: each takes MODEL CALIB OUT, a text or a set, and makes a packed stream that runs" {
+	local r
+	calib-pack -q -m "$MODEL" -n 8 -s 256 "$CALIB" -o calib.qp
+	for r in smoothquant-w8a8 rotate-gptq-w4 quarot-w4a4kv4; do
+		sh "$recipes/$r.sh" "$MODEL" "$CALIB" "$r.text.qp" 2> err || { cat err; false; }
+		sh "$recipes/$r.sh" "$MODEL" calib.qp "$r.set.qp" 2> err
+		cmp "$r.text.qp" "$r.set.qp"
+		qp-check "$r.set.qp"
+		ppl "$r.set.qp" > "$r.ppl"
+	done
+	ppl "$MODEL" > full.ppl
+	awk 'FNR == 1 { p[FILENAME] = $1 } END {
+		full = p["full.ppl"]
+		exit !(p["smoothquant-w8a8.ppl"] < 1.02 * full && p["rotate-gptq-w4.ppl"] < 1.2 * full &&
+		       p["quarot-w4a4kv4.ppl"] < 2.5 * full) }' *.ppl
+}
+
+@test "recipes: wrong arguments are 64, a model that is not there leaves no output" {
+	local r
+	for r in smoothquant-w8a8 rotate-gptq-w4 quarot-w4a4kv4; do
+		run -64 sh "$recipes/$r.sh" one two
+		[[ $output == "usage: $r.sh MODEL CALIB OUT" ]]
+		run sh "$recipes/$r.sh" /no/such/model "$CALIB" out.qp
+		[ "$status" -ne 0 ]
+		[ ! -e out.qp ]
+	done
+}
+
+grid() {
+	make -s -f "$recipes/experiments.mk" OUT=exp MODELS="$MODEL/" CALIB="$CALIB" EVAL="$EVAL" \
+		RECIPES="rtn gptq rotate-gptq" BITS="3 8" NSAMPLES=8 SEQLEN=256 \
+		EVALFLAGS="--ctx=256 --windows=2" "$@"
+}
+
+@test "experiments: a grid becomes one table; recipes that are pipelines run whole" {
+	grid -j2 table > out
+	cmp out exp/table.tsv
+	[ "$(wc -l < out)" -eq 8 ]
+	[ "$(head -n 1 out)" = "$(printf 'model\trecipe\tbits\tbytes\tppl\tstderr')" ]
+	awk -F '\t' 'NR > 1 { p[$2 "." $3] = $5; if (!($4 > 300000 && $5 > 10 && $6 > 0)) bad = 1 }
+		END { exit bad || p["rtn.3"] <= p["gptq.3"] || p["gptq.3"] == p["rotate-gptq.3"] ||
+			!(p["rtn.8"] < 1.02 * p["full.-"]) }' out
+	qp-ls --provenance exp/TinyStories-656K/rotate-gptq.3.qp | grep 'rotate.*gptq --bits=3'
+}
+
+@test "experiments: statistics are recorded once, and a second run has nothing to do" {
+	grid table > out
+	touch -r exp/TinyStories-656K/acts.qp stamp
+	rm exp/TinyStories-656K/gptq.3.qp exp/TinyStories-656K/gptq.3.json
+	grid table > again
+	cmp out again
+	[ ! exp/TinyStories-656K/acts.qp -nt stamp ]
+	run -0 grid -q table
+}
+
+@test "experiments: what a crash left goes on where it stopped; a failed step leaves no file" {
+	mkdir -p bin
+	printf '#!/bin/sh\ncase "$*" in *"-b 8"*) kill -9 $$ ;; esac\nexec %s "$@"\n' \
+		"$(command -v gptq)" > bin/gptq
+	chmod +x bin/gptq
+	PATH=$PWD/bin:$PATH run grid -k table
+	[ "$status" -ne 0 ]
+	[ ! -e exp/TinyStories-656K/gptq.8.qp ] && [ ! -e exp/table.tsv ]
+	[ -e exp/TinyStories-656K/gptq.3.json ]
+	grid table > out
+	[ "$(wc -l < out)" -eq 8 ]
+}
+
+@test "experiments: an unknown recipe and a missing variable are named" {
+	run make -s -f "$recipes/experiments.mk" OUT=exp MODELS="$MODEL" CALIB="$CALIB" EVAL="$EVAL" \
+		RECIPES=none BITS=4 table
+	[ "$status" -ne 0 ]
+	[[ $output == *"no RECIPE_none"* ]]
+	run make -s -f "$recipes/experiments.mk" table
+	[ "$status" -ne 0 ]
+	[[ $output == *"names"* ]]
+}
+
+@test "experiments: the plot, as SVG and PNG" {
+	command -v gnuplot > /dev/null || skip "gnuplot is not installed"
+	grid all > out
+	head -c 4 exp/plot.png | cmp - <(printf '\x89PNG')
+	grep -q '<svg' exp/plot.svg
+	grep -q 'TinyStories-656K gptq' exp/plot.svg
+}
