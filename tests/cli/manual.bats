@@ -17,6 +17,7 @@ sandbox() {
 	ln -s "$MODEL" model
 	ln -s "$MODEL" MODEL
 	ln -s "$CALIB" train.txt
+	ln -s "$ROOT/pipelines" pipelines
 	head -c 20000 "$EVAL" > wiki.test.raw
 	cp wiki.test.raw test.txt
 	cp wiki.test.raw text
