@@ -28,6 +28,7 @@ struct source {
 	char name[256]; /* the current tensor, or "" */
 	bool last;      /* its last record */
 	enum role role; /* of its record; none: a plain weight */
+	const struct hf_act *grid; /* of the current run record, or NULL */
 };
 
 int checkpoint_check_finite(const struct checkpoint_tensor *t, const void *data, const char *name,
@@ -124,7 +125,7 @@ static int next_part(struct source *d, struct record *r, const struct hf_codes *
 
 /* What an edge's linears have in common: 1, and *act is one of them; 0: none rounds what comes in;
  * -1: some do, others do not. */
-static int edge_act(const struct source *d, enum edge g, const struct hf_codes **act)
+static int edge_act(const struct source *d, enum edge g, const struct hf_act **act)
 {
 	const struct model *m = model(d);
 	struct linear_row row;
@@ -138,28 +139,52 @@ static int edge_act(const struct source *d, enum edge g, const struct hf_codes *
 			continue;
 		model_tensor_name(m, row.weight, d->layer, name);
 		q = d->ops->codes(d->self, name);
-		if (!q || q->act == HF_ACT_NONE) {
+		if (!q || q->act.kind == HF_ACT_NONE) {
 			without++;
 			continue;
 		}
-		if (with++ && ((*act)->act != q->act || (*act)->act_group != q->act_group))
+		if (with++ && !hf_act_same(*act, &q->act))
 			return -1;
-		*act = q;
+		*act = &q->act;
 	}
 	return with && without ? -1 : with > 0;
+}
+
+static int act_keys(struct record *r, const struct hf_act *a)
+{
+	const char *per = a->fixed ? "tensor" : a->group ? "group" : "token";
+
+	r->must = true;
+	if (record_set_str(r, "kind", "act-quant") ||
+	    record_set_str(r, "format", a->kind == HF_ACT_INT ? "int" : "e4m3"))
+		return -1;
+	if (a->kind == HF_ACT_INT &&
+	    (record_set_int(r, "bits", 8) || record_set_bool(r, "sym", !a->asym) ||
+	     record_set_str(r, "rule", "ct")))
+		return -1;
+	if (a->fixed) {
+		r->dtype = DT_F32;
+		r->rank = 2;
+		r->shape[0] = 1;
+		r->shape[1] = 2;
+		r->nbytes = 2 * sizeof(float);
+	}
+	if (record_set_str(r, "per", per) ||
+	    (a->group && record_set_int(r, "group", a->group)))
+		return -1;
+	return record_set_str(r, "range", a->fixed ? "static" : "dynamic");
 }
 
 /* The next edge, if any, that is rounded: 1, and a record says so; 0: there is no more. */
 static int next_run(struct source *d, struct record *r, struct err *e)
 {
 	const struct model *m = model(d);
-	const struct hf_codes *q = NULL;
+	const struct hf_act *a = NULL;
 	char name[256];
-	bool bad;
 	int got = 0;
 
 	while (got == 0 && d->edge < model_edges(m))
-		got = edge_act(d, (enum edge)d->edge++, &q);
+		got = edge_act(d, (enum edge)d->edge++, &a);
 	if (got == 0)
 		return 0;
 	model_edge_name(m, (enum edge)(d->edge - 1), d->layer, name);
@@ -167,16 +192,11 @@ static int next_run(struct source *d, struct record *r, struct err *e)
 		return err_set(e, ERR_DATA, name, "is rounded for some of the linears that read "
 			       "it, and not, or differently, for others: this is not read");
 	record_init(r, REC_RUN, name);
-	r->must = true;
-	bad = record_set_str(r, "kind", "act-quant") ||
-	      record_set_str(r, "format", q->act == HF_ACT_INT ? "int" : "e4m3");
-	if (q->act == HF_ACT_INT)
-		bad = bad || record_set_int(r, "bits", 8) || record_set_bool(r, "sym", true) ||
-		      record_set_str(r, "rule", "gptq");
-	bad = bad || record_set_str(r, "per", q->act_group ? "group" : "token") ||
-	      (q->act_group && record_set_int(r, "group", q->act_group)) ||
-	      record_set_str(r, "range", "dynamic");
-	return bad ? err_nomem(e, name, 64) : 1;
+	if (act_keys(r, a))
+		return err_nomem(e, name, 64);
+	if (a->fixed)
+		d->grid = a;
+	return 1;
 }
 
 static int next_tensor(struct source *d, struct record *r, struct err *e)
@@ -247,6 +267,7 @@ static int source_next(void *self, struct record *r, struct err *e)
 	free(d->text);
 	d->text = NULL;
 	d->name[0] = '\0';
+	d->grid = NULL;
 	if (d->last)
 		d->role = ROLE_NONE;
 	d->last = false;
@@ -277,6 +298,10 @@ static int source_payload(void *self, void *dst, struct err *e)
 
 	if (d->text) {
 		memcpy(dst, d->text, d->text_len);
+		return 0;
+	}
+	if (d->grid) {
+		memcpy(dst, (const float[]){ d->grid->scale, d->grid->zero }, 2 * sizeof(float));
 		return 0;
 	}
 	if (d->name[0] && d->role != ROLE_NONE)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/ct_acts.h"
 #include "formats/ct_write.h"
 #include "lib/base/buf.h"
 
@@ -43,7 +44,7 @@ static bool same(const struct ct_scheme *a, const struct ct_scheme *b)
 {
 	/* Rows as groups have other widths in other layers; only of groups the number counts. */
 	return a->format == b->format && a->bits == b->bits && a->sym == b->sym &&
-	       a->strategy == b->strategy &&
+	       a->strategy == b->strategy && hf_act_same(&a->act, &b->act) &&
 	       (a->strategy < CT_GROUP || (a->group == b->group && a->tall == b->tall));
 }
 
@@ -141,21 +142,7 @@ static void print_sizes(struct buf *out, const struct ct_scheme *c)
 		buf_puts(out, ",\"block_structure\":null");
 }
 
-/* Floats by blocks meet activations in groups of as many channels, as in FP8_BLOCK. */
-static void print_activations(struct buf *out, const struct ct_scheme *c)
-{
-	buf_printf(out, "{\"num_bits\":8,\"type\":\"%s\",\"symmetric\":true,\"strategy\":\"%s\"",
-		   c->format == CT_FLOAT ? "float" : "int",
-		   c->strategy == CT_BLOCK ? "group" : "token");
-	if (c->strategy == CT_BLOCK)
-		buf_printf(out, ",\"group_size\":%ld", c->group);
-	else
-		buf_puts(out, ",\"group_size\":null");
-	buf_puts(out, ",\"block_structure\":null,\"dynamic\":true,\"actorder\":null,"
-		 "\"observer\":null,\"observer_kwargs\":{}}");
-}
-
-static void print_group(struct buf *out, const struct group *g, size_t i, bool all, bool dynamic)
+static void print_group(struct buf *out, const struct group *g, size_t i, bool all)
 {
 	const struct ct_scheme *c = &g->scheme;
 
@@ -171,15 +158,12 @@ static void print_group(struct buf *out, const struct group *g, size_t i, bool a
 	print_sizes(out, c);
 	buf_puts(out, ",\"dynamic\":false,\"actorder\":null,\"observer\":\"minmax\","
 		 "\"observer_kwargs\":{}},\"input_activations\":");
-	if (dynamic)
-		print_activations(out, c);
-	else
-		buf_puts(out, "null");
+	ct_acts_print(out, &c->act);
 	buf_puts(out, ",\"output_activations\":null}");
 }
 
-int ct_schemes_print(const struct ct_schemes *s, const struct model *m, bool dynamic,
-		     struct buf *out, struct err *e)
+int ct_schemes_print(const struct ct_schemes *s, const struct model *m, struct buf *out,
+		     struct err *e)
 {
 	const char *format = formats[s->g[0].scheme.format];
 
@@ -196,7 +180,7 @@ int ct_schemes_print(const struct ct_schemes *s, const struct model *m, bool dyn
 	print_ignored(s, m, out);
 	buf_puts(out, "],\"config_groups\":{");
 	for (size_t i = 0; i < s->n; i++)
-		print_group(out, &s->g[i], i, s->n == 1, dynamic);
+		print_group(out, &s->g[i], i, s->n == 1);
 	buf_puts(out, "}}");
 	return buf_failed(out, "config.json", e);
 }

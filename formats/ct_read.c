@@ -6,13 +6,14 @@
  * row; zero points the same down the columns.  Widths that do not divide 32 are one stream of bits
  * (compressed-tensors since May 2026) or leave bits of each word unused (before): the number of
  * words tells which.  A group of config.json describes a linear if its tensors are what that group
- * would make of it: names and patterns in "targets" and "ignore" need not be looked at.
+ * would make of it; "targets" are looked at where more than one would do, "ignore" is not.
  */
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/hf_quant.h"
+#include "formats/ct_acts.h"
 #include "formats/json.h"
 
 enum strategy { BY_TENSOR, BY_CHANNEL, BY_GROUP, BY_BLOCK };
@@ -22,8 +23,8 @@ struct group {
 	int bits;
 	enum strategy strategy;
 	int64_t group, tall;
-	enum hf_act act;
-	int64_t act_group;
+	struct hf_act act;
+	char **target;          /* modules, "re:" and a pattern, or a class; NULL behind the last */
 };
 
 struct ct {
@@ -93,27 +94,19 @@ static int take_strategy(struct group *g, const struct json *w, struct err *e)
 	return 0;
 }
 
-/* Of what comes in: nothing, or 8 bits by a range found at run time. */
-static int take_activations(struct group *g, const struct json *a, struct err *e)
+static int take_targets(struct group *g, const struct json *v, struct err *e)
 {
-	const char *type = json_str(json_get(a, "type"), NULL);
-	const char *by = json_str(json_get(a, "strategy"), NULL);
+	const size_t n = json_len(v);
 
-	if (json_type_of(a) != JSON_OBJECT)
-		return 0;
-	if (!type || !by || json_int(json_get(a, "num_bits"), 0) != 8 ||
-	    !json_bool(json_get(a, "symmetric"), false) ||
-	    !json_bool(json_get(a, "dynamic"), false))
-		return err_set(e, ERR_DATA, WHERE, "input_activations: only symmetric ones of 8 "
-			       "bits, with dynamic ranges, are read");
-	if (strcmp(by, "token") && strcmp(by, "group"))
-		return refuse(e, "input_activations: strategy", json_get(a, "strategy"),
-			      "token or group");
-	g->act = strcmp(type, "float") == 0 ? HF_ACT_E4M3 : HF_ACT_INT;
-	if (*by == 'g')
-		g->act_group = json_int(json_get(a, "group_size"), 0);
-	return *by == 'g' && g->act_group < 1 ?
-	       err_set(e, ERR_DATA, WHERE, "input_activations: group_size is missing") : 0;
+	g->target = calloc(n + 1, sizeof(*g->target));
+	for (size_t i = 0; g->target && i < n; i++) {
+		const char *s = json_str(json_at(v, i), NULL);
+
+		g->target[i] = strdup(s ? s : "");
+		if (!g->target[i])
+			return err_nomem(e, WHERE, 64);
+	}
+	return g->target ? 0 : err_nomem(e, WHERE, n * sizeof(*g->target));
 }
 
 static int take_group(struct group *g, const struct json *group, const struct json *config,
@@ -135,7 +128,8 @@ static int take_group(struct group *g, const struct json *group, const struct js
 			       "read", (long long)bits, type ? type : "int");
 	if (json_type_of(json_get(group, "output_activations")) == JSON_OBJECT)
 		return err_set(e, ERR_DATA, WHERE, "output_activations are not read");
-	return take_activations(g, json_get(group, "input_activations"), e);
+	return ct_acts_take(&g->act, json_get(group, "input_activations"), e) ||
+	       take_targets(g, json_get(group, "targets"), e) ? -1 : 0;
 }
 
 /* Of what else changes the arithmetic: an object with something in it. */
@@ -157,6 +151,18 @@ static int refuse_more(const struct json *config, struct err *e)
 	return 0;
 }
 
+static void ct_close(void *self)
+{
+	struct ct *c = self;
+
+	for (size_t i = 0; i < c->n; i++) {
+		for (char **t = c->group[i].target; t && *t; t++)
+			free(*t);
+		free(c->group[i].target);
+	}
+	free(c);
+}
+
 static int ct_open(void **self, const struct json *config, struct err *e)
 {
 	const struct json *groups = json_get(config, "config_groups"), *v;
@@ -173,16 +179,11 @@ static int ct_open(void **self, const struct json *config, struct err *e)
 		return err_nomem(e, WHERE, sizeof(*c));
 	while ((it = json_iter(groups, it, &key, &v)))
 		if (take_group(&c->group[c->n++], v, config, e)) {
-			free(c);
+			ct_close(c);
 			return -1;
 		}
 	*self = c;
 	return 0;
-}
-
-static void ct_close(void *self)
-{
-	free(self);
 }
 
 /* ---- a linear ------------------------------------------------------------------------ */
@@ -222,12 +223,55 @@ static bool fits(const struct group *g, const struct hf_linear *l)
 	       (g->strategy != BY_GROUP || l->cols % g->group == 0);
 }
 
+/* How well a target names a module: 3 by name, 2 by a pattern from its beginning, 1 by a class. */
+static int names(const char *target, const char *module)
+{
+	regex_t r;
+	regmatch_t m;
+	int got = 0;
+
+	if (strcmp(target, module) == 0)
+		return 3;
+	if (strncmp(target, "re:", 3))
+		return strcmp(target, "Linear") == 0;
+	if (regcomp(&r, target + 3, REG_EXTENDED) == 0) {
+		got = regexec(&r, module, 1, &m, 0) == 0 && m.rm_so == 0 ? 2 : 0;
+		regfree(&r);
+	}
+	return got;
+}
+
+static int targets(const struct group *g, const struct hf_linear *l)
+{
+	char module[256];
+	int best = 0;
+
+	snprintf(module, sizeof(module), "%.*s", (int)(strlen(l->name) - strlen(".weight")),
+		 l->name);
+	for (char **t = g->target; *t; t++) {
+		const int how = names(*t, module);
+
+		best = how > best ? how : best;
+	}
+	return best;
+}
+
 static const struct group *find_group(const struct ct *c, const struct hf_linear *l,
 				      struct err *e)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (fits(&c->group[i], l))
-			return &c->group[i];
+	const struct group *g = NULL;
+	int best = -1;
+
+	for (size_t i = 0; i < c->n; i++) {
+		const int how = fits(&c->group[i], l) ? targets(&c->group[i], l) : -1;
+
+		if (how > best) {
+			best = how;
+			g = &c->group[i];
+		}
+	}
+	if (g)
+		return g;
 	err_set(e, ERR_DATA, l->name, "its %s is not what any group of config.json's "
 		"quantization_config would make of %lld rows and %lld columns",
 		!l->part[HF_SCALE].t ? "scale is missing, or" :
@@ -317,7 +361,8 @@ static int ct_look(const void *self, const struct hf_linear *l, struct hf_codes 
 	q->bits = g->bits;
 	q->sym = g->sym;
 	q->act = g->act;
-	q->act_group = g->act_group;
+	if (ct_acts_read(&q->act, l, e))
+		return -1;
 	q->group = g->strategy <= BY_CHANNEL ? l->cols : g->group;
 	q->tall = g->strategy == BY_BLOCK ? g->tall : 1;
 	q->codes = g->is_float ? DT_F8_E4M3 : g->bits == 2 ? DT_U2 : g->bits == 3 ? DT_U3 :

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/ct_acts.h"
 #include "lib/base/buf.h"
 #include "lib/data/bits.h"
 
@@ -25,17 +26,44 @@ struct ct_writer {
 	uint8_t *batch;       /* of rows */
 	size_t cap;
 	bool bf16, f16;       /* all packed linears' scales so far are numbers of that type */
+	struct run_list runs; /* of the layer */
+	long layer;           /* whose first tensor has come, or -1 */
 	uint16_t largest;     /* of what is BF16 and not in codes, its bits without the sign */
 };
 
+static bool input_of(const struct model *m, enum slot s, long layer, struct linear_row *row)
+{
+	for (size_t i = 0; layer >= 0 && model_linear(m, layer, i, row); i++)
+		if (row->weight == s)
+			return true;
+	return false;
+}
+
+/* Of the linears that read the same edge. */
+static bool is_first(const struct model *m, long layer, const struct linear_row *of)
+{
+	struct linear_row row;
+
+	for (size_t i = 0; model_linear(m, layer, i, &row); i++)
+		if (row.in == of->in && !row.keep)
+			return row.weight == of->weight;
+	return false;
+}
+
 /* ---- what the format can hold ------------------------------------------------------- */
 
-static int refuse_activations(const struct export_codes *q, const struct ct_scheme *s,
-			      struct err *e)
+static int check_activations(const struct export_codes *q, const struct ct_scheme *s,
+			     struct err *e)
 {
+	if (s->format == CT_FLOAT && s->act.kind == HF_ACT_INT)
+		return err_set(e, ERR_DATA, q->name, "float codes, and activations in integers: "
+			       "--format=e4m3 for both, or for none");
 	if (s->format != CT_FLOAT && !s->sym)
 		return err_set(e, ERR_DATA, q->name, "asymmetric codes with quantized activations "
 			       "are not to be had in this format: --sym before it");
+	if (s->format == CT_PACKED && s->bits == 8 && s->act.kind == HF_ACT_E4M3)
+		return err_set(e, ERR_DATA, q->name, "8-bit integers with activations in floats "
+			       "are not to be had in this format: quant-acts --format=int");
 	if (s->format == CT_PACKED && s->bits == 8)
 		return err_set(e, ERR_DATA, q->name, "8-bit codes in groups of %zu with quantized "
 			       "activations: one scale a row is needed: -g -1 before it",
@@ -43,8 +71,36 @@ static int refuse_activations(const struct export_codes *q, const struct ct_sche
 	return 0;
 }
 
-static int take_scheme(const struct ct_writer *t, const struct export_codes *q,
-		       struct ct_scheme *s, struct err *e)
+/* Of what comes into a linear: what a run record says, or --activations.  *a: with the range. */
+static int take_act(struct ct_writer *t, const struct export_codes *q,
+		    const struct ct_scheme *s, struct hf_act *a, struct err *e)
+{
+	const struct model *m = &t->x->model;
+	const struct run_op *op = NULL;
+	struct linear_row row;
+	char place[256];
+	size_t at = 0;
+
+	*a = (struct hf_act){ .kind = HF_ACT_NONE };
+	if (!input_of(m, q->slot, q->layer, &row) || row.keep)
+		return 0;
+	model_edge_name(m, row.in, q->layer, place);
+	if (t->o->dynamic_token) {
+		/* Read back, it is one record for the edge. */
+		if (is_first(m, q->layer, &row) &&
+		    readback_begin(t->b, place, ROLE_NONE, DT_NONE, 0, NULL, e))
+			return -1;
+		a->kind = s->format == CT_FLOAT ? HF_ACT_E4M3 : HF_ACT_INT;
+		/* Floats by blocks meet as many channels of a token, as in FP8_BLOCK. */
+		a->group = s->strategy == CT_BLOCK ? s->group : 0;
+		return 0;
+	}
+	op = run_at(&t->runs, PLACE_EDGES + (int)row.in, &at);
+	return op ? ct_acts_from(a, op, place, e) : 0;
+}
+
+static int take_scheme(struct ct_writer *t, const struct export_codes *q,
+		       struct ct_scheme *s, struct hf_act *a, struct err *e)
 {
 	const struct codes *c = &q->c;
 
@@ -57,10 +113,14 @@ static int take_scheme(const struct ct_writer *t, const struct export_codes *q,
 	if (c->f8 && s->strategy == CT_GROUP)
 		return err_set(e, ERR_DATA, q->name, "FP8 with scales for %zu columns of a row: "
 			       "this format has a tensor, rows, or blocks", c->group);
-	if (t->o->dynamic_token && s->format == CT_PACKED && s->bits == 8 && s->sym &&
+	if (take_act(t, q, s, a, e))
+		return -1;
+	s->act = *a;
+	s->act.scale = s->act.zero = 0;
+	if (a->kind == HF_ACT_INT && s->format == CT_PACKED && s->bits == 8 && s->sym &&
 	    s->strategy <= CT_CHANNEL)
 		s->format = CT_INT;
-	return t->o->dynamic_token ? refuse_activations(q, s, e) : 0;
+	return a->kind != HF_ACT_NONE ? check_activations(q, s, e) : 0;
 }
 
 /* Which types could hold the scales of a loader that rounds them to the model's. */
@@ -242,28 +302,93 @@ static int put_zero(struct ct_writer *t, const struct export_codes *q, const str
 	return st_writer_put(t->w, part_name(name, q, suffix), DT_I32, 2, shape, t->batch, e);
 }
 
+static int put_act(struct ct_writer *t, const struct export_codes *q, const struct hf_act *a,
+		   struct err *e)
+{
+	const int8_t zero = (int8_t)(a->zero - 128);
+	const int64_t one[1] = { 1 };
+	char name[320];
+
+	if (a->kind == HF_ACT_NONE || !a->fixed)
+		return 0;
+	if (st_writer_put(t->w, part_name(name, q, ".input_scale"), DT_F32, 1, one, &a->scale, e))
+		return -1;
+	return !a->asym ? 0 : st_writer_put(t->w, part_name(name, q, ".input_zero_point"), DT_I8,
+					    1, one, &zero, e);
+}
+
+/* What the layer's run records will be when they are read back. */
+static int note_runs(struct ct_writer *t, struct err *e)
+{
+	char place[256];
+	struct hf_act a;
+
+	for (size_t i = 0; i < t->runs.n; i++) {
+		run_place_name(&t->x->model, t->runs.op[i].place, t->layer, place);
+		if (ct_acts_from(&a, &t->runs.op[i], place, e) ||
+		    readback_begin(t->b, place, ROLE_NONE, a.fixed ? DT_F32 : DT_NONE,
+				   a.fixed ? 2 : 0, (const int64_t[]){ 1, 2 }, e))
+			return -1;
+		if (a.fixed)
+			readback_bytes(t->b, (const float[]){ a.scale, a.zero },
+				       2 * sizeof(float));
+	}
+	return 0;
+}
+
+/* With the first tensor of a layer all its run records are there. */
+static int enter_layer(struct ct_writer *t, long layer, struct err *e)
+{
+	if (layer < 0 || layer == t->layer)
+		return 0;
+	t->layer = layer;
+	return run_read(&t->runs, &t->x->block, e) || note_runs(t, e) ? -1 : 0;
+}
+
 static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 {
 	struct ct_writer *t = ctx;
 	struct ct_scheme s;
+	struct hf_act a;
 
-	if (take_scheme(t, q, &s, e) || ct_schemes_add(t->schemes, &s, q->name, e) ||
+	if (enter_layer(t, q->layer, e) || take_scheme(t, q, &s, &a, e) || ct_schemes_add(t->schemes, &s, q->name, e) ||
 	    readback_begin(t->b, q->name, ROLE_CODES, canonical(&q->c), 2, q->c.codes->shape, e))
 		return -1;
 	if (s.format == CT_PACKED)
 		note_scales(t, q);
 	if (s.format == CT_PACKED ? put_packed(t, q, e) : put_bytes(t, q, e))
 		return -1;
-	return put_scale(t, q, &s, e) || (!q->c.sym && put_zero(t, q, &s, e)) ? -1 : 0;
+	return put_scale(t, q, &s, e) || (!q->c.sym && put_zero(t, q, &s, e)) ||
+	       put_act(t, q, &a, e) ? -1 : 0;
 }
 
 /* ---- the rest -------------------------------------------------------------------------- */
+
+/* A linear whose input is quantized must be in codes itself. */
+static int refuse_float(const struct ct_writer *t, enum slot s, long layer,
+			const struct record *rec, struct err *e)
+{
+	struct linear_row row;
+	char place[256];
+	size_t at = 0;
+
+	if (!input_of(&t->x->model, s, layer, &row) || row.keep ||
+	    !run_at(&t->runs, PLACE_EDGES + (int)row.in, &at))
+		return 0;
+	model_edge_name(&t->x->model, row.in, layer, place);
+	return err_set(e, ERR_DATA, rec->name, "is not in codes, but its input is quantized: this "
+		       "format has none such; quantize it too, or quant-acts --skip=%s", place);
+}
 
 static int take_weight(void *ctx, const struct record *rec, const void *data, struct err *e)
 {
 	struct ct_writer *t = ctx;
 	const uint16_t *v = data;
+	long layer;
+	const enum slot s = model_slot(&t->x->model, rec->name, &layer);
 
+	if (enter_layer(t, layer, e) || refuse_float(t, s, layer, rec, e))
+		return -1;
 	if (rec->dtype == DT_BF16)
 		for (size_t i = 0; i < (size_t)rec->nbytes / 2; i++)
 			t->largest = (v[i] & 0x7fff) > t->largest ? v[i] & 0x7fff : t->largest;
@@ -272,12 +397,27 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 
 static int take_run(void *ctx, const struct record *rec, struct err *e)
 {
+	const struct ct_writer *t = ctx;
 	char kind[32] = "?";
+	long layer;
+	const int place = run_place_find(&t->x->model, rec->name, &layer);
 
-	(void)ctx;
 	(void)record_get_str(rec, "kind", kind, sizeof(kind));
-	return err_set(e, ERR_DATA, rec->name, "wants '%s' at run time, which is not written; "
-		       "--activations says how loaders quantize activations", kind);
+	if (strcmp(kind, "act-quant"))
+		return err_set(e, ERR_DATA, rec->name, "wants '%s' at run time, for which this "
+			       "format has no words%s", kind, strcmp(kind, "hadamard") ? "" :
+			       " that engines read: rotate without r3 and r4");
+	if (place >= 0 && place < PLACE_EDGES)
+		return err_set(e, ERR_DATA, rec->name, "is quantized at run time, for which this "
+			       "format has no words: only inputs of linears; quant-acts %s before "
+			       "it", place == PLACE_K || place == PLACE_K_RAW || place == PLACE_V ?
+			       "without --kv" : "without --probs and --resid");
+	if (t->o->dynamic_token)
+		return err_set(e, ERR_DATA, rec->name, "the stream says how activations are "
+			       "quantized: without --activations");
+	if (layer == t->layer)
+		return err_set(e, ERR_DATA, rec->name, "run record behind tensors of its block");
+	return 0;
 }
 
 /* What loaders make of packed scales that are not of the model's type is rounding: so the model is
@@ -304,7 +444,7 @@ static int write_all(struct ct_writer *t, struct outdir *dir, struct stream_in *
 			       "to-ct, or use to-hf");
 	ret = st_writer_finish(t->w, e);
 	if (!ret)
-		ret = ct_schemes_print(t->schemes, &t->x->model, t->o->dynamic_token, &config, e);
+		ret = ct_schemes_print(t->schemes, &t->x->model, &config, e);
 	if (!ret)
 		ret = export_config(t->x, model_dtype(t), buf_str(&config), e);
 	buf_release(&config);
@@ -315,7 +455,7 @@ int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	     const struct ct_options *o, struct err *e)
 {
 	static const struct export_ops ops = { NULL, take_codes, take_weight, take_run, NULL };
-	struct ct_writer t = { .o = o, .x = x, .bf16 = true, .f16 = true };
+	struct ct_writer t = { .o = o, .x = x, .bf16 = true, .f16 = true, .layer = -1 };
 	int ret;
 
 	x->ops = &ops;
@@ -325,7 +465,7 @@ int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	t.schemes = ct_schemes_new();
 	ret = t.schemes ? 0 : err_nomem(e, "", 64);
 	if (!ret)
-		ret = st_writer_new(&t.w, dir, o->max_shard, export_header_room(&x->model, 4), e);
+		ret = st_writer_new(&t.w, dir, o->max_shard, export_header_room(&x->model, 6), e);
 	if (!ret)
 		ret = readback_new(&t.b, e);
 	if (!ret)
@@ -333,6 +473,7 @@ int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	st_writer_free(t.w);
 	readback_free(t.b);
 	ct_schemes_free(t.schemes);
+	run_release(&t.runs);
 	free(t.batch);
 	return ret;
 }

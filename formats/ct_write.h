@@ -6,6 +6,7 @@
 #define QP_CT_WRITE_H
 
 #include "formats/export.h"
+#include "formats/hf_quant.h"
 
 struct ct_options {
 	enum dtype dtype;     /* of what is not in codes; DT_NONE: as it is */
@@ -18,7 +19,7 @@ struct ct_options {
  * The stream that export_open has opened into dir, which the caller has opened and commits.  When
  * it returns, all files have been written and read back.  ERR_DATA naming the first thing that the
  * format, or what was asked for, cannot hold, and the option that would make it fit; a stream
- * without codes; and with what must be done at run time but act-quant of all inputs by token.
+ * without codes; and with what must be done at run time that the format has no words for.
  */
 int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	     const struct ct_options *o, struct err *e) MUST_USE;
@@ -35,6 +36,7 @@ struct ct_scheme {
 	bool sym;
 	enum ct_strategy strategy;
 	long group, tall;
+	struct hf_act act;    /* of what comes in; scale and zero are each linear's own */
 };
 
 struct buf;
@@ -47,7 +49,7 @@ int ct_schemes_add(struct ct_schemes *s, const struct ct_scheme *scheme, const c
 		   struct err *e) MUST_USE;
 /* quantization_config, as JSON: groups, and as "ignore" every linear of the model that none of them
  * has. */
-int ct_schemes_print(const struct ct_schemes *s, const struct model *m, bool dynamic_token,
-		     struct buf *out, struct err *e) MUST_USE;
+int ct_schemes_print(const struct ct_schemes *s, const struct model *m, struct buf *out,
+		     struct err *e) MUST_USE;
 
 #endif

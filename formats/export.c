@@ -144,7 +144,7 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	case REC_TENSOR:
 		return take_end(x, in, rec, e);
 	case REC_RUN:
-		return x->ops->run(x->ctx, rec, e);
+		return err_set(e, ERR_DATA, rec->name, "run record outside of its block");
 	default:
 		return 0;
 	}

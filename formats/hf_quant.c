@@ -27,6 +27,12 @@ void hf_quant_names(char *buf, size_t cap)
 		n += (size_t)snprintf(buf + n, cap - n, "%s%s", i ? ", " : "", formats[i]->method);
 }
 
+bool hf_act_same(const struct hf_act *a, const struct hf_act *b)
+{
+	return a->kind == b->kind && a->asym == b->asym && a->fixed == b->fixed &&
+	       a->group == b->group && a->scale == b->scale && a->zero == b->zero;
+}
+
 static const char *part_name(enum hf_part part)
 {
 	static const char *const names[HF_PARTS] = {

@@ -31,6 +31,18 @@ struct hf_linear {
 	struct hf_place part[HF_PARTS];
 };
 
+/* What comes in is rounded to 8 bits: integers or e4m3; by a range found at run time, of a token or
+ * of `group` channels of it (0: all), or (fixed) one known before: scale and zero as run records
+ * have them (lib/model/run.h), zero 0 but with asym. */
+struct hf_act {
+	enum hf_act_kind { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } kind;
+	bool asym, fixed;
+	int64_t group;
+	float scale, zero;
+};
+
+bool hf_act_same(const struct hf_act *a, const struct hf_act *b);
+
 /* As a stream has it (lib/model/codes.h). */
 struct hf_codes {
 	int bits;
@@ -38,10 +50,7 @@ struct hf_codes {
 	int64_t group, tall;    /* columns and rows that share a scale */
 	enum dtype codes, scale;
 	int64_t scale_shape[2];
-	/* What comes in is rounded to 8 bits, symmetric, by a range found at run time: int or
-	 * e4m3, of a token, or of act_group channels of it (0: all). */
-	enum hf_act { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } act;
-	int64_t act_group;
+	struct hf_act act;
 	bool dense;             /* codes cannot say it (scattered groups): a weight in F32 */
 };
 

@@ -77,7 +77,8 @@ int readback_begin(struct readback *b, const char *name, enum role role, enum dt
 	*t = (struct noted){ .name = strdup(name), .role = role, .dtype = dtype, .rank = rank };
 	if (!t->name)
 		return err_nomem(e, name, strlen(name));
-	memcpy(t->shape, shape, (size_t)rank * sizeof(*shape));
+	if (rank)
+		memcpy(t->shape, shape, (size_t)rank * sizeof(*shape));
 	b->n++;
 	hash_reset(b->sum);
 	return 0;
@@ -146,8 +147,12 @@ static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 			ret = -1;
 			break;
 		}
-		if (r.type != REC_TENSOR)
+		if (r.type == REC_RUN) {
+			r.role = ROLE_NONE;
+			r.rank = r.rank < 0 ? 0 : r.rank;
+		} else if (r.type != REC_TENSOR) {
 			continue;
+		}
 		if (r.nbytes > cap) {
 			free(data);
 			cap = (size_t)r.nbytes;
@@ -157,7 +162,8 @@ static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 				break;
 			}
 		}
-		ret = stream_payload(in, data, e) < 0 ? -1 : check_tensor(b, &r, data, e);
+		ret = r.nbytes && stream_payload(in, data, e) < 0 ? -1 :
+		      check_tensor(b, &r, r.nbytes ? data : "", e);
 	}
 	free(data);
 	record_clear(&r);

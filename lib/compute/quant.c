@@ -106,6 +106,11 @@ static struct line awrq_asym(int bits, float m, float M)
 	return (struct line){ s, s > 0 ? rintf(-m / s) : -rintf(m) };
 }
 
+static struct line ct_sym(int bits, float m, float M)
+{
+	return (struct line){ 2 * larger(fabsf(m), fabsf(M)) / steps(bits), 0 };
+}
+
 static const struct {
 	const char *name;
 	struct line (*sym)(int bits, float m, float M), (*asym)(int bits, float m, float M);
@@ -118,6 +123,7 @@ static const struct {
 	[QUANT_OSTQUANT] = { "ostquant", ostquant_sym, ostquant_asym },
 	[QUANT_AWRQ] = { "awrq", NULL, awrq_asym },
 	[QUANT_FQT] = { "fqt", quarot_sym, NULL },
+	[QUANT_CT] = { "ct", ct_sym, gptq_asym },
 };
 
 const char *quant_rule_name(enum quant_rule r)

@@ -20,6 +20,8 @@
  *                  sym   s = max(-m' / 2^(b-1), max(M, 1e-6) / (2^(b-1) - 1))        z = 0
  *     awrq         asym  s = (M - m) / (2^b - 1)             z = round(-m/s)
  *     fqt          sym   as quarot
+ *     ct           asym  as gptq                                               compressed-tensors
+ *                  sym   s = 2 A / (2^b - 1)             z = 0
  *
  * Codes are 0 ... 2^b - 1 with a z, else -2^(b-1) ... 2^(b-1) - 1 (SmoothQuant's code does not
  * clamp: within its range nothing would be).  Where the published s is 0, a group of equal values,
@@ -35,7 +37,8 @@
 #include "lib/base/err.h"
 
 enum quant_rule { QUANT_QUAROT, QUANT_GPTQ, QUANT_AWQ, QUANT_SMOOTHQUANT, QUANT_OMNIQUANT,
-		  QUANT_OSTQUANT, QUANT_AWRQ, QUANT_FQT, QUANT_RULES };
+		  QUANT_OSTQUANT, QUANT_AWRQ, QUANT_FQT, QUANT_CT,
+		  QUANT_RULES };
 enum quant_format { QUANT_INT, QUANT_E4M3 };
 enum quant_per { QUANT_TENSOR, QUANT_TOKEN, QUANT_GROUP };
 

@@ -138,11 +138,113 @@ same_logits() {	# same_logits MODEL MODEL
 	refuses 65 '.*q_proj\.weight: asymmetric codes .*--sym before it' \
 		to-ct $acts "$out/a.qp" "$out/d"
 	refuses 65 'no codes in the stream: put rtn or gptq before' to-ct tiny "$out/d"
-	qp-dump packed.qp | awk '/^tensor model.layers.0/ && !done {
-		print "run layers.0.mlp.in must=true kind=\"act-quant\" bits=8"; done = 1 } { print }' |
-		qp-make > "$out/run.qp"
-	refuses 65 "layers\.0\.mlp\.in: wants 'act-quant' at run time" to-ct "$out/run.qp" "$out/d"
 	refuses 64 '--activations: ' to-ct --activations=static "$out/g.qp" "$out/d"
+	[ ! -e "$out/d" ]
+}
+
+# The directory has the logits of the stream, and says of activations what PYTHON asserts of a, the
+# input_activations of all groups but those that have none.
+same_acts() {	# same_acts STREAM DIR PYTHON
+	to-ct -q "$1" "$2"
+	same_logits "$1" "$2"
+	"$PYTHON" - "$2" "$3" <<-'END'
+	import sys
+	from checkpoint import Directory
+	d = Directory(sys.argv[1])
+	q = d.config["quantization_config"]
+	groups = q["config_groups"].values()
+	acts = [g["input_activations"] for g in groups if g["input_activations"]]
+	assert acts
+	for a in acts:
+	    assert a["num_bits"] == 8
+	    exec("\n".join(l.strip() for l in sys.argv[2].split("\n")))
+	END
+}
+
+@test "to-ct: the stream's dynamic activations are the directory's: logits agree, bit for bit" {
+	rtn -q -b 8 -g -1 tiny > "$out/8.qp"
+	quant-acts -q -p w8a8 --rule=ct "$out/8.qp" > "$out/sa.qp"
+	same_acts "$out/sa.qp" "$out/a" 'assert (a["type"], a["strategy"]) == ("int", "token")
+	    assert a["dynamic"] and a["symmetric"] and q["format"] == "int-quantized"'
+	quant-acts -q -b 8 --asym "$out/8.qp" > "$out/sb.qp"
+	same_acts "$out/sb.qp" "$out/b" 'assert a["strategy"] == "token" and not a["symmetric"]'
+	rtn -q -b 4 -g 4 tiny | quant-acts -q -b 8 -g 4 --rule=ct > "$out/sc.qp"
+	same_acts "$out/sc.qp" "$out/c" 'assert a["strategy"] == "group" and a["group_size"] == 4
+	    assert q["format"] == "pack-quantized"'
+	rtn -q -b 4 -g 4 tiny | quant-acts -q -p fp8 > "$out/se.qp"
+	same_acts "$out/se.qp" "$out/e" 'assert a["type"] == "float" and a["dynamic"]'
+}
+
+@test "to-ct: static ranges become input_scale and input_zero_point of every linear of the edge" {
+	local o
+	record-acts -q -S absmax,minmax -n 2 -s 16 "$MODEL" 2> /dev/null > "$out/acts.qp" ||
+		record-acts -q -S absmax,minmax -c "$CALIB" "$MODEL" > "$out/acts.qp"
+	rtn -q -b 8 -g -1 --keep-stats "$out/acts.qp" > "$out/8.qp"
+	for o in --sym --asym; do
+		quant-acts -q -b 8 "$o" --static --per=tensor "$out/8.qp" > "$out/sa.qp"
+		to-ct -q "$out/sa.qp" "$out/d"
+		eval-ppl -q --json --ctx 64 --windows 2 "$out/sa.qp" < "$EVAL" > "$out/1"
+		eval-ppl -q --json --ctx 64 --windows 2 "$out/d" < "$EVAL" > "$out/2"
+		cmp "$out/1" "$out/2"
+		"$PYTHON" - "$out/sa.qp" "$out/d" "$o" <<-'END'
+		import sys
+		import numpy as np
+		from checkpoint import Directory
+		from qpstream import Stream
+		s, d, asym = Stream(sys.argv[1]), Directory(sys.argv[2]), sys.argv[3] == "--asym"
+		(g,) = d.config["quantization_config"]["config_groups"].values()
+		a = g["input_activations"]
+		assert not a["dynamic"] and a["strategy"] == "tensor" and a["symmetric"] == (not asym)
+		grids = {h["name"]: np.frombuffer(p, "<f4") for h, p in s.records if h["t"] == "run"}
+		edge = {"q_proj": "attn.in", "k_proj": "attn.in", "v_proj": "attn.in", "o_proj": "attn.mid",
+		        "gate_proj": "mlp.in", "up_proj": "mlp.in", "down_proj": "mlp.mid"}
+		for n in s.names("codes"):
+		    m, (_, _, i, _, k, _) = n[:-len(".weight")], n.split(".")
+		    scale, zero = grids["layers.%s.%s" % (i, edge[k])]
+		    assert d.dtype(m + ".input_scale") == "F32" and d.tensor(m + ".input_scale") == [scale]
+		    if asym:
+		        assert d.tensor(m + ".input_zero_point") == [zero - 128]
+		    else:
+		        assert m + ".input_zero_point" not in d.tensors
+		END
+		rm -r "$out/d"
+	done
+}
+
+@test "to-ct: linears whose inputs are quantized, and others, are groups told apart by name" {
+	rtn -q -b 8 -g -1 tiny | quant-acts -q -b 8 --rule=ct --skip=attn.mid > "$out/sa.qp"
+	same_acts "$out/sa.qp" "$out/d" 'assert len(groups) == 2 and len(acts) == 1'
+	rtn -q -g 4 tiny | quant-acts -q -b 8 --rule=ct -e mlp.in > "$out/sb.qp"
+	same_acts "$out/sb.qp" "$out/e" 'assert len(groups) == 2 and len(acts) == 1'
+	sed -i 's/"model.layers.\([01]\).mlp.\(up\|gate\)_proj"/"re:.*layers\\\\.\1.*\2_proj$"/' "$out/e/config.json"
+	grep -q 're:.*layers' "$out/e/config.json"
+	same_logits "$out/sb.qp" "$out/e"
+}
+
+@test "to-ct: activations that the format cannot say are refused, with what would fit" {
+	rtn -q -b 8 -g -1 tiny > "$out/8.qp"
+	no() {	# no MESSAGE OPTIONS...
+		local what=$1
+		shift
+		quant-acts -q "$@" "$out/8.qp" > "$out/x.qp"
+		refuses 65 "layers\.0\.$what" to-ct "$out/x.qp" "$out/d"
+	}
+	no 'attn\.in: ranges by rule smoothquant: .*--rule=ct before' -p w8a8
+	no 'attn\.in: activations of 4 bits: .*-b 8 before' -b 4
+	no 'attn\.in: ranges that are narrowed .*--clip=1 before' -b 8 --rule=ct --clip=0.9
+	no 'attn\.in: a range of all tokens.*--per=token' -b 8 --rule=ct --per=tensor
+	no 'attn\.in: asymmetric ranges of groups.*--sym or --per=token' -b 8 --asym -g 4
+	no 'attn\.[kv]: .*without --kv' -b 8 --rule=ct --kv=8
+	no '.*resid: .*without --probs and --resid' -b 8 --rule=ct --resid=8
+	rtn -q -b 8 -g -1 --skip=down tiny | quant-acts -q -b 8 --rule=ct > "$out/x.qp"
+	refuses 65 '.*down_proj\.weight: is not in codes, but its input .*--skip=layers\.0\.mlp\.mid' \
+		to-ct "$out/x.qp" "$out/d"
+	quant-acts -q -b 8 --rule=ct "$out/8.qp" > "$out/x.qp"
+	refuses 65 '.*the stream says how .*: without --activations' \
+		to-ct --activations=dynamic-token "$out/x.qp" "$out/d"
+	record-acts -q --stats=none tiny | rotate -q -r r4 | rtn -q -b 8 -g -1 > "$out/x.qp"
+	refuses 65 "layers\.0\..*: wants 'hadamard' at run time.*rotate without r3 and r4" \
+		to-ct "$out/x.qp" "$out/d"
 	[ ! -e "$out/d" ]
 }
 
@@ -198,7 +300,7 @@ broken() {	# broken PYTHON
 	refuses 65 '.*q_proj\.weight: its .* is not what any group' qp-forward -i ids.txt "$out/x"
 	broken 'g["input_activations"] = {"num_bits": 8, "type": "int", "symmetric": True,
 	    "strategy": "tensor", "dynamic": False}'
-	refuses 65 '.*input_activations: only symmetric' qp-forward -i ids.txt "$out/x"
+	refuses 65 '.*q_proj\.weight: has no input_scale' qp-forward -i ids.txt "$out/x"
 	broken 'q["quant_method"] = "magic"'
 	refuses 65 ".*quant_method 'magic'\), not as one of: .*compressed-tensors" \
 		qp-forward -i ids.txt "$out/x"
@@ -208,7 +310,6 @@ broken() {	# broken PYTHON
 	local d
 	need_shared interop/ct-w4a16-g32-asym
 	for d in "$SHARED"/interop/ct-*; do
-		case $d in *w8a8*) continue ;; esac # its ties fall otherwise
 		"$PYTHON" - "$d" > "$out/ids" <<-'END'
 		import sys
 		from checkpoint import read_safetensors
@@ -225,8 +326,13 @@ broken() {	# broken PYTHON
 		got = np.stack([s.tensor(h["name"], h.get("role"))[g["logit_positions"][1]]
 		                for h, _ in s.records if h["t"] == "tensor"])
 		want = g["logits"][1]
-		print(sys.argv[1], abs(got - want).max())
-		assert abs(got - want).max() < 1e-4 * abs(want).max()
+		apart = abs(got - want).max(2) / abs(want).max()   # of each position
+		print(sys.argv[1], apart)
+		# Rows of a sym. int8 grid reach from -127.5 to 127.5 scales, so that the rounding of the
+		# code of the most negative value hangs on the last bit of the sums before: one that
+		# falls to the other side is 1/256 of its range off, and so is what comes after it.
+		ties = "w8a8-int" in sys.argv[1]
+		assert (apart < 1e-4).mean() >= (0.75 if ties else 1) and apart.max() < 1.5e-2
 		END
 	done
 }

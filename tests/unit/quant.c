@@ -40,6 +40,9 @@ static const struct hand hands[] = {
 	{ QUANT_AWRQ, false, 4, 15, 30, 1, -15, 20, 20 },
 	{ QUANT_AWRQ, false, 8, 3, 3, 1, -3, 3, 3 },              /* published: NaN */
 	{ QUANT_FQT, true, 4, -7, 3.5f, 1, 0, -7.6f, -8 },
+	{ QUANT_CT, true, 4, 1, 7.5f, 1, 0, 7.5f, 7 },            /* also without negatives */
+	{ QUANT_CT, true, 4, -7.5f, 2, 1, 0, -7.5f, -8 },
+	{ QUANT_CT, false, 4, -5, 10, 1, 5, 12, 10 },
 };
 
 static void test_hands(void)
