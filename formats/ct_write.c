@@ -351,7 +351,8 @@ static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 	struct ct_scheme s;
 	struct hf_act a;
 
-	if (enter_layer(t, q->layer, e) || take_scheme(t, q, &s, &a, e) || ct_schemes_add(t->schemes, &s, q->name, e) ||
+	if (enter_layer(t, q->layer, e) || take_scheme(t, q, &s, &a, e) ||
+	    ct_schemes_add(t->schemes, &s, q->name, e) ||
 	    readback_begin(t->b, q->name, ROLE_CODES, canonical(&q->c), 2, q->c.codes->shape, e))
 		return -1;
 	if (s.format == CT_PACKED)
