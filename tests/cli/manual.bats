@@ -53,6 +53,9 @@ for story in open(sys.argv[1]).read().split("\n\nOnce upon")[:40]:
 	mkdir bin
 	printf '#!/bin/sh\nexec %s "$@"\n' "$PYTHON" > bin/python3
 	printf '#!/bin/sh\nexec cat\n' > bin/jq
+	# Engines are not here: what they would be given must be.
+	printf '#!/bin/sh\ntest -s "$2/model.safetensors" -a -s "$2/config.json"\n' > bin/vllm
+	printf '#!/bin/sh\ntest -s "$2"\n' > bin/llama-cli
 	cat > bin/calib-pack <<-END
 		#!/bin/sh
 		case " \$* " in *--ids* | *--images*) ;; *) set -- -s 512 "\$@" ;; esac
