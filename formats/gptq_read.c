@@ -250,21 +250,61 @@ static void code_row(const struct int32 *q, const struct hf_linear *l, const uin
 				    stream_code(w + n, rows, k, q->bits));
 }
 
+/* Rows first .. end: row n is the bits of words n, n + rows, n + 2 rows .. */
+static void gptq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t words, size_t first,
+		      size_t end)
+{
+	for (size_t i = 0; i < words; i++)
+		for (size_t n = first; n < end; n++)
+			memcpy(dst + (n * words + i) * 4, &w[i * rows + n], 4);
+}
+
+/* Rows first .. end, eight rows and two columns at a time. */
+static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t cols, size_t first,
+		     size_t end)
+{
+	const size_t bytes = bits_row_bytes(cols, 4);
+
+	for (size_t k = 0; k < cols; k += 2)
+		for (size_t n = first; n < end; n += 8) {
+			const uint32_t *at = w + k * (rows / 8) + n / 8;
+			const uint32_t even = at[0], odd = k + 1 < cols ? at[rows / 8] : 0;
+			const uint32_t low = (even & 0x0f0f0f0f) | (odd & 0x0f0f0f0f) << 4;
+			const uint32_t high = (even >> 4 & 0x0f0f0f0f) | (odd & 0xf0f0f0f0);
+			uint8_t *to = dst + n * bytes + k / 2;
+
+			/* Nibbles 0 2 4 6 are rows 0 4 1 5, nibbles 1 3 5 7 rows 2 6 3 7. */
+			to[0] = (uint8_t)low;
+			to[4 * bytes] = (uint8_t)(low >> 8);
+			to[bytes] = (uint8_t)(low >> 16);
+			to[5 * bytes] = (uint8_t)(low >> 24);
+			to[2 * bytes] = (uint8_t)high;
+			to[6 * bytes] = (uint8_t)(high >> 8);
+			to[3 * bytes] = (uint8_t)(high >> 16);
+			to[7 * bytes] = (uint8_t)(high >> 24);
+		}
+}
+
 static int read_codes(const struct int32 *q, const struct hf_linear *l, uint8_t *dst,
 		      struct err *e)
 {
 	const size_t cols = (size_t)l->cols, bytes = bits_row_bytes(cols, q->bits);
+	const size_t rows = (size_t)l->rows, lane = q->awq ? 128 : 16;
 	uint32_t *w = whole(&l->part[HF_CODES], e);
-	uint8_t *code = malloc(cols + 1);
-	int ret = !w ? -1 : code ? 0 : err_nomem(e, l->name, cols);
 
-	for (size_t n = 0; !ret && n < (size_t)l->rows; n++) {
-		code_row(q, l, w, n, code);
-		bits_pack_row(dst + n * bytes, code, cols, q->bits);
+	if (!w)
+		return -1;
+	/* A line of the cache at a time: 16 words. */
+	for (size_t n = 0; n < rows; n += lane) {
+		const size_t to = rows - n < lane ? rows : n + lane;
+
+		if (q->awq)
+			awq_rows(dst, w, rows, cols, n, to);
+		else
+			gptq_rows(dst, w, rows, bytes / 4, n, to);
 	}
-	free(code);
 	free(w);
-	return ret;
+	return 0;
 }
 
 static int read_scale(const struct hf_linear *l, char *dst, struct err *e)

@@ -11,6 +11,9 @@
 #include "lib/base/buf.h"
 #include "lib/data/bits.h"
 
+/* Rows that are packed at once: a line of the cache of their words, or more. */
+enum { BAND = 128 };
+
 struct writer {
 	const struct gptq_write_options *o;
 	struct export *x;
@@ -80,7 +83,7 @@ static int check_values(const struct writer *t, const struct export_codes *q, st
 {
 	for (size_t n = 0; n < q->c.rows; n++)
 		for (size_t g = 0; g < q->c.groups; g++) {
-			if (!is_half(scale_at(q, n, g)))
+			if (q->c.scale->dtype != DT_F16 && !is_half(scale_at(q, n, g)))
 				return err_set(e, ERR_DATA, q->name, "scale %g (row %zu group %zu) "
 					       "is no number of F16, as these are: gptq "
 					       "--scale-dtype=f16", (double)scale_at(q, n, g), n,
@@ -127,24 +130,84 @@ static int common_group(const struct writer *t, long *group, struct err *e)
 
 /* ---- words ------------------------------------------------------------------------------- */
 
-/* Code i of a stream of bits whose words lie `step` apart. */
-static void put_stream(uint32_t *w, size_t step, size_t i, int bits, uint32_t code)
+/* Of AWQ: the row of eight that nibble i of a word is. */
+static const unsigned char awq_order[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+
+/* Code i of a stream of bits. */
+static void put_stream(uint32_t *w, size_t i, int bits, uint32_t code)
 {
 	const size_t at = i * (size_t)bits;
 	const uint64_t v = (uint64_t)code << at % 32;
 
-	w[at / 32 * step] |= (uint32_t)v;
+	w[at / 32] |= (uint32_t)v;
 	if (v >> 32)
-		w[(at / 32 + 1) * step] |= (uint32_t)(v >> 32);
+		w[at / 32 + 1] |= (uint32_t)(v >> 32);
 }
 
 static void put_nibble(uint32_t *words, size_t row, uint32_t code)
 {
-	static const unsigned char order[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
-
 	for (unsigned i = 0; i < 8; i++)
-		if (order[i] == row % 8)
+		if (awq_order[i] == row % 8)
 			words[row / 8] |= code << 4 * i;
+}
+
+/* Word i of a packed row; behind its end are zeros. */
+static uint32_t word_at(const uint8_t *row, size_t bytes, size_t i)
+{
+	uint32_t w = 0;
+
+	memcpy(&w, row + 4 * i, bytes - 4 * i < 4 ? bytes - 4 * i : 4);
+	return w;
+}
+
+/* Rows first .. first + n of GPTQ's words: a packed row is the stream of bits that a column of
+ * words is, so words change their places only. */
+static void gptq_band(uint32_t *w, size_t rows, size_t first, size_t n, const uint8_t *packed,
+		      size_t bytes)
+{
+	for (size_t i = 0; i < bytes / 4; i++)
+		for (size_t j = 0; j < n; j++)
+			memcpy(w + i * rows + first + j, packed + j * bytes + 4 * i, 4);
+}
+
+/* x[i]'s nibble j becomes x[j]'s nibble i: halves change places, then quarters, then eighths. */
+static void transpose_nibbles(uint32_t x[8])
+{
+	static const uint32_t low[] = { 0x0f0f0f0f, 0x00ff00ff, 0x0000ffff };
+	uint32_t t;
+
+	for (int step = 2; step >= 0; step--)
+		for (int i = 0; i < 8; i++) {
+			const int d = 1 << step;
+
+			if (i & d)
+				continue;
+			t = (x[i] >> 4 * d ^ x[i + d]) & low[step];
+			x[i + d] ^= t;
+			x[i] ^= t << 4 * d;
+		}
+}
+
+/* The same of AWQ's words: n is a multiple of 8, BAND at most. */
+static void awq_band(uint32_t *w, size_t rows, size_t first, size_t n, const uint8_t *packed,
+		     size_t cols)
+{
+	const size_t bytes = bits_row_bytes(cols, 4), eighths = n / 8;
+	uint32_t x[8], out[8][BAND / 8];
+
+	for (size_t k = 0; k < cols; k += 8) {
+		for (size_t o = 0; o < eighths; o++) {
+			const uint8_t *row = packed + 8 * o * bytes;
+
+			for (int i = 0; i < 8; i++)
+				x[i] = word_at(row + awq_order[i] * bytes, bytes, k / 8);
+			transpose_nibbles(x);
+			for (int i = 0; i < 8; i++)
+				out[i][o] = x[i];
+		}
+		for (size_t i = 0; i < 8 && k + i < cols; i++)
+			memcpy(w + (k + i) * (rows / 8) + first / 8, out[i], eighths * 4);
+	}
 }
 
 static int put_part(struct writer *t, const struct export_codes *q, const char *suffix,
@@ -180,26 +243,44 @@ static const uint8_t *row_codes(const struct export_codes *q, size_t n, uint8_t 
 	return code;
 }
 
-/* All of qweight in w, zeroed; the rows are noted as the reader has them, packed. */
-static int pack_rows(struct writer *t, const struct export_codes *q, uint32_t *w, uint8_t *scratch,
+/* Rows first .. first + n packed, in room unless they are already: NULL is an error. */
+static const uint8_t *packed_rows(const struct export_codes *q, int bits, size_t first, size_t n,
+				  uint8_t *room, struct err *e)
+{
+	const size_t cols = q->c.cols, bytes = bits_row_bytes(cols, bits);
+	uint8_t *scratch = room + n * bytes;
+
+	if (q->c.codes->dtype != DT_U8 && q->c.bits == bits)
+		return (const uint8_t *)q->codes + first * bytes;
+	for (size_t i = 0; i < n; i++) {
+		const uint8_t *code = row_codes(q, first + i, scratch, e);
+
+		if (!code)
+			return NULL;
+		bits_pack_row(room + i * bytes, code, cols, bits);
+	}
+	return room;
+}
+
+/* All of qweight in w; the rows are noted as the reader has them, packed. */
+static int pack_rows(struct writer *t, const struct export_codes *q, uint32_t *w, uint8_t *room,
 		     struct err *e)
 {
 	const size_t rows = q->c.rows, cols = q->c.cols;
 	const int bits = width_of(t, q);
-	uint8_t *packed = scratch + cols;
+	const size_t bytes = bits_row_bytes(cols, bits);
 
-	for (size_t n = 0; n < rows; n++) {
-		const uint8_t *code = row_codes(q, n, scratch, e);
+	for (size_t i = 0; i < rows; i += BAND) {
+		const size_t n = rows - i < BAND ? rows - i : BAND;
+		const uint8_t *packed = packed_rows(q, bits, i, n, room, e);
 
-		if (!code)
+		if (!packed)
 			return -1;
-		for (size_t k = 0; k < cols; k++)
-			if (t->o->awq)
-				put_nibble(w + k * (rows / 8), n, code[k]);
-			else
-				put_stream(w + n, rows, k, bits, code[k]);
-		bits_pack_row(packed, code, cols, bits);
-		readback_bytes(t->b, packed, bits_row_bytes(cols, bits));
+		readback_bytes(t->b, packed, n * bytes);
+		if (t->o->awq)
+			awq_band(w, rows, i, n, packed, cols);
+		else
+			gptq_band(w, rows, i, n, packed, bytes);
 	}
 	return 0;
 }
@@ -210,20 +291,20 @@ static int put_codes(struct writer *t, const struct export_codes *q, struct err 
 	const size_t rows = q->c.rows, cols = q->c.cols;
 	const int bits = width_of(t, q);
 	const size_t words = rows * cols / 32 * (size_t)bits;
-	uint32_t *w = calloc(words, sizeof(*w));
-	uint8_t *scratch = malloc(2 * cols + 8);
-	int ret = w && scratch ? 0 : err_nomem(e, q->name, words * sizeof(*w));
+	uint32_t *w = malloc(words * sizeof(*w));
+	uint8_t *room = malloc(BAND * bits_row_bytes(cols, bits) + cols);
+	int ret = w && room ? 0 : err_nomem(e, q->name, words * sizeof(*w));
 
 	if (!ret)
 		ret = readback_begin(t->b, q->name, ROLE_CODES, types[bits], 2,
 				     (const int64_t[]){ (int64_t)rows, (int64_t)cols }, e) ||
-		      pack_rows(t, q, w, scratch, e) ? -1 : 0;
+		      pack_rows(t, q, w, room, e) ? -1 : 0;
 	if (!ret && t->o->awq)
 		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols, (int64_t)rows / 8, w, e);
 	else if (!ret)
 		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols * bits / 32,
 			       (int64_t)rows, w, e);
-	free(scratch);
+	free(room);
 	free(w);
 	return ret;
 }
@@ -251,7 +332,7 @@ static void fill_params(const struct writer *t, const struct export_codes *q, st
 			if (t->o->awq)
 				put_nibble(words, n, z);
 			else
-				put_stream(words, 1, n, bits, t->o->v2 ? z : z - 1);
+				put_stream(words, n, bits, t->o->v2 ? z : z - 1);
 		}
 }
 

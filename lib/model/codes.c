@@ -114,6 +114,44 @@ static int f8_row(const struct codes *c, float *w, size_t n, const uint8_t *code
 	return 0;
 }
 
+/* Are there codes beyond `bits` bits?  No branch inside, so that vectors can be used. */
+static bool beyond(const uint8_t *q, size_t n, int bits)
+{
+	const uint64_t low = 0x0101010101010101 * ((1u << bits) - 1);
+	uint64_t all = 0, v;
+	size_t k = 0;
+
+	for (; k + 8 <= n; k += 8) {
+		memcpy(&v, q + k, sizeof(v));
+		all |= v;
+	}
+	for (; k < n; k++)
+		all |= q[k];
+	return (all & ~low) != 0;
+}
+
+static int beyond_error(const struct codes *c, const uint8_t *q, size_t n, struct err *e)
+{
+	size_t k = 0;
+
+	while (q[k] >> c->bits == 0)
+		k++;
+	return err_set(e, ERR_DATA, c->codes->name, "code %d at row %zu column %zu does not fit "
+		       "%d bits", q[k], n, k, c->bits);
+}
+
+static void scaled(float *restrict w, const uint8_t *restrict q, size_t n, float s, int z)
+{
+	enum { STEP = 16 };
+	size_t k = 0;
+
+	for (; k + STEP <= n; k += STEP)
+		for (size_t j = 0; j < STEP; j++)
+			w[k + j] = s * (float)(q[k + j] - z);
+	for (; k < n; k++)
+		w[k] = s * (float)(q[k] - z);
+}
+
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e)
 {
@@ -131,18 +169,14 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 	}
 	if (c->f8)
 		return f8_row(c, w, n, codes, (const char *)scale + at * width, e);
-	for (size_t g = 0, k = 0; g < c->groups; g++) {
+	if (beyond(q, c->cols, c->bits))
+		return beyond_error(c, q, n, e);
+	for (size_t g = 0; g < c->groups; g++) {
 		if (dtype_to_f32(&s, (const char *)scale + (at + g) * width, t, 1) < 0)
 			return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
 		if (c->zero)
 			z = ((const uint8_t *)zero)[at + g];
-		for (; k < (g + 1) * c->group; k++) {
-			if (q[k] >> c->bits)
-				return err_set(e, ERR_DATA, c->codes->name,
-					       "code %d at row %zu column %zu does not fit %d bits",
-					       q[k], n, k, c->bits);
-			w[k] = s * (float)(q[k] - z);
-		}
+		scaled(w + g * c->group, q + g * c->group, c->group, s, z);
 	}
 	return 0;
 }
@@ -174,11 +208,9 @@ int codes_row_int(const struct codes *c, int8_t *q, float *scale, int32_t *zero,
 		return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
 	for (size_t g = 0; g < c->groups; g++)
 		zero[g] = (c->zero ? ((const uint8_t *)zeros)[at + g] : 1 << (c->bits - 1)) - less;
-	for (size_t k = 0; k < c->cols; k++) {
-		if (u[k] >> c->bits)
-			return err_set(e, ERR_DATA, c->codes->name, "code %d at row %zu column %zu "
-				       "does not fit %d bits", u[k], n, k, c->bits);
+	if (beyond(u, c->cols, c->bits))
+		return beyond_error(c, u, n, e);
+	for (size_t k = 0; k < c->cols; k++)
 		q[k] = (int8_t)(u[k] - less);
-	}
 	return 0;
 }
