@@ -4,6 +4,9 @@
  *
  * Rewrites each block, copies every other record byte for byte.
  */
+#include <ctype.h>
+#include <stdlib.h>
+
 #include "bin/device.h"
 #include "bin/quantizer_options.h"
 #include "formats/source.h"
@@ -11,24 +14,98 @@
 #include "lib/base/usage.h"
 #include "lib/compute/backend.h"
 #include "lib/method/rtn.h"
+#include "lib/method/rtn_f8.h"
 
 static const char usage[] =
 	"usage: rtn [options] [IN [OUT]]\n\n"
 	"Quantize linears by rounding every weight to the nearest code.\n\n"
 	"IN is a stream, or a model: a directory, a GGUF or llama2.c file.\n\n"
 	QUANTIZER_HELP_GRID("minmax")
+	"      --format=F       int (default); e4m3: float8 codes, a scale a row, with -g 0\n"
+	"                       a tensor\n"
+	"      --block=RxC      e4m3: a scale for R rows by C columns, as 128x128\n"
 	QUANTIZER_HELP_LAYERS;
 
-static void options(int argc, char **argv, struct layer_options *o)
+enum { OPT_FORMAT = OPT_QUANTIZER_END, OPT_BLOCK };
+
+struct job {
+	bool f8;
+	struct f8_options f;
+	struct f8_quantized fz;
+	struct quantized z;
+	struct layer_options o;
+};
+
+static void set_block(struct f8_options *f, const char *arg)
 {
-	static const struct option longopts[] = { QUANTIZER_LONG, { 0 } };
+	char *end;
+
+	f->scales = F8_BLOCK;
+	f->tall = strtoul(arg, &end, 10);
+	f->width = *end == 'x' && isdigit((unsigned char)end[1]) ? strtoul(end + 1, &end, 10) : 0;
+	if (!isdigit((unsigned char)*arg) || *end || f->tall < 1 || f->width < 1 ||
+	    f->tall > 1 << 24 || f->width > 1 << 24)
+		cli_fail(ERR_USAGE, "--block", "expected rows x columns, as 128x128, got '%s'",
+			 arg);
+}
+
+/* What float8 has no use for, and what it takes for granted. */
+static void end_f8(struct job *j, bool bits, bool group, bool scale)
+{
+	struct quantizer *q = &j->o.q;
+
+	if (!j->f8 && j->f.scales == F8_BLOCK)
+		cli_fail(ERR_USAGE, "--block", "goes with --format=e4m3");
+	if (!j->f8)
+		return;
+	if ((bits && q->bits != 8) || !q->sym)
+		cli_fail(ERR_USAGE, "--format", "e4m3 has 8 bits and is symmetric");
+	if (q->range != RANGE_MINMAX)
+		cli_fail(ERR_USAGE, "--range", "e4m3 has minmax only");
+	if (j->o.plan_path)
+		cli_fail(ERR_USAGE, "--plan", "is of integers, not of e4m3");
+	if (group && (q->group > 0 || j->f.scales == F8_BLOCK))
+		cli_fail(ERR_USAGE, "--group-size", "of e4m3 is -1 or 0; or else --block");
+	if (group && q->group == 0)
+		j->f.scales = F8_TENSOR;
+	q->bits = 8;
+	q->group = -1;
+	q->scale_dtype = scale ? q->scale_dtype : DT_F32;
+}
+
+static void options(int argc, char **argv, struct job *j)
+{
+	static const char *const formats[] = { "int", "e4m3", NULL };
+	static const struct option longopts[] = {
+		QUANTIZER_LONG,
+		{ "format", required_argument, NULL, OPT_FORMAT },
+		{ "block", required_argument, NULL, OPT_BLOCK },
+		{ 0 }
+	};
+	bool bits = false, group = false, scale = false;
 	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS);
-	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1)
-		quantizer_option(o, c);
+	while ((c = cli_getopt(QUANTIZER_SHORT, longopts)) != -1) {
+		bits = bits || c == 'b';
+		group = group || c == 'g';
+		scale = scale || c == OPT_SCALE;
+		if (c == OPT_FORMAT)
+			j->f8 = cli_choice("--format", optarg, formats) == 1;
+		else if (c == OPT_BLOCK)
+			set_block(&j->f, optarg);
+		else
+			quantizer_option(&j->o, c);
+	}
 	cli_operands(0, 2);
-	quantizer_options_end(o);
+	end_f8(j, bits, group, scale);
+	quantizer_options_end(&j->o);
+}
+
+static int do_block(struct job *j, struct block *b, struct backend *be, struct err *e)
+{
+	return j->f8 ? rtn_f8_block(b, &j->fz, be, &j->f, &j->o, e) :
+	       rtn_block(b, &j->z, be, &j->o, e);
 }
 
 static int copy(void *out, struct stream_in *in, struct record *rec, struct err *e)
@@ -38,9 +115,8 @@ static int copy(void *out, struct stream_in *in, struct record *rec, struct err 
 
 int main(int argc, char **argv)
 {
-	struct layer_options o = { .by = "rtn", .q = QUANTIZER_DEFAULTS(RANGE_MINMAX) };
+	struct job j = { .o = { .by = "rtn", .q = QUANTIZER_DEFAULTS(RANGE_MINMAX) } };
 	struct record head = { .rank = -1 };
-	struct quantized z = { 0 };
 	struct backend be;
 	struct stream_out *out;
 	struct stream_in *in;
@@ -51,13 +127,13 @@ int main(int argc, char **argv)
 	const char *idle;
 	int got;
 
-	options(argc, argv, &o);
+	options(argc, argv, &j);
 	open_device(&be);
 	if (source_open(&in, cli_operand(0), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
-	    layer_check_groups(&o, &model, &e) < 0)
+	    layer_check_groups(&j.o, &model, &e) < 0)
 		cli_die(&e);
-	if ((idle = layer_idle_skip(&o, &model)))
+	if ((idle = layer_idle_skip(&j.o, &model)))
 		cli_warn("--skip=%s matches no linear", idle);
 	out = cli_open_out(cli_operand(1));
 	if (stream_write_head(out, &head, cli_provenance(be.name), &e) < 0)
@@ -66,7 +142,7 @@ int main(int argc, char **argv)
 	progress_start("rtn", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, copy, out, &e)) > 0) {
 		start = usage_seconds();
-		if (rtn_block(&b, &z, &be, &o, &e) < 0)
+		if (do_block(&j, &b, &be, &e) < 0)
 			cli_die(&e);
 		seconds += usage_seconds() - start;
 		if (block_write(&b, out, &e) < 0)
@@ -81,9 +157,10 @@ int main(int argc, char **argv)
 			 stream_in_seconds(in), seconds, stream_out_seconds(out),
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
-	quantized_release(&z);
+	quantized_release(&j.z);
+	f8_release(&j.fz);
 	record_clear(&head);
-	layer_options_release(&o);
+	layer_options_release(&j.o);
 	backend_close(&be);
 	stream_close_out(out);
 	stream_close_in(in);

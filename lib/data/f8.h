@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #define F8_MAX 448.0f
 
@@ -30,15 +31,19 @@ static inline float f8_to_f32(uint8_t x)
 static inline uint8_t f8_from_f32(float f)
 {
 	const uint8_t sign = signbit(f) ? 0x80 : 0;
-	const float a = fminf(fabsf(f), F8_MAX);
-	int exp;
+	const float a = fabsf(f);
+	uint32_t u;
 
 	if (isnan(f))
 		return 0x7f;
+	if (a >= F8_MAX)
+		return sign | 0x7e;
 	if (a < 0x1p-6f) /* multiples of 2^-9; eight of them carry into the exponent */
-		return (uint8_t)(sign | (int)rintf(a * 0x1p9f));
-	(void)frexpf(a, &exp); /* a = m 2^exp, m in [1/2, 1): 8 to 16 steps of 2^(exp - 4) */
-	return (uint8_t)(sign | (((exp + 6) << 3) + (int)rintf(ldexpf(a, 4 - exp)) - 8));
+		return (uint8_t)(sign | (int)((a + 0x1.8p14f) * 0x1p9f - 0x1.8p23f));
+	/* 20 bits of the fraction go, half to even; a carry makes the exponent right */
+	memcpy(&u, &a, sizeof(u));
+	u += 0x7ffff + (u >> 20 & 1);
+	return (uint8_t)(sign | ((u >> 20) - (120u << 3)));
 }
 
 #endif

@@ -168,3 +168,78 @@ with_flux() {
 	rtn -v -j 2 -g 64 m 2> folder > /dev/null
 	peak_is folder $((5 * P + D * F + 6 * MiB + 2 * 9000 * D))
 }
+
+@test "rtn: --format=e4m3: scales, codes and weights are float8's, by rows, tensor and blocks (numpy)" {
+	local o
+	for o in "" "-g 0" "--block=8x12" "--block=1x4" "--block=128x128" "--scale-dtype=bf16"; do
+		rtn -q --format=e4m3 $o --keep-ref plain.qp > "$out/r.qp"
+		"$PYTHON" - "$out/r.qp" "$o" <<-'END'
+		import sys
+		import numpy as np
+		from qpstream import Stream
+
+		def value(c):           # OCP FP8, e4m3fn
+		    e, m = c >> 3 & 15, c & 7
+		    v = m * 2.0 ** -9 if e == 0 else (8 + m) * 2.0 ** (e - 10)
+		    return -v if c & 128 else v
+
+		def nearest(x):         # codes 0 ... 126 are in order; ties to the even one
+		    v = np.array([value(c) for c in range(127)])
+		    a = np.minimum(np.abs(x), 448)
+		    hi = np.clip(np.searchsorted(v, a), 1, 126)
+		    lo = hi - 1
+		    up = (a - v[lo] > v[hi] - a) | ((a - v[lo] == v[hi] - a) & (hi % 2 == 0))
+		    return np.where(up, hi, lo) + np.where(np.signbit(x), 128, 0)
+
+		s, o = Stream(sys.argv[1]), sys.argv[2]
+		bf16 = lambda x: ((x.view("u4") + 0x7fff + (x.view("u4") >> 16 & 1)) & 0xffff0000).view("f4")
+		seen = 0
+		for h, p in s.records:
+		    if h.get("role") != "codes":
+		        continue
+		    n, k = h["shape"]
+		    tall, wide = (n, k) if o == "-g 0" else (1, k)
+		    if "block" in o:
+		        tall, wide = (min(a, b) for a, b in zip(map(int, o.split("=")[1].split("x")), (n, k)))
+		    assert h["dtype"] == "F8_E4M3" and (h["bits"], h["group"]) == (8, wide), h
+		    assert h.get("tall", 1) == (tall if "block" in o else 1)
+		    w = s.tensor(h["name"], "ref").astype("f4")
+		    scale = s.tensor(h["name"], "scale")
+		    assert scale.shape == (-(-n // tall), -(-k // wide))
+		    want = np.zeros(scale.shape, "f4")
+		    for i in range(scale.shape[0]):
+		        for j in range(scale.shape[1]):
+		            b = w[i * tall:(i + 1) * tall, j * wide:(j + 1) * wide]
+		            want[i, j] = np.float64(abs(b).max()) / 448
+		    if "bf16" in o:
+		        want = bf16(want)
+		    assert (scale == want).all()
+		    full = np.repeat(np.repeat(scale, tall, 0), wide, 1)[:n, :k]
+		    code = np.frombuffer(p, "u1").reshape(n, k)
+		    assert (code == nearest(w / full)).all(), h["name"]
+		    q = full * np.vectorize(value)(code).astype("f4")
+		    assert (q == s.tensor(h["name"])).all()
+		    (note,) = [x for x, _ in s.records if x["t"] == "note" and x["name"] == h["name"]]
+		    err = ((w - q).astype("f8") ** 2).sum() / (w.astype("f8") ** 2).sum()
+		    assert abs(note["w_rel_err"] - err) < 1e-6 * err and note["bits"] == 8
+		    seen += 1
+		assert seen == 14
+		END
+	done
+}
+
+@test "rtn: --format=e4m3 weighs its error by the Hessian; other things of integers are refused" {
+	rtn -q --format=e4m3 acts.qp > "$out/r.qp"
+	qp-dump --head "$out/r.qp" > "$out/r.txt"
+	[ "$(grep -c '^note .*kind="layer-error".* rel_err=' "$out/r.txt")" -eq 14 ]
+	run -1 grep 'stat="hessian"' "$out/r.txt"
+	rtn -q --format=e4m3 -j 1 acts.qp | cmp - "$out/r.qp"
+	refuses 64 '--format: e4m3 has 8 bits' rtn --format=e4m3 -b 4 plain.qp
+	refuses 64 '--format: e4m3 .*symmetric' rtn --format=e4m3 --asym plain.qp
+	refuses 64 '--group-size: .*-1 or 0' rtn --format=e4m3 -g 16 plain.qp
+	refuses 64 '--group-size: .*' rtn --format=e4m3 --block=8x8 -g 0 plain.qp
+	refuses 64 '--range: ' rtn --format=e4m3 --mse plain.qp
+	refuses 64 "--block: expected .*, got '8'" rtn --format=e4m3 --block=8 plain.qp
+	refuses 64 "--block: expected .*, got '0x8'" rtn --format=e4m3 --block=0x8 plain.qp
+	refuses 64 '--block: goes with --format=e4m3' rtn --block=8x8 plain.qp
+}

@@ -211,6 +211,35 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	done
 }
 
+@test "to-ct: float8 by rows, tensor and blocks is float-quantized: the same bytes, the same logits" {
+	local o
+	for o in "" "-g 0" "--block=8x12" "--block=128x128"; do
+		rtn -q --format=e4m3 $o tiny > "$out/s.qp"
+		to-ct -q "$out/s.qp" "$out/d"
+		same_logits "$out/s.qp" "$out/d"
+		"$PYTHON" - "$out/s.qp" "$out/d" "$o" <<-'END'
+		import sys
+		import numpy as np
+		from checkpoint import Directory
+		from qpstream import Stream
+		s, d, o = Stream(sys.argv[1]), Directory(sys.argv[2]), sys.argv[3]
+		q = d.config["quantization_config"]
+		for g in q["config_groups"].values():
+		    w = g["weights"]
+		    assert g["format"] == "float-quantized" and w["type"] == "float" and w["num_bits"] == 8
+		    assert w["strategy"] == ("tensor" if o == "-g 0" else "block" if o else "channel")
+		for h, p in s.records:
+		    if h.get("role") == "codes":
+		        assert d.dtype(h["name"]) == "F8_E4M3" and d.tensor(h["name"]).tobytes() == p
+		END
+		rm -r "$out/d"
+	done
+	rtn -q --format=e4m3 tiny | quant-acts -q -p fp8 > "$out/sf.qp"
+	same_acts "$out/sf.qp" "$out/f" 'assert a["type"] == "float" and a["strategy"] == "token"'
+	quant-acts -q -b 8 --rule=ct "$out/s.qp" > "$out/si.qp"
+	refuses 65 '.*float codes, and activations in integers' to-ct "$out/si.qp" "$out/g"
+}
+
 @test "to-ct: linears whose inputs are quantized, and others, are groups told apart by name" {
 	rtn -q -b 8 -g -1 tiny | quant-acts -q -b 8 --rule=ct --skip=attn.mid > "$out/sa.qp"
 	same_acts "$out/sa.qp" "$out/d" 'assert len(groups) == 2 and len(acts) == 1'
