@@ -20,6 +20,7 @@ static const char usage[] =
 	"      --json           one JSON object instead of a table\n"
 	"      --errors         the errors of the quantized layers, and their mean\n"
 	"      --experts        how many tokens were sent to each expert\n"
+	"      --clamp          how many groups of activations need 4, 6 or 8 bits\n"
 	"      --provenance     only the pipeline that made it\n\n";
 
 int main(int argc, char **argv)
@@ -29,6 +30,7 @@ int main(int argc, char **argv)
 		{ "json", no_argument, NULL, OPT_FIRST + LISTING_JSON },
 		{ "errors", no_argument, NULL, OPT_FIRST + LISTING_ERRORS },
 		{ "experts", no_argument, NULL, OPT_FIRST + LISTING_EXPERTS },
+		{ "clamp", no_argument, NULL, OPT_FIRST + LISTING_CLAMP },
 		{ "provenance", no_argument, NULL, OPT_FIRST + LISTING_PROVENANCE },
 		{ 0 }
 	};
@@ -43,8 +45,8 @@ int main(int argc, char **argv)
 	cli_init(argc, argv, usage, CLI_BASIC);
 	while ((c = cli_getopt("", longopts)) != -1) {
 		if (kind != LISTING_TABLE)
-			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --provenance "
-				 "at a time");
+			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --clamp, "
+				 "--provenance at a time");
 		kind = (enum listing_kind)(c - OPT_FIRST);
 	}
 	cli_operands(0, 1);

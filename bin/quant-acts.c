@@ -22,6 +22,9 @@ static const char usage[] =
 	"  -g, --group-size=N   a grid for every N channels of a token\n"
 	"      --static         ranges from the statistics of the stream\n"
 	"      --clip=C         narrow ranges: a ratio; static: or 99.9%, or mse\n"
+	"      --clamp[=N]      codes of N channels (128) to 4 bits where 6 hold them\n"
+	"      --clamp-by=WHAT  which: range or, of codes from 0 on, bits (default range)\n"
+	"      --compat         its midpoints rounded down, as published\n"
 	"  -e, --edges=LIST     attn.in attn.mid mlp.in mlp.mid, or none (default all)\n"
 	"      --skip=LIST      not these: mlp.mid, layers.0, layers.3.attn.in ...\n"
 	"      --kv=N           keys and values to N bits, a grid a head and token\n"
@@ -33,7 +36,8 @@ static const char usage[] =
 
 enum {
 	OPT_FORMAT = 256, OPT_SYM, OPT_ASYM, OPT_RULE, OPT_PER, OPT_STATIC, OPT_CLIP, OPT_SKIP,
-	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID
+	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID, OPT_CLAMP, OPT_CLAMP_BY,
+	OPT_COMPAT
 };
 
 static const struct option longopts[] = {
@@ -47,6 +51,9 @@ static const struct option longopts[] = {
 	{ "group-size", required_argument, NULL, 'g' },
 	{ "static", no_argument, NULL, OPT_STATIC },
 	{ "clip", required_argument, NULL, OPT_CLIP },
+	{ "clamp", optional_argument, NULL, OPT_CLAMP },
+	{ "clamp-by", required_argument, NULL, OPT_CLAMP_BY },
+	{ "compat", no_argument, NULL, OPT_COMPAT },
 	{ "edges", required_argument, NULL, 'e' },
 	{ "skip", required_argument, NULL, OPT_SKIP },
 	{ "kv", required_argument, NULL, OPT_KV },
@@ -62,14 +69,6 @@ static void check(int ret, const struct err *e)
 {
 	if (ret < 0)
 		cli_die(e);
-}
-
-/* Without --rule: QuaRot's where there is a symmetric grid, GPTQ's range otherwise. */
-static void set_sym(struct quant_acts *a, bool sym, bool ruled)
-{
-	a->q.sym = sym;
-	if (!ruled)
-		a->q.rule = sym ? QUANT_QUAROT : QUANT_GPTQ;
 }
 
 static void set_rule(struct quant_acts *a, const char *name)
@@ -99,10 +98,19 @@ static void set_format(struct quant_acts *a, const char *arg)
 		a->q.sym = true;
 }
 
-/* Options of what stands at keys, values, probabilities, the residual stream. */
+/* Options of the clamp, and of what stands at keys, values, probabilities, the residual stream. */
 static void other_option(int c, struct quant_acts *a)
 {
+	static const char *const by[] = { "range", "bits", NULL };
+	struct clamp *clamp = &a->q.clamp;
+
 	switch (c) {
+	case OPT_CLAMP:
+		clamp->group = optarg == NULL ? 128 :
+			       (size_t)cli_long("--clamp", optarg, 2, CLAMP_MAX);
+		break;
+	case OPT_CLAMP_BY: clamp->by = cli_choice("--clamp-by", optarg, by); break;
+	case OPT_COMPAT: clamp->compat = true; break;
 	case OPT_KV: a->kv = (int)cli_long("--kv", optarg, 2, 8); break;
 	case OPT_KV_RAW: a->kv_raw = true; break;
 	case OPT_KV_WINDOW: a->kv_window = cli_long("--kv-window", optarg, 1, 1 << 24); break;
@@ -114,17 +122,17 @@ static void other_option(int c, struct quant_acts *a)
 
 static void options(int argc, char **argv, struct quant_acts *a)
 {
-	bool ruled = false, bits = false;
+	bool ruled = false, preset = false, bits = false;
 	struct err e;
 	int c;
 
 	cli_init(argc, argv, usage, CLI_OUT);
 	while ((c = cli_getopt("p:b:g:e:", longopts)) != -1)
 		switch (c) {
-		case 'p': check(quant_acts_preset(optarg, a, &e), &e); ruled = true; break;
+		case 'p': check(quant_acts_preset(optarg, a, &e), &e); preset = true; break;
 		case 'b': a->q.bits = (int)cli_long("--bits", optarg, 2, 8); bits = true; break;
 		case OPT_FORMAT: set_format(a, optarg); break;
-		case OPT_SYM: case OPT_ASYM: set_sym(a, c == OPT_SYM, false); break;
+		case OPT_SYM: case OPT_ASYM: a->q.sym = c == OPT_SYM; break;
 		case OPT_RULE: set_rule(a, optarg); ruled = true; break;
 		case OPT_PER: set_per(a, optarg); break;
 		case 'g':
@@ -138,8 +146,9 @@ static void options(int argc, char **argv, struct quant_acts *a)
 		case OPT_SKIP: a->skip = optarg; break;
 		default: other_option(c, a);
 		}
-	if (!ruled)
-		set_sym(a, a->q.sym, false);
+	/* QuaRot's where there is a symmetric grid, GPTQ's range otherwise. */
+	if (!ruled && !(preset && quant_rule_has(a->q.rule, a->q.sym)))
+		a->q.rule = a->q.sym ? QUANT_QUAROT : QUANT_GPTQ;
 	if (a->q.format == QUANT_E4M3 && (!a->q.sym || (bits && a->q.bits != 8)))
 		cli_fail(ERR_USAGE, "--format", "e4m3 has 8 bits and is symmetric");
 	cli_operands(0, 2);

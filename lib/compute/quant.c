@@ -248,9 +248,36 @@ static float code_offset(const struct quant *q, const struct quant_grid *g)
 	return unsigned_codes(q) ? g->zero - (float)(1 << (q->bits - 1)) : 0;
 }
 
+/* Codes to where they count from 0, clamped, and back. */
+static void run_clamped(const struct quant *q, const struct quant_grid *g, float *y,
+			const float *x, size_t n, int8_t *code)
+{
+	const float s = g->scale, lo = g->lo, hi = g->hi, offset = code_offset(q, g) + 128;
+	int16_t c[CLAMP_MAX];
+
+	for (size_t at = 0; at < n; at += q->clamp.group) {
+		for (size_t i = 0; i < q->clamp.group; i++) {
+			float v = x[at + i] / s;
+
+			v = v < lo ? lo : v;
+			v = v > hi ? hi : v;
+			c[i] = (int16_t)(int)(round_even(v) + offset);
+		}
+		clamp_group(&q->clamp, c);
+		for (size_t i = 0; i < q->clamp.group; i++)
+			y[at + i] = ((float)c[i] - offset) * s;
+		for (size_t i = 0; code != NULL && i < q->clamp.group; i++)
+			code[at + i] = (int8_t)(c[i] - 128);
+	}
+}
+
 void quant_run(const struct quant *q, const struct quant_grid *g, float *y, const float *x,
 	       size_t n, int8_t *code)
 {
+	if (q->clamp.group > 0) {
+		run_clamped(q, g, y, x, n, code);
+		return;
+	}
 	if (q->format == QUANT_E4M3) {
 		run_e4m3(g, y, x, n);
 		return;

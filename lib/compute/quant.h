@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/compute/clamp.h"
 
 enum quant_rule { QUANT_QUAROT, QUANT_GPTQ, QUANT_AWQ, QUANT_SMOOTHQUANT, QUANT_OMNIQUANT,
 		  QUANT_OSTQUANT, QUANT_AWRQ, QUANT_FQT, QUANT_CT,
@@ -59,6 +60,9 @@ struct quant {
 	/* static: one grid, or one a group of columns; NULL: from the values at hand.  A grid of
 	 * their own a token has only dynamically. */
 	const struct quant_grid *fixed;
+	/* integers of 8 bits, counted from 0 as q + 128 where they are symmetric; clamp.group
+	 * divides what shares a grid */
+	struct clamp clamp;
 };
 
 /* The integers that x became, for products of integers: code = q (sym) or q - 2^(b-1), [t, k];
@@ -91,6 +95,12 @@ int quant_row(const struct quant *q, float *y, const float *x, size_t k,
 static inline size_t quant_groups(const struct quant *q, size_t k)
 {
 	return q->per == QUANT_GROUP ? k / q->group : 1;
+}
+
+/* Are there codes?  A published clamp's may lie below what int8_t holds. */
+static inline bool quant_has_codes(const struct quant *q)
+{
+	return q->format == QUANT_INT && !(q->clamp.group > 0 && q->clamp.compat);
 }
 
 /* x to the nearest value of float8 e4m3fn, half to even, beyond 448 saturated. */

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/model/clamp_note.h"
+
 #define SHRINKS 80
 
 /* ---- options --------------------------------------------------------------------- */
@@ -80,10 +82,13 @@ int quant_acts_preset(const char *name, struct quant_acts *a, struct err *e)
 		{ "fp8", { .format = QUANT_E4M3, .bits = 8, .sym = true, .per = QUANT_TOKEN,
 			   .clip = 1 }, 0, 1 },
 	};
+	struct clamp clamp;
 
 	for (size_t i = 0; i < sizeof(presets) / sizeof(*presets); i++)
 		if (strcmp(presets[i].name, name) == 0) {
+			clamp = a->q.clamp;
 			a->q = presets[i].q;
+			a->q.clamp = clamp;
 			a->clip = a->q.clip < 1 ? CLIP_RATIO : CLIP_NONE;
 			a->heads = a->fixed = false;
 			a->kv = presets[i].kv;
@@ -160,6 +165,22 @@ static int check_skip(const struct quant_acts *a, const struct model *m, struct 
 	return 0;
 }
 
+static int check_clamp(const struct quant_acts *a, struct err *e)
+{
+	const struct clamp *c = &a->q.clamp;
+
+	if (c->group == 0 && (c->by != CLAMP_BY_RANGE || c->compat))
+		return err_set(e, ERR_USAGE, c->compat ? "--compat" : "--clamp-by",
+			       "goes with --clamp");
+	if (c->group > 0 && (a->q.format != QUANT_INT || a->q.bits != 8))
+		return err_set(e, ERR_USAGE, "--clamp", "goes with integers of 8 bits");
+	if (c->group > 0 && c->by == CLAMP_BY_BITS &&
+	    (a->q.sym || c->compat))
+		return err_set(e, ERR_USAGE, "--clamp-by", "bits goes with --asym and without "
+			       "--compat: they are those of codes from 0 on, without a midpoint");
+	return 0;
+}
+
 int quant_acts_check(const struct quant_acts *a, const struct model *m, struct err *e)
 {
 	if (a->q.format == QUANT_INT && !quant_rule_has(a->q.rule, a->q.sym))
@@ -178,7 +199,7 @@ int quant_acts_check(const struct quant_acts *a, const struct model *m, struct e
 	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0))
 		return err_set(e, ERR_USAGE, a->kv_raw ? "--kv-raw" : "--kv-window",
 			       "goes with --kv");
-	return check_skip(a, m, e);
+	return check_clamp(a, e) < 0 ? -1 : check_skip(a, m, e);
 }
 
 /* ---- static ranges --------------------------------------------------------------- */
@@ -337,9 +358,15 @@ static int make_grids(struct ranging *r, struct block *b, enum edge g, size_t gr
 
 /* ---- records --------------------------------------------------------------------- */
 
+static int add_quant(struct block *b, enum edge g, const struct quant *q, struct err *e)
+{
+	if (run_add_quant(b, PLACE_EDGES + (int)g, q, 0, e) < 0)
+		return -1;
+	return q->clamp.group > 0 ? clamp_note(b, g, q, e) : 0;
+}
+
 static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, struct err *e)
 {
-	const int place = PLACE_EDGES + (int)g;
 	struct ranging r = { .a = a, .width = (size_t)model_edge_width(b->model, g) };
 	struct quant_grid *grids;
 	struct quant q = a->q;
@@ -354,7 +381,7 @@ static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, st
 		return err_set(e, ERR_DATA, name, "groups of %zu do not divide %zu", q.group,
 			       r.width);
 	if (!a->fixed)
-		return run_add_quant(b, place, &q, 0, e);
+		return add_quant(b, g, &q, e);
 	groups = quant_groups(&q, r.width);
 	grids = malloc(groups * sizeof(*grids));
 	if (grids == NULL)
@@ -362,7 +389,7 @@ static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, st
 	ret = make_grids(&r, b, g, groups, grids, e);
 	q.fixed = grids;
 	if (ret == 0)
-		ret = run_add_quant(b, place, &q, 0, e);
+		ret = add_quant(b, g, &q, e);
 	free(grids);
 	return ret;
 }

@@ -50,7 +50,7 @@ static const struct quant *int_input(const struct forward *f, enum slot s)
 		if (row.weight == s && !row.keep)
 			for (size_t i = 0; (op = run_at(&f->run, PLACE_EDGES + (int)row.in, &i));)
 				last = op;
-	return last != NULL && last->kind == RUN_QUANT && last->quant.format == QUANT_INT ?
+	return last != NULL && last->kind == RUN_QUANT && quant_has_codes(&last->quant) ?
 	       &last->quant : NULL;
 }
 

@@ -188,7 +188,7 @@ static int quantize(struct forward *f, const struct run_op *op, float *y, const 
 {
 	const struct quant *q = &op->quant;
 	const size_t width = run_place_width(f->m, op->place);
-	const bool keep = f->integers && op->place >= PLACE_EDGES && q->format == QUANT_INT;
+	const bool keep = f->integers && op->place >= PLACE_EDGES && quant_has_codes(q);
 
 	if (keep && int_input_reserve(&f->in, t, width, quant_groups(q, width), e) < 0)
 		return -1;

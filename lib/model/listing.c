@@ -15,6 +15,7 @@
 #include "lib/data/stream.h"
 #include "lib/data/value.h"
 #include "lib/model/codes.h"
+#include "lib/model/clamp_note.h"
 #include "lib/model/experts.h"
 
 struct listing {
@@ -32,6 +33,7 @@ struct listing {
 	uint64_t errors, with_h, few; /* few: H of fewer tokens than columns */
 	double rel_sum, rel_max;
 	char worst[STREAM_MAX_NAME + 1];
+	struct clamp_table clamps;
 };
 
 struct listing *listing_new(enum listing_kind kind, struct err *e)
@@ -341,6 +343,8 @@ int listing_add(struct listing *l, const struct record *r, struct err *e)
 		add_error(l, r);
 	else if (l->kind == LISTING_EXPERTS && experts_row(&l->rows, r, e) < 0)
 		return -1;
+	else if (l->kind == LISTING_CLAMP && clamp_table_row(&l->clamps, &l->rows, r, e) < 0)
+		return -1;
 	return buf_failed(&l->rows, r->name, e);
 }
 
@@ -513,6 +517,17 @@ static int put_experts(struct listing *l, struct buf *out, struct err *e)
 	return 0;
 }
 
+static int put_clamps(struct listing *l, struct buf *out, struct err *e)
+{
+	if (l->rows.n == 0)
+		return err_set(e, ERR_DATA, "", "no notes of clamps in this stream; quant-acts "
+			       "--clamp leaves them where record-acts -S samples was before");
+	clamp_table_head(out);
+	buf_add(out, l->rows.p, l->rows.n);
+	clamp_table_mean(&l->clamps, out);
+	return 0;
+}
+
 static int put_provenance(struct listing *l, struct buf *out, struct err *e)
 {
 	size_t before = out->n;
@@ -533,6 +548,7 @@ int listing_text(struct listing *l, struct buf *out, struct err *e)
 	r = l->kind == LISTING_TABLE ? put_table(l, out, e) :
 	    l->kind == LISTING_JSON ? put_json(l, out, e) :
 	    l->kind == LISTING_ERRORS ? put_errors(l, out, e) :
-	    l->kind == LISTING_EXPERTS ? put_experts(l, out, e) : put_provenance(l, out, e);
+	    l->kind == LISTING_EXPERTS ? put_experts(l, out, e) :
+	    l->kind == LISTING_CLAMP ? put_clamps(l, out, e) : put_provenance(l, out, e);
 	return r < 0 ? -1 : buf_failed(out, "", e);
 }

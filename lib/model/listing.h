@@ -18,6 +18,7 @@ enum listing_kind {
 	LISTING_JSON,       /* one object, RFC 8259 */
 	LISTING_ERRORS,     /* the notes of kind layer-error as a table, and their mean */
 	LISTING_EXPERTS,    /* the notes of kind coverage: tokens sent to each expert (experts.h) */
+	LISTING_CLAMP,      /* the notes of kind clamp (clamp_note.h), and their means */
 	LISTING_PROVENANCE, /* the pipeline, one line (pipeline.h) */
 };
 
@@ -25,7 +26,8 @@ struct listing *listing_new(enum listing_kind kind, struct err *e); /* NULL: ERR
 void listing_free(struct listing *l);
 int listing_add(struct listing *l, const struct record *r, struct err *e) MUST_USE;
 /* The text, with its line end(s), appended to out.  ERR_DATA when there is nothing to tell: a
- * stream without provenance, without layer errors, or without experts. */
+ * stream without provenance, without layer errors, experts, or
+ * clamps. */
 int listing_text(struct listing *l, struct buf *out, struct err *e) MUST_USE;
 
 #endif

@@ -15,6 +15,8 @@
 static const char *const formats[] = { "int", "e4m3", NULL };
 static const char *const pers[] = { "tensor", "token", "group", NULL };
 static const char *const ranges[] = { "dynamic", "static", NULL };
+static const char *const clamps_by[] = { "range", "bits", NULL };
+static const char *const clamp_mids[] = { "ceil", "floor", NULL };
 static const char *const forms[] = { "full", "low-rank", "diagonal", NULL };
 static const char *const parts[PART_COUNT] = { "weight", "up", "down", "bias" };
 
@@ -155,6 +157,30 @@ static int integer(const struct record *r, const char *key, int64_t min, int64_t
 
 /* ---- act-quant ------------------------------------------------------------------- */
 
+/* What shares a grid must have whole groups of the clamp. */
+static int check_clamp(const char *name, int place, const struct quant *q, size_t width,
+		       struct err *e)
+{
+	const struct clamp *c = &q->clamp;
+	const size_t n = q->per == QUANT_GROUP ? q->group : width;
+	char sizes[80] = "";
+
+	if (q->format != QUANT_INT || q->bits != 8 || place < PLACE_EDGES)
+		return err_set(e, ERR_DATA, name, "what is clamped is inputs of linears in "
+			       "integers of 8 bits");
+	if (c->by == CLAMP_BY_BITS && (q->sym || c->compat))
+		return err_set(e, ERR_DATA, name, "a clamp by bits is of asymmetric grids, and has "
+			       "no midpoint");
+	if (c->group % 2 == 0 && c->group <= CLAMP_MAX && n % c->group == 0)
+		return 0;
+	for (size_t i = CLAMP_MAX; i >= 2 && strlen(sizes) < sizeof(sizes) - 8; i -= 2)
+		if (n % i == 0)
+			snprintf(sizes + strlen(sizes), sizeof(sizes) - strlen(sizes), "%s%zu",
+				 sizes[0] != '\0' ? ", " : "; these do: ", i);
+	return err_set(e, ERR_DATA, name, "a clamp in groups of %zu does not divide %zu%s",
+		       c->group, n, sizes);
+}
+
 /* Does the quantizer make sense at the place? */
 static int check_quant(const struct model *m, const char *name, int place, const struct quant *q,
 		       size_t recent, bool fixed, struct err *e)
@@ -176,7 +202,7 @@ static int check_quant(const struct model *m, const char *name, int place, const
 			       "per tensor");
 	if (recent > 0 && !is_cache(place))
 		return err_set(e, ERR_DATA, name, "recent tokens are those of keys and values");
-	return 0;
+	return q->clamp.group > 0 ? check_clamp(name, place, q, width, e) : 0;
 }
 
 static int read_grids(struct run_op *op, const struct item *it, size_t width, struct err *e)
@@ -224,10 +250,32 @@ static int read_int_grid(struct quant *q, const struct record *r, struct err *e)
 		       q->sym ? "symmetric" : "asymmetric");
 }
 
+/* The keys clamp, clamp_by and clamp_mid, if there are any. */
+static int read_clamp(struct clamp *c, const struct record *r, struct err *e)
+{
+	static const char *const keys[] = { "clamp", "clamp_by", "clamp_mid" };
+	int by = -1, mid = -1, there = 0;
+	const void *p;
+	int64_t v;
+	size_t n;
+
+	for (int i = 0; i < 3; i++)
+		there += record_get_raw(r, keys[i], &p, &n) == 1;
+	if (there == 0)
+		return 0;
+	if (integer(r, "clamp", 2, CLAMP_MAX, &v, e) < 0 ||
+	    word(r, "clamp_by", clamps_by, &by, e) < 0 ||
+	    word(r, "clamp_mid", clamp_mids, &mid, e) < 0)
+		return -1;
+	*c = (struct clamp){ (size_t)v, (enum clamp_by)by, mid == 1 };
+	return 0;
+}
+
 static int read_quant(struct run_op *op, struct block *b, const struct item *it, struct err *e)
 {
 	static const char *const keys[] = { "kind", "format", "bits", "sym", "rule", "per",
-					    "group", "range", "clip", "recent", NULL };
+					    "group", "range", "clip", "recent", "clamp",
+					    "clamp_by", "clamp_mid", NULL };
 	const struct record *r = &it->rec;
 	const size_t width = run_place_width(b->model, op->place);
 	int format = -1, per = -1, range = -1;
@@ -254,6 +302,8 @@ static int read_quant(struct run_op *op, struct block *b, const struct item *it,
 			return -1;
 		op->recent = (size_t)v;
 	}
+	if (read_clamp(&op->quant.clamp, r, e) < 0)
+		return -1;
 	if (check_quant(b->model, r->name, op->place, &op->quant, op->recent, range == 1, e) < 0)
 		return -1;
 	if (range == 1)
@@ -477,6 +527,11 @@ static int quant_keys(struct record *r, const struct quant *q, size_t recent)
 	    record_set_str(r, "range", ranges[q->fixed != NULL]) < 0)
 		return -1;
 	if (q->fixed == NULL && q->clip < 1 && record_set_double(r, "clip", q->clip) < 0)
+		return -1;
+	if (q->clamp.group > 0 &&
+	    (record_set_int(r, "clamp", (int64_t)q->clamp.group) < 0 ||
+	     record_set_str(r, "clamp_by", clamps_by[q->clamp.by]) < 0 ||
+	     record_set_str(r, "clamp_mid", clamp_mids[q->clamp.compat]) < 0))
 		return -1;
 	return recent > 0 ? record_set_int(r, "recent", (int64_t)recent) : 0;
 }
