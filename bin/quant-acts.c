@@ -17,7 +17,8 @@ static const char usage[] =
 	"  -b, --bits=N         2 to 8 (default 8)\n"
 	"      --format=F       int or e4m3 (default int)\n"
 	"      --sym, --asym    grids around 0 (default), or from minimum to maximum\n"
-	"      --rule=NAME      quarot gptq awq smoothquant omniquant ostquant awrq fqt ct\n"
+	"      --rule=NAME      of a range: quarot gptq awq smoothquant omniquant ostquant\n"
+	"                       awrq fqt ct\n"
 	"      --per=WHAT       a grid a tensor, token, or head (default token)\n"
 	"  -g, --group-size=N   a grid for every N channels of a token\n"
 	"      --static         ranges from the statistics of the stream\n"
@@ -36,8 +37,8 @@ static const char usage[] =
 
 enum {
 	OPT_FORMAT = 256, OPT_SYM, OPT_ASYM, OPT_RULE, OPT_PER, OPT_STATIC, OPT_CLIP, OPT_SKIP,
-	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID, OPT_CLAMP, OPT_CLAMP_BY,
-	OPT_COMPAT
+	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID, OPT_CLAMP,
+	OPT_CLAMP_BY, OPT_COMPAT
 };
 
 static const struct option longopts[] = {

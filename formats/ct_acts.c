@@ -130,6 +130,8 @@ int ct_acts_from(struct hf_act *a, const struct run_op *op, const char *place, s
 		snprintf(what, sizeof(what), "activations of %d bits", q->bits);
 		return refuse(e, place, what, "quant-acts -b 8 before it");
 	}
+	if (q->clamp.group > 0)
+		return refuse(e, place, "clamped codes", "quant-acts without --clamp before it");
 	if (a->group && a->fixed)
 		return refuse(e, place, "static ranges of groups of channels",
 			      "--per=tensor before it");

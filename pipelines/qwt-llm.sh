@@ -18,7 +18,7 @@ trap 'exit 1' HUP INT TERM
 
 case $calib in
 *.qp) ;;
-*)	calib-pack -m "$model" -n "${NSAMPLES:-128}" -s "${SEQLEN:-2048}" "$calib" -o "$tmp/calib.qp"
+*)	calib-pack -m "$model" -n "${NSAMPLES:-128}" -s "${SEQLEN:-2048}" "$calib" > "$tmp/calib.qp"
 	calib=$tmp/calib.qp ;;
 esac
 

@@ -6,6 +6,7 @@ STREAM IDS LOGITS           the logits of the Llama in STREAM with its run recor
                             half of the tokens must agree to 1e-5 of the largest, of nine in ten to
                             2e-2 (a value that lies on a tie may fall to the other side)
 --squares ACTS BETTER WORSE the grids of BETTER have no larger sum of squares over ACTS' samples
+--shares ACTS CLAMPED       the notes on clamps in CLAMPED are what ACTS' samples say
 --levels STREAM N           no token of any samples has more than N different values
 
 Written from the definitions, not from our code; nothing is clever here.
@@ -44,7 +45,30 @@ def to_grid(h, x, s, z):
     if h["format"] == "e4m3":
         return e4m3(x / s) * s
     lo = -(2 ** (h["bits"] - 1)) if h["sym"] else 0
-    return s * (np.clip(np.rint(x / s) + z, lo, lo + 2 ** h["bits"] - 1) - z)
+    q = np.clip(np.rint(x / s) + z, lo, lo + 2 ** h["bits"] - 1)
+    if "clamp" in h:
+        q = clamp(h, q - lo) + lo
+    return s * (q - z)
+
+
+def classes(h, q):
+    """0, 1, 2 for each group of codes from 0 on, q [..., codes of a group]: 4, 6, 8 bits."""
+    if h["clamp_by"] == "range":
+        need, limits = q.max(-1) - q.min(-1), (15, 63)
+    else:
+        need, limits = (np.floor(np.log2(np.maximum(q, 1))) + 1).mean(-1), (4, 6)
+    return (need > limits[0]) * 1 + (need > limits[1])
+
+
+def clamp(h, q):
+    g = q.reshape(*q.shape[:-1], -1, h["clamp"])
+    mid = (g.max(-1, keepdims=True) + g.min(-1, keepdims=True)) / 2
+    mid = np.floor(mid) if h["clamp_mid"] == "floor" else np.ceil(mid)
+    mid = mid if h["clamp_by"] == "range" else 0
+    cut = mid + 4 * np.floor((g - mid) / 4)
+    if h["clamp_mid"] == "ceil":
+        cut = np.maximum(cut, 0)
+    return np.where(classes(h, g)[..., None] == 1, cut, g).reshape(q.shape)
 
 
 def quantize(op, x):
@@ -150,6 +174,26 @@ def squares(acts, better, worse):
     return all(b <= w * (1 + 1e-6) for b, w in zip(*sums)) and sum(sums[0]) < sum(sums[1])
 
 
+def shares(acts, clamped):
+    a, c, n = Stream(acts), Stream(clamped), 0
+    for h, _ in c.records:
+        if h["t"] != "run":
+            continue
+        x = a.tensor(h["name"], "stat", "samples").astype(np.float64)
+        s, z = grid(h, x.min(1, keepdims=True), x.max(1, keepdims=True))
+        q = np.clip(np.rint(x / s) + z, 0, 255).reshape(len(x), -1, h["clamp"])
+        want = np.bincount(classes(h, q).ravel(), minlength=3) / q[..., 0].size
+        note = c.notes("clamp")[h["name"]]
+        have = [note[k] for k in ("int4", "int5_6", "int7_8")]
+        forms = -(-q.shape[1] // 4)
+        size = forms + q.shape[1] * (1 + h["clamp"] * (1 - (have[0] + have[1]) / 2))
+        print(h["name"], want, have, note["packed"], size / x.shape[1])
+        assert abs(want - have).max() < 1e-3 and note["tokens"] == len(x)
+        assert abs(note["packed"] - size / x.shape[1]) < 1e-9
+        n += min(have[1], have[2]) > 0.01
+    return n > 0
+
+
 def levels(path, n):
     s = Stream(path)
     rows = [r for h, _ in s.records if h.get("stat") == "samples"
@@ -160,6 +204,8 @@ def levels(path, n):
 
 if sys.argv[1] == "--squares":
     good = squares(*sys.argv[2:])
+elif sys.argv[1] == "--shares":
+    good = shares(*sys.argv[2:])
 elif sys.argv[1] == "--levels":
     good = levels(sys.argv[2], int(sys.argv[3]))
 else:

@@ -42,6 +42,21 @@ ppl() {	# ppl STREAM
 	done
 }
 
+@test "recipes: qwt-llm prints the five modes, and what groups need" {
+	export SEQLEN=128 NSAMPLES=40 CLAMP=32 QWT="-q --per=sublayer" EVALOPT="-q -c 256 -w 4"
+	sh "$recipes/qwt-llm.sh" "$MODEL" "$CALIB" "$EVAL" > table 2> err || { cat err; false; }
+	cat table
+	[ "$(cut -d ' ' -f 1 table | tr '\n' ' ')" = "base quant clamp quant+qwt clamp+qwt groups " ]
+	awk '{ p[$1] = $2 } END { exit !(p["base"] > 10 && p["base"] < p["quant"] &&
+		p["clamp"] != p["quant"] && p["quant+qwt"] != p["quant"] &&
+		p["clamp+qwt"] != p["quant+qwt"] && p["clamp+qwt"] < 1.5 * p["base"]) }' table
+	grep -Eq '^groups +int4 [0-9.]+ %, int5-6 [0-9.]+ %, int7-8 [0-9.]+ %$' table
+	run -64 sh "$recipes/qwt-llm.sh" one two
+	[[ $output == "usage: qwt-llm.sh MODEL CALIB EVAL" ]]
+	CLAMP=100 run sh "$recipes/qwt-llm.sh" "$MODEL" "$CALIB" "$EVAL"
+	[ "$status" -eq 65 ] && [[ $output == *"these do: 128, 64"* ]]
+}
+
 grid() {
 	make -s -f "$recipes/experiments.mk" OUT=exp MODELS="$MODEL/" CALIB="$CALIB" EVAL="$EVAL" \
 		RECIPES="rtn gptq rotate-gptq" BITS="3 8" NSAMPLES=8 SEQLEN=256 \

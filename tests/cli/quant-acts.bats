@@ -66,7 +66,9 @@ runs() {	# runs FILE: the run records, without their payload
 	for o in "-b 8" "-b 4 --asym" "-b 5 -g 8" "-b 4 --rule=awq --asym" "--format=e4m3" \
 		"-b 6 --per=tensor" "-b 3 --clip=0.8" "--static --per=tensor" \
 		"-b 4 --static -g 8 --asym" "-e none --kv=4" "-e none --kv=3 --kv-raw" \
-		"-e none --kv=2 --kv-window=3" "-e none --probs=4" "-e none --resid=6"; do
+		"-e none --kv=2 --kv-window=3" "-e none --probs=4" "-e none --resid=6" \
+		"-p w4a8 --clamp=4" "-p w4a8 --clamp=4 --compat" "--clamp=8" "-g 8 --asym --clamp=4" \
+		"-p w4a8 --clamp=4 --clamp-by=bits" "--static --per=tensor --clamp=2"; do
 		quant-acts -q $o acts.qp > "$out/q.qp"
 		qp-forward -q --ids ids.txt "$out/q.qp" > "$out/logits.qp"
 		PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1 \
@@ -164,4 +166,83 @@ runs() {	# runs FILE: the run records, without their payload
 		qp-cmp -q "$out/b.qp" "$out/c.qp"
 	done
 	refuses 65 '--compute: int: layer 0' qp-forward --compute=int --ids ids.txt plain.qp
+}
+
+@test "quant-acts: --clamp changes something, --compat something else; int comes to the same" {
+	rtn -q -b 4 -g -1 --asym plain.qp > "$out/r.qp"
+	quant-acts -q -p w4a8 "$out/r.qp" > "$out/q.qp"
+	quant-acts -q -p w4a8 --clamp=4 "$out/r.qp" > "$out/c.qp"
+	quant-acts -q --clamp=4 --compat -p w4a8 "$out/r.qp" > "$out/p.qp"
+	for f in q c p; do
+		qp-forward -q --ids ids.txt "$out/$f.qp" > "$out/$f.logits"
+	done
+	run -1 qp-cmp -q --rel=1e-5 "$out/q.logits" "$out/c.logits"
+	run -1 qp-cmp -q --rel=1e-5 "$out/p.logits" "$out/c.logits"
+	qp-forward -q --compute=int --ids ids.txt "$out/c.qp" > "$out/int.logits"
+	qp-cmp -q --rel=1e-5 "$out/int.logits" "$out/c.logits"
+	refuses 65 '--compute: int: layer 0' qp-forward --compute=int --ids ids.txt "$out/p.qp"
+}
+
+@test "quant-acts: --clamp wants integers of 8 bits and groups that divide, and says which do" {
+	refuses 65 'layers.0.attn.in: .*128 does not divide 16; these do: 16, 8, 4, 2$' \
+		quant-acts -p w4a8 --clamp plain.qp
+	refuses 65 'layers.0.mlp.mid: .*16 does not divide 8; these do: 8, 4, 2$' \
+		quant-acts -e mlp.mid -g 8 --clamp=16 plain.qp
+	refuses 65 'layers.0.attn.in: .*3 does not divide 16' quant-acts --clamp=3 plain.qp
+	refuses 64 '--clamp: ' quant-acts -b 4 --clamp=8 plain.qp
+	refuses 64 '--clamp: ' quant-acts -p fp8 --clamp=8 plain.qp
+	refuses 64 '--clamp: ' quant-acts --clamp=2000 plain.qp
+	refuses 64 '--compat: goes with --clamp' quant-acts --compat plain.qp
+	refuses 64 '--clamp-by: goes with --clamp' quant-acts --clamp-by=bits plain.qp
+	refuses 64 '--clamp-by: bits goes with --asym' quant-acts --clamp=8 --clamp-by=bits plain.qp
+	refuses 64 '--clamp-by: bits goes with --asym and without --compat' \
+		quant-acts -p w4a8 --clamp=8 --clamp-by=bits --compat plain.qp
+}
+
+@test "quant-acts: a clamp that nobody knows, or that is half there, is refused" {
+	quant-acts -q -p w4a8 --clamp=8 plain.qp > "$out/q.qp"
+	local change want
+	for change in 's/clamp_by="range"/clamp_by="moon"/ 76' 's/clamp_mid="ceil"/clamp_mid="moon"/ 76' \
+		's/clamp=8// 65' 's/clamp=8/clamp="8"/ 65' 's/clamp_by="range"// 65' \
+		's/clamp=8/clamp=6/ 65'; do
+		want=${change##* }
+		qp-dump "$out/q.qp" | sed "/^run/${change% *}" | qp-make > "$out/r.qp"
+		refuses "$want" 'layers.0.attn.in: ' qp-forward --ids ids.txt "$out/r.qp"
+		refuses "$want" 'layers.0.attn.in: ' record-acts -c calib.qp "$out/r.qp"
+	done
+}
+
+@test "quant-acts: --clamp notes what the samples' groups need (numpy), qp-ls --clamp prints it" {
+	local o
+	for o in "--clamp=4" "--clamp=2 --clamp-by=bits"; do
+		quant-acts -q -p w4a8 $o acts.qp > "$out/c.qp"
+		qp-ls --clamp "$out/c.qp" > "$out/table"
+		[ "$(wc -l < "$out/table")" -eq 10 ]
+		grep -q '^mean of edges  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*$' "$out/table"
+		qp-ls --json "$out/c.qp" | grep -q '"kind":"clamp".*"int5_6":'
+		[ "$o" = "--clamp=4" ] || continue
+		PYTHONPATH=$ROOT/tests PYTHONDONTWRITEBYTECODE=1 \
+			"$PYTHON" "$ROOT/tests/actquant.py" --shares acts.qp "$out/c.qp"
+	done
+	quant-acts -q -p w4a8 --clamp=4 plain.qp > "$out/c.qp"
+	refuses 65 'no notes of clamps .*record-acts -S samples' qp-ls --clamp "$out/c.qp"
+}
+
+@test "quant-acts: record-acts - and gptq --sequential obey a clamp, pack-int4 carries it" {
+	record-acts -q -c calib.qp --stats=none tiny | quant-acts -q -p w4a8 --clamp=4 > "$out/c.qp"
+	record-acts -q -c calib.qp -S samples "$out/c.qp" > "$out/a.qp"
+	quant-acts -q -p w4a8 plain.qp | record-acts -q -c calib.qp -S samples - > "$out/b.qp"
+	run -1 qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+	gptq -q -b 4 -g 16 --sequential "$out/c.qp" > "$out/g.qp"
+	pack-int4 -q "$out/g.qp" > "$out/p.qp"
+	[ "$(runs "$out/p.qp" | grep -c 'clamp=4 clamp_by="range" clamp_mid="ceil"')" = 8 ]
+	qp-forward -q --ids ids.txt "$out/g.qp" > "$out/a.qp"
+	qp-forward -q --ids ids.txt "$out/p.qp" > "$out/b.qp"
+	qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+}
+
+@test "quant-acts: --rule stays whatever the order of --sym and --asym" {
+	quant-acts -q --rule=awq --asym plain.qp | qp-dump --head > "$out/a"
+	grep -q 'sym=false rule="awq"' "$out/a"
+	quant-acts -q -p w8a8 --asym plain.qp | qp-dump --head | grep -q 'sym=false rule="gptq"'
 }
