@@ -187,7 +187,8 @@ static void converter(struct lint *l)
 		lint_say(l, "config.json", "GPTQ of 3 bits is not converted: to-gguf makes the "
 			 "file");
 	if (is(l, "compressed-tensors") && json_len(json_get(l->quant, "config_groups")) > 1)
-		lint_say(l, "config.json", "several config_groups are not converted");
+		lint_say(l, "config.json", "several config_groups are not converted: "
+			 "to-gguf makes the file");
 }
 
 static void transforms(struct lint *l)

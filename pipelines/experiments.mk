@@ -21,7 +21,7 @@ BITS     ?= 3 4 8
 GROUP    ?= -1
 NSAMPLES ?= 128
 SEQLEN   ?= 512
-EVALFLAGS ?= --ctx=2048
+EVALFLAGS ?=
 
 RECIPE_rtn          = rtn -q -b $(B) -g $(GROUP)
 RECIPE_gptq         = gptq -q -b $(B) -g $(GROUP)

@@ -389,7 +389,8 @@ int calib_suits(const struct calib *c, size_t channels, size_t height, size_t wi
 		return calib_images(c) ? err_set(e, ERR_DATA, WHERE, "it is a set of images; the "
 						 "model takes tokens") : 0;
 	if (!calib_images(c))
-		return err_set(e, ERR_DATA, WHERE, "it is a set of tokens; the model takes images");
+		return err_set(e, ERR_DATA, WHERE, "it is a set of tokens; the model takes "
+			       "images: calib-pack --images makes one");
 	return c->channels == channels && c->height == height && c->width == width ? 0 :
 	       err_set(e, ERR_DATA, WHERE, "its images are %zu x %zu x %zu; the model takes "
 		       "%zu x %zu x %zu", c->channels, c->height, c->width, channels, height,
