@@ -47,7 +47,8 @@ DATA    := $(BUILD)/share/quantpipe/calibration.txt
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all man unit tests check lint bench bench-compare bench-quality fuzz install uninstall clean
+.PHONY: all man unit tests check lint bench bench-compare bench-quality interop fuzz install \
+	uninstall clean
 all: $(BINS) man $(DATA)
 man: $(MANS)
 unit: $(UNITBIN)
@@ -126,6 +127,9 @@ bench-compare:
 
 bench-quality: all
 	@PATH="$$(realpath $(BUILD))/bin:$$PATH" sh tests/bench/quality.sh $(T)
+
+interop: all
+	@BUILD='$(BUILD)' sh tests/interop/run.sh
 
 fuzz-%: $(BUILD)/libfuzzer/%
 	@mkdir -p $(BUILD)/corpus/$*
