@@ -31,7 +31,8 @@ model() {	# model DIR SHARE WORST
 		return
 	fi
 	for m in 3 5; do
-		awk -v m=$m 'BEGIN { for (t = 0; t < 48; t++) printf "%d ", (t * t * m + 7 * t + m) % 2000
+		awk -v m=$m 'BEGIN {
+			for (t = 0; t < 48; t++) printf "%d ", (t * t * m + 7 * t + m) % 2000
 			print "" }'
 	done > "$OUT/ids"
 	rtn -q -g 64 "$1" | pack-int4 > "$OUT/s.qp"
