@@ -54,7 +54,7 @@ man: $(MANS)
 unit: $(UNITBIN)
 
 # Arithmetic is worth the optimizer's time; without traps it vectorizes "a > b ? x : y".
-$(BUILD)/lib/compute/%.o $(BUILD)/lib/method/%.o $(BUILD)/lib/data/dtype.o: QFLAGS += -O3 -fno-trapping-math
+$(BUILD)/lib/compute/%.o $(BUILD)/lib/method/%.o $(BUILD)/lib/data/dtype.o $(BUILD)/formats/ggml.o: QFLAGS += -O3 -fno-trapping-math
 
 $(BUILD)/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)

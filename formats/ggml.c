@@ -17,7 +17,7 @@ static uint32_t word(const unsigned char *p)
 	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static void q4_0(float *y, const unsigned char *x, size_t n)
+static void q4_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 18, y += 32) {
 		float d = half(x);
@@ -29,7 +29,7 @@ static void q4_0(float *y, const unsigned char *x, size_t n)
 	}
 }
 
-static void q4_1(float *y, const unsigned char *x, size_t n)
+static void q4_1(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 20, y += 32) {
 		float d = half(x), m = half(x + 2);
@@ -47,7 +47,7 @@ static int fifth(uint32_t high, int j)
 	return (int)(high >> j & 1) << 4;
 }
 
-static void q5_0(float *y, const unsigned char *x, size_t n)
+static void q5_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 22, y += 32) {
 		float d = half(x);
@@ -60,7 +60,7 @@ static void q5_0(float *y, const unsigned char *x, size_t n)
 	}
 }
 
-static void q5_1(float *y, const unsigned char *x, size_t n)
+static void q5_1(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 24, y += 32) {
 		float d = half(x), m = half(x + 2);
@@ -73,7 +73,7 @@ static void q5_1(float *y, const unsigned char *x, size_t n)
 	}
 }
 
-static void q8_0(float *y, const unsigned char *x, size_t n)
+static void q8_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 34, y += 32) {
 		float d = half(x);

@@ -62,40 +62,50 @@ static bool is_half(float x)
 
 /* ---- which type ------------------------------------------------------------------------- */
 
-/* What stands in the way: the groups, or the first scale or minimum that is no F16. */
+/* What stands in the way: the groups, or the first scale that is no F16. */
 struct facts {
 	bool blocks;         /* rows are whole blocks */
 	bool groups;         /* and so are groups */
-	size_t bad_scale, bad_min; /* parameters(g): all are fine */
+	size_t bad_scale;    /* parameters(g): all are fine */
 	int lo, hi;          /* of c - z, whatever the codes are */
 };
 
 static struct facts look(const struct gguf_codes *g)
 {
 	const size_t n = parameters(g);
-	struct facts f = { .bad_scale = n, .bad_min = n, .lo = 0, .hi = 0 };
+	const int top = (1 << g->c.bits) - 1;
+	struct facts f = { .bad_scale = n, .lo = 0, .hi = 0 };
 
 	f.blocks = g->c.cols % GGUF_BLOCK == 0;
 	f.groups = f.blocks && g->c.group % GGUF_BLOCK == 0;
-	for (size_t i = n; i-- > 0;) {
-		const float s = scale_at(g, i);
-		const int z = zero_at(g, i), top = (1 << g->c.bits) - 1 - z;
-
-		if (!is_half(s))
+	for (size_t i = n; g->c.scale->dtype != DT_F16 && i-- > 0;)
+		if (!is_half(scale_at(g, i)))
 			f.bad_scale = i;
-		if (!is_half(s * (float)z))
-			f.bad_min = i;
+	for (size_t i = g->zero ? n : 1; i-- > 0;) {
+		const int z = zero_at(g, i);
+
 		f.lo = -z < f.lo ? -z : f.lo;
-		f.hi = top > f.hi ? top : f.hi;
+		f.hi = top - z > f.hi ? top - z : f.hi;
 	}
 	return f;
+}
+
+/* The first minimum that is no number of F16; parameters(g): all are. */
+static size_t bad_min(const struct gguf_codes *g)
+{
+	const size_t n = parameters(g);
+	size_t i = 0;
+
+	while (i < n && is_half(scale_at(g, i) * (float)zero_at(g, i)))
+		i++;
+	return i;
 }
 
 static bool holds(const struct form *f, const struct gguf_codes *g, const struct facts *is)
 {
 	if (!is->groups || is->bad_scale < parameters(g))
 		return false;
-	return f->min ? g->c.bits <= f->bits && is->bad_min == parameters(g) :
+	return f->min ? g->c.bits <= f->bits && bad_min(g) == parameters(g) :
 	       is->lo >= f->lo && is->hi <= f->hi;
 }
 
@@ -125,12 +135,15 @@ static int refuse(const struct gguf_codes *g, const struct facts *is, const stru
 			       "F16, as GGUF's are: gptq --scale-dtype=f16, or --requantize",
 			       (double)scale_at(g, is->bad_scale), is->bad_scale / g->c.groups,
 			       is->bad_scale % g->c.groups);
-	if (want && want->min && g->c.bits <= want->bits)
+	if (want && want->min && g->c.bits <= want->bits) {
+		const size_t i = bad_min(g);
+
 		return err_set(e, ERR_DATA, name, "asymmetric codes: the minimum %g (row %zu "
 			       "group %zu) is no number of F16, as %s has it: another --type, or "
 			       "--requantize",
-			       -(double)(scale_at(g, is->bad_min) * (float)zero_at(g, is->bad_min)),
-			       is->bad_min / g->c.groups, is->bad_min % g->c.groups, type);
+			       -(double)(scale_at(g, i) * (float)zero_at(g, i)),
+			       i / g->c.groups, i % g->c.groups, type);
+	}
 	return err_set(e, ERR_DATA, name, "%s codes of %d bits reach from %d to %d around their "
 		       "zero, beyond %s: %s, or --requantize", kind, g->c.bits, is->lo, is->hi,
 		       want ? type : "Q8_0", want ? "another --type" : "gptq --sym");
@@ -193,7 +206,8 @@ static void put_half(unsigned char *p, float x)
 }
 
 /* 32 values that fit 5 bits: low nibbles of j and j + 16 in byte j, fifth bits in a word. */
-static void put_nibbles(unsigned char *low, unsigned char *high, const uint8_t *v)
+static void put_nibbles(unsigned char *restrict low, unsigned char *high,
+			const uint8_t *restrict v)
 {
 	uint32_t fifth = 0;
 
@@ -232,8 +246,8 @@ static void put_block(unsigned char *dst, uint32_t type, float d, float m, const
 }
 
 /* The codes of the row, shifted by the type's own zero. */
-static void keep_codes(unsigned char *dst, const struct form *f, const struct gguf_codes *g,
-		       size_t n, const uint8_t *code)
+static void keep_codes(unsigned char *restrict dst, const struct form *f,
+		       const struct gguf_codes *g, size_t n, const uint8_t *restrict code)
 {
 	const size_t bytes = ggml_type(f->type)->bytes;
 	const size_t at = g->c.one_row ? 0 : n * g->c.groups;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh [T8 T10 tasks tokenizer ...] - the figures of README.md, as ratios measured in one run
+# bench.sh [T8 T10 export tasks tokenizer ...] - the figures of README.md, as ratios measured in one run
 #
 # Called by "make bench".  Rows of whole programs are measured here; rows of kernels come from the
 # programs of tests/bench/*.c, which print the same TSV: row, what, value, ratio, target (none: for
@@ -369,6 +369,7 @@ if want T13; then round_peer; fi
 if want T16; then growth; wider; fi
 if want T17; then emit T17 "not measured: there is no compensation of low rank yet" "" "" ""; fi
 if want T18; then start; fi
+if want export; then exports; fi
 if want tasks; then sh tests/bench/tasks.sh "$BUILD" >> "$tsv"; fi
 if want tokenizer; then sh tests/bench/tokenizer.sh "$BUILD" >> "$tsv"; fi
 

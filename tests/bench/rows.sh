@@ -145,3 +145,32 @@ profile() {
 				p, r, c, w, c / (r + c + w) }' >> "$tsv"
 	done
 }
+
+# Two blocks of 7B shapes in 4 bits to each engine's files, beside a copy of the stream: what is
+# written is read back in the same time.  A linear of N weights is 4 N read back from GGUF; the
+# other layouts hold its words and its codes.
+exports() {
+	shape 7B 2
+	rtn -q -b 4 -g 128 "$model" | pack-int4 -q > "$tmp/x.bin"
+	linear=$((hidden * ffn))
+	for i in 1 2 3; do
+		for p in cat to-gguf to-gptq to-awq; do
+			rm -rf "$tmp/x.out"
+			case $p in
+			cat) measure "$tmp/x.cat" cat "$tmp/x.bin" > "$tmp/x.out" ;;
+			to-gguf) measure "$tmp/x.$p" $p -q --no-vocab "$tmp/x.bin" "$tmp/x.out" ;;
+			*) measure "$tmp/x.$p" $p -q "$tmp/x.bin" "$tmp/x.out" ;;
+			esac
+		done
+	done
+	them=$(median "$tmp/x.cat" 1)
+	for p in to-gguf to-gptq to-awq; do
+		t=$(median "$tmp/x.$p" 1) rss=$(largest "$tmp/x.$p" 3)
+		cat "$tmp/x.$p" "$tmp/x.cat" > "$tmp/x.both"
+		emit export "$p, 2 blocks of 7B shapes, read back too, rate / cat > file" \
+			"$(calc "$t" 2) s" "$(calc "$them / $t")" ">= 0.6" "$(noise "$tmp/x.both")"
+		emit export "  peak RSS / (4 bytes a weight of the largest linear + 24 MB)" \
+			"$(calc "$rss / 1e6" 0) MB" "$(calc "$rss / (4 * $linear + 24e6)")" "<= 1"
+	done
+	rm -rf "$tmp"/x.*
+}
