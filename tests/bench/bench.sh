@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench.sh [T8 T10 export tasks tokenizer ...] - the figures of README.md, as ratios measured in one run
+# bench.sh [T8 T10 export tasks ...] - the figures of README.md, as ratios measured in one run
 #
 # Called by "make bench".  Rows of whole programs are measured here; rows of kernels come from the
 # programs of tests/bench/*.c, which print the same TSV: row, what, value, ratio, target (none: for
