@@ -29,8 +29,8 @@ values() {	# values WHAT [OPTION OF to-gguf], the stream in $OUT/s.qp
 	shift
 	{
 		to-gguf -q --force --no-vocab "$@" "$OUT/s.qp" "$OUT/s.gguf" &&
-			PYTHONPATH=$here/..${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" "$here/gguf_values.py" \
-				"$OUT/s.gguf" "$OUT/s.qp"
+			PYTHONPATH=$here/..${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" \
+				"$here/gguf_values.py" "$OUT/s.gguf" "$OUT/s.qp"
 	} > "$OUT/said" 2> "$OUT/err" || st=1
 	result $st "gguf.dequantize: $what: $(cat "$OUT/said")"
 }
@@ -56,7 +56,8 @@ packages() {
 	done
 }
 
-theirs() {	# theirs FILE: llama-perplexity's figure; it is asked twice, as its last line may be lost
+# llama-perplexity's figure; it is asked twice, as its last line may be lost.
+theirs() {	# theirs FILE
 	for _ in 1 2; do
 		"$QP_LLAMACPP/llama-perplexity" -m "$1" -f "$OUT/text" -c 512 --chunks 4 -fa off \
 			-ctk f32 -ctv f32 > "$OUT/err" 2>&1 || true
@@ -68,10 +69,12 @@ theirs() {	# theirs FILE: llama-perplexity's figure; it is asked twice, as its l
 
 compare() {	# compare WHAT FILE MODEL TOLERANCE: they are alike, but for that much
 	a=$(theirs "$2")
-	b=$(eval-ppl -q -d llama.cpp -c 512 -w 4 -t "$OUT/text" "$3" | sed 's/^[^0-9]*\([0-9.]*\).*/\1/')
+	b=$(eval-ppl -q -d llama.cpp -c 512 -w 4 -t "$OUT/text" "$3" |
+		sed 's/^[^0-9]*\([0-9.]*\).*/\1/')
 	st=0
-	awk -v a="$a" -v b="$b" -v t="$4" 'BEGIN { d = a / (b + 1e-9) - 1; exit !(d <= t && d >= -t) }' ||
-		st=1
+	awk -v a="$a" -v b="$b" -v t="$4" 'BEGIN {
+		d = a / (b + 1e-9) - 1
+		exit !(d <= t && d >= -t) }' || st=1
 	result $st "llama-perplexity: $1: $a, eval-ppl $b"
 }
 
