@@ -17,7 +17,7 @@ static const char usage[] =
 	"  -b, --bits=N         2 to 8 (default 8)\n"
 	"      --format=F       int or e4m3 (default int)\n"
 	"      --sym, --asym    grids around 0 (default), or from minimum to maximum\n"
-	"      --rule=NAME      of a range: quarot gptq awq smoothquant omniquant ostquant\n"
+	"      --rule=NAME      quarot gptq awq smoothquant omniquant ostquant\n"
 	"                       awrq fqt ct\n"
 	"      --per=WHAT       a grid a tensor, token, or head (default token)\n"
 	"  -g, --group-size=N   a grid for every N channels of a token\n"

@@ -21,8 +21,8 @@ static const char usage[] =
 	"Quantize linears by rounding every weight to the nearest code.\n\n"
 	"IN is a stream, or a model: a directory, a GGUF or llama2.c file.\n\n"
 	QUANTIZER_HELP_GRID("minmax")
-	"      --format=F       int (default); e4m3: float8 codes, a scale a row, with -g 0\n"
-	"                       a tensor\n"
+	"      --format=F       int (default); e4m3: float8 codes, a scale a row, with\n"
+	"                       -g 0 a tensor\n"
 	"      --block=RxC      e4m3: a scale for R rows by C columns, as 128x128\n"
 	QUANTIZER_HELP_LAYERS;
 

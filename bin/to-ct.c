@@ -14,8 +14,8 @@ static const char usage[] =
 	"MODEL: a stream, or - (standard input).\n\n"
 	"      --activations=A  none: weights only (default); dynamic-token: engines\n"
 	"                       round activations to 8 bits, with a scale for each token\n"
-	"      --dtype=T        bf16, f16 or f32, for what is not in codes (default: as in\n"
-	"                       the stream)\n"
+	"      --dtype=T        bf16, f16 or f32, for what is not in codes (default: as\n"
+	"                       in the stream)\n"
 	"      --max-shard=N    bytes of tensors in a file, with K, M or G (default 5G)\n"
 	"      --force          replace DIR if it is there\n";
 
