@@ -60,7 +60,9 @@ struct job {
 	struct layer_options layers;
 	bool sequential;
 	const char *spill;
+	struct gptq *g;
 	struct gptq_sequence *sequence;
+	struct block front; /* what is quantized outside the blocks */
 	struct stream_out *out;
 };
 
@@ -116,7 +118,7 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	struct job *j = ctx;
 
 	return j->sequence ? gptq_sequence_other(j->sequence, in, rec, j->out, e) :
-			     stream_copy(j->out, in, rec, e);
+			     gptq_other(j->g, &j->front, in, rec, j->out, e);
 }
 
 /* Where the time went. */
@@ -138,7 +140,6 @@ int main(int argc, char **argv)
 		.layers = { .by = "gptq", .q = QUANTIZER_DEFAULTS(RANGE_HMSE) },
 	};
 	struct record head = { .rank = -1 };
-	struct gptq *g = NULL;
 	struct backend be;
 	struct stream_in *in;
 	struct model model;
@@ -153,8 +154,8 @@ int main(int argc, char **argv)
 	open_device(&be);
 	if (stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    layer_check_groups(&j.layers, &model, &e) < 0 ||
-	    !(g = gptq_new(&be, &j.opt, &j.layers, &e)) ||
-	    (j.sequential && !(j.sequence = gptq_sequence_new(g, &model, &be, j.spill, &e))))
+	    !(j.g = gptq_new(&be, &j.opt, &j.layers, &e)) ||
+	    (j.sequential && !(j.sequence = gptq_sequence_new(j.g, &model, &be, j.spill, &e))))
 		cli_die(&e);
 	if ((idle = layer_idle_skip(&j.layers, &model)))
 		cli_warn("--skip=%s matches no linear", idle);
@@ -162,12 +163,13 @@ int main(int argc, char **argv)
 	if (stream_write_head(j.out, &head, cli_provenance(be.name), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &model);
+	block_init(&j.front, &model);
 	b.hook = j.sequence ? &gptq_sequence_hook : NULL;
 	progress_start("gptq", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
 		start = usage_seconds();
-		if ((j.sequence ? gptq_sequence_block(j.sequence, &b, &e) :
-				  gptq_block(g, &b, &e)) < 0)
+		if (block_write_front(&j.front, j.out, &e) < 0 || (j.sequence ? gptq_sequence_block(j.sequence, &b, &e) :
+				  gptq_block(j.g, &b, &e)) < 0)
 			cli_die(&e);
 		seconds += usage_seconds() - start;
 		if (block_write(&b, j.out, &e) < 0)
@@ -177,14 +179,15 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (gptq_short(g) && !cli_quiet())
+	if (gptq_short(j.g) && !cli_quiet())
 		cli_warn("%ld layers had fewer calibration tokens than columns and look better "
-			 "than they are (qp-ls --errors marks them)", gptq_short(g));
+			 "than they are (qp-ls --errors marks them)", gptq_short(j.g));
 	if (cli_verbose())
-		report(g, in, j.out, seconds);
+		report(j.g, in, j.out, seconds);
 	block_release(&b);
+	block_release(&j.front);
 	gptq_sequence_free(j.sequence);
-	gptq_free(g);
+	gptq_free(j.g);
 	record_clear(&head);
 	layer_options_release(&j.layers);
 	backend_close(&be);

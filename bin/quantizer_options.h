@@ -13,12 +13,12 @@
 	"  -b, --bits=N         2 to 8 (default 4)\n" \
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n" \
 	"                       tensor (default 128)\n" \
-	"      --sym            grid centred on zero (default)\n" \
-	"      --asym           grid with a zero point\n" \
+	"      --sym, --asym    grid centred on zero (default), or with a zero point\n" \
 	"      --range=HOW      minmax, or shrunk to the least error: mse (also --mse),\n" \
 	"                       hmse, weighted by the inputs (default " range ")\n"
 #define QUANTIZER_HELP_LAYERS \
 	"      --plan=FILE      bits and groups of each linear, as qp-alloc wrote them\n" \
+	"      --ends           quantize the patch embedding of images as well\n" \
 	"      --skip=REGEX     pass over linears whose tensor name matches\n" \
 	"      --scale-dtype=T  f16, bf16 or f32 (default f16)\n" \
 	"      --keep-ref       keep the original weights as well\n" \
@@ -27,7 +27,7 @@
 
 enum {
 	OPT_SYM = 256, OPT_ASYM, OPT_RANGE, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS,
-	OPT_TIMING, OPT_PLAN,
+	OPT_TIMING, OPT_PLAN, OPT_ENDS,
 	OPT_QUANTIZER_END, /* a program's own begin here */
 };
 
@@ -40,6 +40,7 @@ enum {
 	{ "mse", no_argument, NULL, OPT_MSE }, \
 	{ "plan", required_argument, NULL, OPT_PLAN }, \
 	{ "skip", required_argument, NULL, OPT_SKIP }, \
+	{ "ends", no_argument, NULL, OPT_ENDS }, \
 	{ "scale-dtype", required_argument, NULL, OPT_SCALE }, \
 	{ "keep-ref", no_argument, NULL, OPT_REF }, \
 	{ "keep-stats", no_argument, NULL, OPT_STATS }, \
@@ -82,6 +83,7 @@ static bool quantizer_option(struct layer_options *o, int c)
 	case OPT_SCALE:
 		o->q.scale_dtype = dtypes[cli_choice("--scale-dtype", optarg, types)];
 		return true;
+	case OPT_ENDS: o->ends = true; return true;
 	case OPT_REF: o->keep_ref = true; return true;
 	case OPT_STATS: o->keep_stats = true; return true;
 	case OPT_TIMING: o->timing = true; return true;

@@ -2,8 +2,7 @@
 /*
  * record-acts - a model as a stream, with statistics of what flows over its edges
  *
- * Block by block: all calibration tokens go through the block at hand, its edges are hooked,
- * the block is written with their statistics.
+ * Block by block: all tokens go through one, its edges are hooked, it is written with them.
  */
 #include "bin/device.h"
 #include "formats/default_calib.h"
@@ -95,7 +94,6 @@ static int take_calib(struct job *j, struct stream_in *in, struct record *rec, s
 /* What stands in front of the blocks is taken; whatever else is not a block is passed on. */
 static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, struct err *e)
 {
-	const struct calib *c = &j->calib;
 	int got = 0;
 
 	if (!calib_there(&j->calib))
@@ -104,11 +102,14 @@ static int take_tensor(struct job *j, struct stream_in *in, struct record *rec, 
 		return -1;
 	if (got > 0)
 		cli_warn("no calibration set given: %zu windows of %zu tokens of the installed "
-			 "text", c->nsamples, c->seqlen);
+			 "text", j->calib.nsamples, j->calib.seqlen);
 	if (j->which == 0) /* a set that was given goes along, for gptq --sequential */
 		return stream_copy(j->out, in, rec, e);
-	if (!j->run.hidden.x && runner_calib(&j->run, c, e) < 0)
+	if ((!j->run.hidden.x && runner_calib(&j->run, &j->calib, e) < 0) ||
+	    (got = runner_record_front(&j->run, rec, j->which, j->samples, j->out, e)) < 0)
 		return -1;
+	if (got > 0)
+		return 0; /* replaced */
 	got = runner_embed(&j->run, in, rec, e);
 	return got < 0 ? -1 : got == 0 ? stream_copy(j->out, in, rec, e) :
 	       stream_write(j->out, &j->run.front->rec, j->run.front->data, e);
@@ -139,8 +140,8 @@ static void tick(void *arg, size_t tokens)
 static int record_block(struct job *j, struct block *b, struct err *e)
 {
 	if (j->stats == NULL) {
-		j->stats = stats_new(&j->run.model, j->run.be, j->which,
-				     j->samples ? j->samples : 128, j->run.hidden.tokens, e);
+		j->stats = stats_new(&j->run.model, j->run.be, j->which, j->samples,
+				     j->run.hidden.tokens, false, e);
 		progress_start("record-acts", j->run.hidden.tokens *
 			       (uint64_t)j->run.model.cfg.layers, "tokens", cli_quiet());
 	}

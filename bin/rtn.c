@@ -34,6 +34,9 @@ struct job {
 	struct f8_quantized fz;
 	struct quantized z;
 	struct layer_options o;
+	struct backend be;
+	struct block front; /* what is quantized outside the blocks */
+	struct stream_out *out;
 };
 
 static void set_block(struct f8_options *f, const char *arg)
@@ -102,23 +105,27 @@ static void options(int argc, char **argv, struct job *j)
 	quantizer_options_end(&j->o);
 }
 
-static int do_block(struct job *j, struct block *b, struct backend *be, struct err *e)
+static int do_block(void *ctx, struct block *b, struct err *e)
 {
-	return j->f8 ? rtn_f8_block(b, &j->fz, be, &j->f, &j->o, e) :
-	       rtn_block(b, &j->z, be, &j->o, e);
+	struct job *j = ctx;
+
+	return j->f8 ? rtn_f8_block(b, &j->fz, &j->be, &j->f, &j->o, e) :
+	       rtn_block(b, &j->z, &j->be, &j->o, e);
 }
 
-static int copy(void *out, struct stream_in *in, struct record *rec, struct err *e)
+static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
 {
-	return stream_copy(out, in, rec, e);
+	struct job *j = ctx;
+	const int got = !j->o.ends ? 0 :
+			block_pass_front(&j->front, in, rec, j->out, do_block, j, e);
+
+	return got < 0 ? -1 : got > 0 ? 0 : stream_copy(j->out, in, rec, e);
 }
 
 int main(int argc, char **argv)
 {
 	struct job j = { .o = { .by = "rtn", .q = QUANTIZER_DEFAULTS(RANGE_MINMAX) } };
 	struct record head = { .rank = -1 };
-	struct backend be;
-	struct stream_out *out;
 	struct stream_in *in;
 	struct model model;
 	struct block b;
@@ -128,41 +135,43 @@ int main(int argc, char **argv)
 	int got;
 
 	options(argc, argv, &j);
-	open_device(&be);
+	open_device(&j.be);
 	if (source_open(&in, cli_operand(0), &e) < 0 ||
 	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    layer_check_groups(&j.o, &model, &e) < 0)
 		cli_die(&e);
 	if ((idle = layer_idle_skip(&j.o, &model)))
 		cli_warn("--skip=%s matches no linear", idle);
-	out = cli_open_out(cli_operand(1));
-	if (stream_write_head(out, &head, cli_provenance(be.name), &e) < 0)
+	j.out = cli_open_out(cli_operand(1));
+	if (stream_write_head(j.out, &head, cli_provenance(j.be.name), &e) < 0)
 		cli_die(&e);
 	block_init(&b, &model);
+	block_init(&j.front, &model);
 	progress_start("rtn", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
-	while ((got = block_read(&b, in, copy, out, &e)) > 0) {
+	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
 		start = usage_seconds();
-		if (do_block(&j, &b, &be, &e) < 0)
+		if (block_write_front(&j.front, j.out, &e) < 0 || do_block(&j, &b, &e) < 0)
 			cli_die(&e);
 		seconds += usage_seconds() - start;
-		if (block_write(&b, out, &e) < 0)
+		if (block_write(&b, j.out, &e) < 0)
 			cli_die(&e);
 		progress_step((uint64_t)b.layer + 1);
 	}
-	if (got < 0 || stream_commit(out, &e) < 0)
+	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
 	if (cli_verbose())
 		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), seconds, stream_out_seconds(out),
+			 stream_in_seconds(in), seconds, stream_out_seconds(j.out),
 			 (double)usage_peak_bytes() / 1048576);
 	block_release(&b);
+	block_release(&j.front);
 	quantized_release(&j.z);
 	f8_release(&j.fz);
 	record_clear(&head);
 	layer_options_release(&j.o);
-	backend_close(&be);
-	stream_close_out(out);
+	backend_close(&j.be);
+	stream_close_out(j.out);
 	stream_close_in(in);
 	return 0;
 }

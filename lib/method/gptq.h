@@ -93,6 +93,10 @@ struct gptq *gptq_new(struct backend *be, const struct gptq_options *opt,
 void gptq_free(struct gptq *g);
 /* By the Hessians in the stream; ERR_DATA naming an edge that has none. */
 int gptq_block(struct gptq *g, struct block *b, struct err *e) MUST_USE;
+/* A record outside the blocks, written: as it is but for linears that are quantized with --ends,
+ * which front (block_pass_front) gathers. */
+int gptq_other(struct gptq *g, struct block *front, struct stream_in *in, struct record *rec,
+	       struct stream_out *out, struct err *e) MUST_USE;
 /* What is known of an edge's input. */
 struct gptq_input {
 	const float *tri;    /* H, packed triangle, F32 */

@@ -234,3 +234,17 @@ int gptq_block(struct gptq *g, struct block *b, struct err *e)
 			layer_drop_hessian(b, (enum edge)i);
 	return 0;
 }
+
+static int do_front(void *ctx, struct block *b, struct err *e)
+{
+	return gptq_block(ctx, b, e);
+}
+
+int gptq_other(struct gptq *g, struct block *front, struct stream_in *in, struct record *rec,
+	       struct stream_out *out, struct err *e)
+{
+	const int got = !g->layers->ends ? 0 :
+			block_pass_front(front, in, rec, out, do_front, g, e);
+
+	return got < 0 ? -1 : got > 0 ? 0 : stream_copy(out, in, rec, e);
+}

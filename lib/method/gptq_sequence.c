@@ -20,6 +20,8 @@ struct gptq_sequence {
 	int64_t *tokens;              /* [edges] summed up */
 	float *tri, *whole;           /* a sum as a triangle; that of all tokens, for experts */
 	struct gptq_target *target;   /* or NULL */
+	struct hessian *front_sum;    /* of patches, while they are summed up */
+	int64_t front_tokens;
 	int phase;                    /* whose inputs are summed up now */
 	bool ready;
 };
@@ -78,10 +80,53 @@ void gptq_sequence_free(struct gptq_sequence *s)
 	free(s);
 }
 
+static int add_patches(void *ctx, enum edge edge, const float *x, size_t t, struct err *e)
+{
+	struct gptq_sequence *s = ctx;
+
+	(void)edge;
+	s->front_tokens += (int64_t)t;
+	return s->be->ops->hessian_add(s->be, s->front_sum, x, t, e);
+}
+
+/* The patch embedding that runner_embed has taken: front gets its weight, quantized by what the
+ * calibration set's images send there, and the states begin with that. */
+static int quantize_patch(struct gptq_sequence *s, struct block *front, struct err *e)
+{
+	const size_t k = (size_t)model_dim(&s->run.model, DIM_PIXELS);
+	struct item *was = s->run.front, *it = block_add(front, &was->rec, e);
+	struct gptq_input in = { 0 };
+	float *tri = malloc(k * (k + 1) / 2 * sizeof(*tri)), *w;
+	int ret = -1;
+
+	if (it != NULL)
+		memcpy(it->data, was->data, was->rec.nbytes);
+	if (tri == NULL)
+		err_nomem(e, "hessian", k * (k + 1) / 2 * sizeof(*tri));
+	else if (it != NULL && s->be->ops->hessian_new(s->be, &s->front_sum, k, e) == 0 &&
+		 runner_patches(&s->run, add_patches, s, e) == 0)
+		ret = s->be->ops->hessian_get(s->be, s->front_sum, tri, e);
+	in.tri = tri;
+	in.tokens = s->front_tokens;
+	if (ret == 0)
+		ret = gptq_edge(s->g, front, EDGE_PATCH_IN, &in, e);
+	w = ret == 0 ? item_f32(was, e) : NULL;
+	if (w != NULL)
+		memcpy(w, block_find(front, SLOT_PATCH, ROLE_WEIGHT)->data, was->rec.nbytes);
+	if (s->front_sum != NULL)
+		s->be->ops->hessian_free(s->be, s->front_sum);
+	s->front_sum = NULL;
+	free(tri);
+	return w != NULL ? 0 : -1;
+}
+
 /* What stands in front of the blocks makes hidden states of the calibration set, and goes on. */
 static int take_front(struct gptq_sequence *s, struct stream_in *in, struct record *rec,
 		      struct stream_out *out, struct err *e)
 {
+	struct block front;
+	int ret;
+
 	if (!calib_there(&s->calib))
 		return err_set(e, ERR_DATA, "calib", "no calibration set in the stream; "
 			       "--sequential needs one: record-acts --calib=FILE, also with "
@@ -90,7 +135,13 @@ static int take_front(struct gptq_sequence *s, struct stream_in *in, struct reco
 		return -1;
 	if (runner_embed(&s->run, in, rec, e) < 0)
 		return -1;
-	return stream_write(out, &s->run.front->rec, s->run.front->data, e);
+	block_init(&front, &s->run.model);
+	if (ends_slot(&s->run.model, rec) != SLOT_PATCH || rec->role != ROLE_WEIGHT ||
+	    !gptq_wants(s->g, &front, EDGE_PATCH_IN))
+		return stream_write(out, &s->run.front->rec, s->run.front->data, e);
+	ret = quantize_patch(s, &front, e) < 0 ? -1 : block_write_front(&front, out, e);
+	block_release(&front);
+	return ret;
 }
 
 int gptq_sequence_other(struct gptq_sequence *s, struct stream_in *in, struct record *rec,

@@ -77,7 +77,7 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 	char name[256];
 
 	model_tensor_name(m, row->weight, layer, name);
-	return row->keep || matches(o, name);
+	return row->keep || (layer < 0 && !o->ends) || matches(o, name);
 }
 
 static size_t common_divisor(size_t a, size_t b)
@@ -114,7 +114,7 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 
 	if (o->plan.n > 0 && plan_check(&o->plan, m, e) < 0)
 		return -1;
-	for (long i = 0; i < m->cfg.layers; i++)
+	for (long i = o->ends ? -1 : 0; i < m->cfg.layers; i++)
 		for (size_t n = 0; model_linear(m, i, n, &row); n++) {
 			struct layer l;
 			int64_t shape[2];
@@ -148,7 +148,7 @@ const char *layer_idle_skip(const struct layer_options *o, const struct model *m
 	for (size_t s = 0; s < o->n_skip; s++) {
 		bool used = false;
 
-		for (long i = 0; i < m->cfg.layers && !used; i++)
+		for (long i = -1; i < m->cfg.layers && !used; i++)
 			for (size_t n = 0; model_linear(m, i, n, &row); n++) {
 				char name[256];
 

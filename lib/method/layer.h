@@ -34,6 +34,7 @@ struct layer_options {
 		regex_t regex;
 	} skip[LAYER_MAX_SKIP];
 	size_t n_skip;
+	bool ends;             /* linears outside the blocks too: the patch embedding */
 	bool keep_ref;         /* the weight as it came goes along as role ref */
 	bool keep_stats;       /* Hessians are not dropped after use */
 	bool timing;           /* notes get the key seconds */

@@ -167,7 +167,7 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 void pack_init(struct packer *p, struct stream_out *out, int max_bits, enum dtype to)
 {
 	*p = (struct packer){ .hook = { wants, each, p }, .out = out, .max_bits = max_bits,
-			      .to = to };
+			      .to = to, .coded = SLOT_NONE };
 }
 
 void pack_release(struct packer *p)
@@ -180,9 +180,20 @@ int pack_end_tensor(struct packer *p, const struct model *m, struct stream_in *i
 {
 	long layer;
 
+	const enum slot s = rec->type == REC_TENSOR ? model_slot(m, rec->name, &layer) : SLOT_NONE;
+
+	if (s != SLOT_NONE && rec->role == ROLE_CODES) {
+		if (item_read(&p->end, m, in, rec, e) < 0 || pack_item(p, &p->end, e) < 0)
+			return -1;
+		p->coded = s;
+		p->packed++;
+		return stream_write(p->out, &p->end.rec, p->end.data, e);
+	}
+	if (s != SLOT_NONE && s == p->coded &&
+	    (rec->role == ROLE_WEIGHT || rec->role == ROLE_REF))
+		return 0; /* codes stand for it */
 	if (p->to == DT_NONE || rec->type != REC_TENSOR ||
-	    (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS) ||
-	    model_slot(m, rec->name, &layer) == SLOT_NONE)
+	    (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS) || s == SLOT_NONE)
 		return stream_copy(p->out, in, rec, e);
 	if (item_read(&p->end, m, in, rec, e) < 0 || round_float(p, &p->end, e) < 0)
 		return -1;

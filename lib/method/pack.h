@@ -30,6 +30,7 @@ struct packer {
 	int max_bits;  /* of codes: 4 or 8 */
 	enum dtype to; /* of what stays float; DT_NONE: as it is */
 	struct item end; /* at work: a tensor outside the blocks */
+	enum slot coded; /* of the codes outside the blocks that came last */
 };
 
 void pack_init(struct packer *p, struct stream_out *out, int max_bits, enum dtype to);

@@ -95,6 +95,23 @@ int item_read(struct item *it, const struct model *m, struct stream_in *in,
 void item_release(struct item *it);
 
 /*
+ * Linears in front of the blocks (the patch embedding): their statistics, weight and codes make a
+ * block of its own, front, of layer -1, so that what works on a block's linears works on them.
+ *
+ * block_take_front: 1, the record at hand is such a one and has been taken; 0, it is another.
+ * block_write_front: the items, in order; the block is empty then.
+ * block_pass_front: for filters, each record outside the blocks: when a linear has come whole,
+ * make(ctx, front, e), and it is written; 1, 0 as above.  Then block_write_front before the first
+ * block, for what is left.
+ */
+int block_take_front(struct block *front, struct stream_in *in, const struct record *rec,
+		     struct err *e) MUST_USE;
+int block_write_front(struct block *front, struct stream_out *out, struct err *e) MUST_USE;
+int block_pass_front(struct block *front, struct stream_in *in, const struct record *rec,
+		     struct stream_out *out, int (*make)(void *ctx, struct block *b, struct err *e),
+		     void *ctx, struct err *e) MUST_USE;
+
+/*
  * The f32 weight of a linear, [rows, cols], wherever it comes from: a weight record (converted
  * in place to F32 and kept so) or, if there is none, codes, scale and zero dequantized into a
  * new weight item marked drop.  NULL and *e when the block has neither.

@@ -65,8 +65,9 @@ static int check_tensor(const struct record *r, const struct model *m, enum slot
 				       dtype_name(r->dtype));
 		return check_shape(r, rank, shape, e);
 	case ROLE_CODES:
-		if (rank != 2)
+		if (rank < 2)
 			return err_set(e, ERR_DATA, r->name, "codes of a tensor that is a vector");
+		model_shape(m, s, shape);
 		return check_shape(r, 2, shape, e);
 	default:
 		return 0; /* scales follow from the codes (block_codes); others are not ours */

@@ -141,6 +141,19 @@ static struct planned *find_planned(struct check *c, const char *name)
 	return bsearch(&key, c->plan, c->n_plan, sizeof(*c->plan), by_name);
 }
 
+/* Codes are a matrix: their columns are all dimensions but the first. */
+static bool same_shape(const struct planned *p, const struct record *r)
+{
+	int64_t cols = 1;
+
+	if (r->role != ROLE_CODES || r->rank != 2)
+		return p->rank == r->rank &&
+		       memcmp(p->shape, r->shape, (size_t)r->rank * sizeof(r->shape[0])) == 0;
+	for (int i = 1; i < p->rank; i++)
+		cols *= p->shape[i];
+	return p->rank > 1 && p->shape[0] == r->shape[0] && cols == r->shape[1];
+}
+
 /* A weight, bias, codes or alias against the plan. */
 static int check_plan(struct check *c, const struct record *r, struct err *e)
 {
@@ -151,9 +164,7 @@ static int check_plan(struct check *c, const struct record *r, struct err *e)
 	if (!p)
 		return r->type == REC_ALIAS ? 0 :
 		       err_set(e, ERR_DATA, r->name, "is not in the plan of the stream");
-	if (r->type == REC_TENSOR &&
-	    (p->rank != r->rank ||
-	     memcmp(p->shape, r->shape, (size_t)r->rank * sizeof(r->shape[0])) != 0))
+	if (r->type == REC_TENSOR && !same_shape(p, r))
 		return err_set(e, ERR_DATA, r->name, "its shape is not the one of the plan");
 	p->seen = true;
 	return 0;

@@ -180,6 +180,14 @@ static void cut_patch(const struct model_config *c, const float *image, long py,
 			       (size_t)c->patch * sizeof(*out));
 }
 
+void embed_patches(const struct model *m, const float *image, float *patches)
+{
+	const long side = m->cfg.image_size / m->cfg.patch, n = model_dim(m, DIM_PIXELS);
+
+	for (long i = 0; i < side * side; i++)
+		cut_patch(&m->cfg, image, i / side, i % side, patches + i * n);
+}
+
 static int embed_image(struct embed *em, const float *image, float *x, struct err *e)
 {
 	const struct model_config *c = &em->m->cfg;

@@ -34,4 +34,8 @@ int embed_tokens(struct embed *em, const int32_t *ids, const int32_t *position, 
 int embed_images(struct embed *em, const float *pixels, size_t n, float *x,
 		 struct err *e) MUST_USE;
 
+/* The patches of an image [channels, size, size], row by row, each as channel, row, column:
+ * [patches, DIM_PIXELS].  image_size is a multiple of patch. */
+void embed_patches(const struct model *m, const float *image, float *patches);
+
 #endif

@@ -42,6 +42,7 @@ int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 {
 	const enum slot s = ends_slot(m, rec);
 	struct item *it;
+	int got;
 
 	if (rec->type == REC_ALIAS)
 		return strcmp(rec->name, model_row(m, SLOT_HEAD)->name) == 0 ?
@@ -49,6 +50,13 @@ int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 	if (s == SLOT_NONE)
 		return 0;
 	it = ends_item(n, s);
+	if (rec->role == ROLE_CODES || rec->role == ROLE_SCALE || rec->role == ROLE_ZERO) {
+		if (n->front.model == NULL)
+			block_init(&n->front, m);
+		got = block_take_front(&n->front, in, rec, e);
+		if (got != 0)
+			return got;
+	}
 	if (rec->role != ROLE_WEIGHT && rec->role != ROLE_BIAS)
 		return err_set(e, ERR_DATA, rec->name, "%s: only weights are understood here",
 			       rec->role_name);
@@ -71,8 +79,40 @@ static int need(struct ends *n, const struct model *m, bool front, struct err *e
 	return 0;
 }
 
+/* A weight of which only codes have come. */
+static int dequantize(struct ends *n, enum slot s, struct err *e)
+{
+	const struct model *m = n->front.model;
+	struct item *it = ends_item(n, s);
+	struct record *r = &it->rec;
+	size_t values = 1;
+	char name[256];
+
+	if (r->type == REC_TENSOR || block_find(&n->front, s, ROLE_CODES) == NULL)
+		return 0;
+	model_tensor_name(m, s, -1, name);
+	record_init(r, REC_TENSOR, name);
+	r->role = ROLE_WEIGHT;
+	r->dtype = DT_F32;
+	r->rank = model_dims(m, s, r->shape);
+	for (int i = 0; i < r->rank; i++)
+		values *= (size_t)r->shape[i];
+	r->nbytes = values * sizeof(float);
+	it->slot = s;
+	it->edge = it->stat = -1;
+	it->data = malloc(r->nbytes);
+	it->cap = r->nbytes;
+	return it->data == NULL ? err_nomem(e, name, r->nbytes) :
+	       block_dequantize(&n->front, s, it->data, e);
+}
+
 int ends_need_front(struct ends *n, const struct model *m, struct err *e)
 {
+	struct linear_row row;
+
+	for (size_t i = 0; n->front.n > 0 && model_linear(m, -1, i, &row); i++)
+		if (dequantize(n, row.weight, e) < 0)
+			return -1;
 	return need(n, m, true, e);
 }
 
@@ -98,4 +138,6 @@ void ends_release(struct ends *n)
 {
 	for (int s = SLOT_BLOCK_COUNT; s < SLOT_COUNT; s++)
 		item_release(ends_item(n, s));
+	if (n->front.model != NULL)
+		block_release(&n->front);
 }

@@ -10,6 +10,7 @@
 
 struct ends {
 	struct item item[SLOT_COUNT - SLOT_BLOCK_COUNT];
+	struct block front;  /* codes of those in front (block_take_front) */
 };
 
 struct item *ends_item(struct ends *n, enum slot s);
@@ -21,7 +22,8 @@ bool ends_in_front(enum slot s);
 /*
  * The record at hand, read between blocks: 1 if it is an end of the model and has been taken
  * (into the item of its slot), 0 if it is none of ours and has not been touched.  An alias
- * of the embedding is taken as the head.  ERR_DATA for one that comes twice or does not fit.
+ * of the embedding is taken as the head; codes of a linear in front wait until ends_need_front.
+ * ERR_DATA for one that comes twice or does not fit.
  */
 int ends_take(struct ends *n, const struct model *m, struct stream_in *in,
 	      const struct record *rec, struct err *e) MUST_USE;

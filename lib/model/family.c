@@ -201,6 +201,8 @@ long model_dim(const struct model *m, enum dim d)
 		return c->channels;
 	case DIM_PATCH:
 		return c->patch;
+	case DIM_PIXELS:
+		return c->channels * c->patch * c->patch;
 	case DIM_NONE:
 	case DIM_ONE:
 		break;
@@ -452,6 +454,8 @@ bool model_linear(const struct model *m, long layer, size_t n, struct linear_row
 	const size_t all = (size_t)m->cfg.experts * EXPERT_SLOTS;
 
 	for (const struct linear_row *l = m->family->linears; l->weight != SLOT_NONE; l++) {
+		if (slot_in_block(l->weight) != (layer >= 0))
+			continue;
 		if (is_expert(l->weight) && holds(m, COND_SPARSE, layer)) {
 			const struct linear_row *of = l + n % EXPERT_SLOTS;
 			const long expert = (long)(n / EXPERT_SLOTS);
@@ -478,9 +482,10 @@ bool model_linear(const struct model *m, long layer, size_t n, struct linear_row
 bool model_has_edge(const struct model *m, enum edge g, long layer)
 {
 	if (edge_expert(g) >= 0)
-		return edge_expert(g) < m->cfg.experts && model_is_sparse(m, layer);
+		return layer >= 0 && edge_expert(g) < m->cfg.experts && model_is_sparse(m, layer);
 	for (const struct linear_row *l = m->family->linears; l->weight != SLOT_NONE; l++)
-		if (l->in == g && model_has(m, l->weight, layer))
+		if (l->in == g && slot_in_block(l->weight) == (layer >= 0) &&
+		    model_has(m, l->weight, layer))
 			return true;
 	return false;
 }
@@ -509,7 +514,7 @@ long model_edge_width(const struct model *m, enum edge g)
 
 void model_edge_name(const struct model *m, enum edge g, long layer, char *buf)
 {
-	int n = snprintf(buf, 256, "layers.%ld.", layer);
+	int n = layer < 0 ? 0 : snprintf(buf, 256, "layers.%ld.", layer);
 
 	name_expert(m->family->edges[edge_kind(g)].name, edge_expert(g), buf + n, 256 - (size_t)n);
 }
@@ -519,9 +524,12 @@ int model_edge(const struct model *m, const char *name, long *layer)
 	const char *rest = name + strlen("layers.");
 	long expert;
 
-	if (strncmp(name, "layers.", strlen("layers.")) ||
-	    !take_number(&rest, m->cfg.layers, layer) || *rest++ != '.')
+	if (strncmp(name, "layers.", strlen("layers."))) {
+		rest = name;
+		*layer = -1;
+	} else if (!take_number(&rest, m->cfg.layers, layer) || *rest++ != '.') {
 		return -1;
+	}
 	for (int g = 0; g < EDGE_COUNT; g++) {
 		const char *row = m->family->edges[g].name;
 

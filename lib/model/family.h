@@ -51,6 +51,8 @@ enum edge {
 	EDGE_MLP_IN,     /* norm2 -> gate, up         "mlp.in",   hidden wide */
 	EDGE_MLP_MID,    /* up -> down                "mlp.mid",  ffn wide */
 	EDGE_SHARED_MID, /* the same, shared expert   "mlp.shared.mid" */
+	EDGE_PATCH_IN,   /* pixels of a patch -> patch embedding, in front of the blocks: layer -1;
+			  * "embed.patch.in", channels * patch * patch wide */
 	EDGE_X_IN,       /* mlp.in's routed tokens    "mlp.experts.5.in" */
 	EDGE_X_MID,      /* up -> down of the expert  "mlp.experts.5.mid" */
 	EDGE_COUNT
@@ -137,7 +139,8 @@ enum norm_kind { NORM_RMS, NORM_LAYER };
 enum dim {
 	DIM_NONE, DIM_ONE, DIM_HIDDEN, DIM_Q, DIM_KV, DIM_HEAD, DIM_FFN, DIM_VOCAB, DIM_EMBED,
 	DIM_POSITIONS, /* rows of a table of positions: max_positions and the family's offset */
-	DIM_EXPERTS, DIM_EXPERT_FFN, DIM_SHARED_FFN, DIM_CHANNELS, DIM_PATCH
+	DIM_EXPERTS, DIM_EXPERT_FFN, DIM_SHARED_FFN, DIM_CHANNELS, DIM_PATCH,
+	DIM_PIXELS /* of a patch, in all channels */
 };
 /* When a tensor is there. */
 enum cond {
@@ -262,14 +265,15 @@ int model_shape(const struct model *m, enum slot s, int64_t shape[2]);
 /* Its shape in the checkpoint and in streams: the rank. */
 int model_dims(const struct model *m, enum slot s, int64_t dims[MODEL_MAX_RANK]);
 
-/* The n-th linear of a layer, in order of computation; false after the last. */
+/* The n-th linear of a layer, in order of computation; false after the last.  Layer -1: of those in
+ * front of the blocks that have an edge. */
 bool model_linear(const struct model *m, long layer, size_t n, struct linear_row *row);
 /* Does any linear of the layer read the edge? */
 bool model_has_edge(const struct model *m, enum edge g, long layer);
 /* What the table, and this configuration, say of an edge. */
 struct edge_row model_edge_row(const struct model *m, enum edge g);
 long model_edge_width(const struct model *m, enum edge g);
-/* "layers.3.mlp.in"; buf[256]. */
+/* "layers.3.mlp.in", or, layer -1, the name alone; buf[256]. */
 void model_edge_name(const struct model *m, enum edge g, long layer, char *buf);
 /* The reverse: edge and *layer, or -1 for what this model does not have. */
 int model_edge(const struct model *m, const char *name, long *layer);

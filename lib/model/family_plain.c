@@ -6,6 +6,7 @@
 #include "lib/model/families.h"
 
 const struct linear_row plain_linears[] = {
+	{ SLOT_PATCH, SLOT_PATCH_B, EDGE_PATCH_IN, false },
 	{ SLOT_Q, SLOT_Q_B, EDGE_ATTN_IN, false },
 	{ SLOT_K, SLOT_K_B, EDGE_ATTN_IN, false },
 	{ SLOT_V, SLOT_V_B, EDGE_ATTN_IN, false },
@@ -31,5 +32,9 @@ const struct edge_row plain_edges[EDGE_COUNT] = {
 	[EDGE_MLP_MID] = {
 		.of = EDGE_MLP_MID, .name = "mlp.mid", .width = DIM_FFN, .act = true,
 		.producer = SLOT_UP, .producer_bias = SLOT_UP_B,
+	},
+	[EDGE_PATCH_IN] = {
+		.of = EDGE_PATCH_IN, .name = "embed.patch.in", .width = DIM_PIXELS,
+		.producer = SLOT_NONE, .producer_bias = SLOT_NONE,
 	},
 };

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/base/usage.h"
+#include "lib/model/stats.h"
 
 #define EMBED_TOKENS 1024
 #define HEAD_TOKENS 4096
@@ -52,8 +53,11 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
 
 	if (s == SLOT_NONE || !ends_in_front(s))
 		return 0;
-	r->front = ends_item(&r->ends, s);
-	return ends_take(&r->ends, &r->model, in, rec, e) < 0 ? -1 : 1;
+	if (ends_take(&r->ends, &r->model, in, rec, e) < 0)
+		return -1;
+	r->front = rec->role == ROLE_WEIGHT || rec->role == ROLE_BIAS ?
+		   ends_item(&r->ends, s) : &r->ends.front.items[r->ends.front.n - 1];
+	return 1;
 }
 
 /* Tokens [from, from + n), sequences of seqlen of which the first begins at from. */
@@ -72,7 +76,10 @@ static int embed_some(struct runner *r, struct embed *em, size_t from, size_t n,
 	return 0;
 }
 
-static int embed_pixels(struct runner *r, struct embed *em, struct err *e)
+/* do_image(ctx, i, its pixels) for each, in order. */
+static int each_image(struct runner *r, int (*do_image)(void *ctx, size_t i, const float *pixels,
+							 struct err *e),
+		      void *ctx, struct err *e)
 {
 	const struct model_config *c = &r->model.cfg;
 	const size_t one = (size_t)(c->channels * c->image_size * c->image_size);
@@ -85,11 +92,61 @@ static int embed_pixels(struct runner *r, struct embed *em, struct err *e)
 		if (own != NULL)
 			ret = r->input.image(r->input.image_ctx, i, own, e);
 		if (ret == 0)
-			ret = embed_images(em, own != NULL ? own : r->input.pixels + i * one, 1,
-					   r->hidden.x + i * r->seqlen * r->hidden.width, e);
-		hidden_drop(&r->hidden, i * r->seqlen, r->seqlen);
+			ret = do_image(ctx, i, own != NULL ? own : r->input.pixels + i * one, e);
 	}
 	free(own);
+	return ret;
+}
+
+struct pixels_job {
+	struct runner *r;
+	struct embed *em;
+	float *patches, *on_device; /* [positions, pixels of a patch] */
+	size_t n;                   /* values of patches */
+	edge_hook hook;
+	void *ctx;
+};
+
+static int embed_one(void *ctx, size_t i, const float *pixels, struct err *e)
+{
+	const struct pixels_job *j = ctx;
+	struct runner *r = j->r;
+
+	if (embed_images(j->em, pixels, 1, r->hidden.x + i * r->seqlen * r->hidden.width, e) < 0)
+		return -1;
+	hidden_drop(&r->hidden, i * r->seqlen, r->seqlen);
+	return 0;
+}
+
+static int patches_one(void *ctx, size_t i, const float *pixels, struct err *e)
+{
+	const struct pixels_job *j = ctx;
+	struct backend *be = j->r->be;
+
+	(void)i;
+	embed_patches(&j->r->model, pixels, j->patches);
+	if (be->ops->upload(be, j->on_device, j->patches, j->n * sizeof(float), e) < 0)
+		return -1;
+	return j->hook(j->ctx, EDGE_PATCH_IN, j->on_device,
+		       j->n / (size_t)model_dim(&j->r->model, DIM_PIXELS), e);
+}
+
+int runner_patches(struct runner *r, edge_hook hook, void *ctx, struct err *e)
+{
+	const struct model_config *c = &r->model.cfg;
+	struct pixels_job j = { .r = r, .hook = hook, .ctx = ctx };
+	int ret = -1;
+
+	j.n = (size_t)(c->channels * c->image_size * c->image_size);
+	j.patches = malloc(j.n * sizeof(*j.patches));
+	j.on_device = r->be->ops->alloc(r->be, j.n * sizeof(*j.patches), e);
+	if (j.patches == NULL)
+		err_nomem(e, "patches", j.n * sizeof(*j.patches));
+	else if (j.on_device != NULL)
+		ret = each_image(r, patches_one, &j, e);
+	if (j.on_device != NULL)
+		r->be->ops->free(r->be, j.on_device);
+	free(j.patches);
 	return ret;
 }
 
@@ -104,7 +161,7 @@ static int embed_all(struct runner *r, struct err *e)
 	if (embed_new(&em, &r->model, r->be, &r->ends, e) < 0)
 		return -1;
 	if (r->model.family->images)
-		ret = embed_pixels(r, em, e);
+		ret = each_image(r, embed_one, &(struct pixels_job){ .r = r, .em = em }, e);
 	else if (r->input.len == NULL)
 		ret = embed_some(r, em, 0, r->hidden.tokens, r->seqlen, e);
 	else
@@ -130,6 +187,30 @@ static int prepare(struct runner *r, struct err *e)
 		forward_integers(r->f, r->be->integers);
 	}
 	return 0;
+}
+
+int runner_record_front(struct runner *r, const struct record *rec, unsigned which, long samples,
+			struct stream_out *out, struct err *e)
+{
+	const size_t images = r->hidden.tokens / r->seqlen;
+	struct block front;
+	struct stats *s;
+	long at;
+	int ret = -1;
+
+	if (rec->role == ROLE_STAT && model_edge(&r->model, rec->name, &at) >= 0)
+		return 1;
+	if (r->recorded || ends_slot(&r->model, rec) != SLOT_PATCH)
+		return 0;
+	r->recorded = true;
+	block_init(&front, &r->model);
+	s = stats_new(&r->model, r->be, which, samples, r->hidden.tokens - images, true, e);
+	if (s != NULL && runner_patches(r, stats_hook, s, e) == 0 &&
+	    stats_store(s, &front, e) == 0)
+		ret = block_write_front(&front, out, e);
+	stats_free(s);
+	block_release(&front);
+	return ret;
 }
 
 int runner_load(struct runner *r, struct block *b, struct err *e)

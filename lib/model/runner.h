@@ -45,7 +45,7 @@ struct runner {
 	struct item *front;    /* what runner_embed took last */
 	struct hidden hidden;  /* x NULL until the input is known; states from runner_load on */
 	struct runner_input input;
-	bool embedded;
+	bool embedded, recorded;
 	size_t seqlen;         /* longest sequence */
 	struct forward *f;
 	double seconds;        /* in forward passes and what hooks do */
@@ -62,6 +62,15 @@ int runner_calib(struct runner *r, const struct calib *c, struct err *e) MUST_US
  * *r->front; 0: it is another record. */
 int runner_embed(struct runner *r, struct stream_in *in, const struct record *rec,
 		 struct err *e) MUST_USE;
+
+/* Of a model of images whose input is there: the patches of each, one call of the hook an image, at
+ * EDGE_PATCH_IN. */
+int runner_patches(struct runner *r, edge_hook hook, void *ctx, struct err *e) MUST_USE;
+
+/* Before the first record of the patch embedding: the statistics of what it reads (stats_new),
+ * written to out.  1: rec is such a statistic already, to be left out; 0: it is another record. */
+int runner_record_front(struct runner *r, const struct record *rec, unsigned which, long samples,
+			struct stream_out *out, struct err *e) MUST_USE;
 
 /* Get b's weights ready.  Before the first block the hidden states are set up: ERR_DATA if anything
  * in front of the blocks is missing. */

@@ -52,8 +52,10 @@ static int alloc_edge(struct stats *s, struct edge_stats *g, struct err *e)
 	return 0;
 }
 
-static bool anywhere(const struct model *m, enum edge g)
+static bool anywhere(const struct model *m, enum edge g, bool front)
 {
+	if (front)
+		return model_has_edge(m, g, -1);
 	for (long i = 0; i < m->cfg.layers; i++)
 		if (model_has_edge(m, g, i))
 			return true;
@@ -61,7 +63,7 @@ static bool anywhere(const struct model *m, enum edge g)
 }
 
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
-			size_t total_tokens, struct err *e)
+			size_t total_tokens, bool front, struct err *e)
 {
 	struct stats *s = calloc(1, sizeof(*s));
 	size_t widest = 0;
@@ -74,7 +76,7 @@ struct stats *stats_new(const struct model *m, struct backend *be, unsigned whic
 	s->m = m;
 	s->be = be;
 	s->which = which;
-	s->max_samples = samples > 0 ? (size_t)samples : 1;
+	s->max_samples = samples > 0 ? (size_t)samples : 128;
 	if (s->max_samples > total_tokens && total_tokens > 0)
 		s->max_samples = total_tokens;
 	s->stride = total_tokens / s->max_samples > 0 ? total_tokens / s->max_samples : 1;
@@ -83,7 +85,7 @@ struct stats *stats_new(const struct model *m, struct backend *be, unsigned whic
 	if (s->edge == NULL)
 		ret = err_nomem(e, "statistics", (size_t)s->n * sizeof(*s->edge));
 	for (int g = 0; g < s->n && ret == 0; g++) {
-		if (!anywhere(m, g))
+		if (!anywhere(m, g, front))
 			continue;
 		s->edge[g].width = (size_t)model_edge_width(m, g);
 		if (s->edge[g].width > widest)
