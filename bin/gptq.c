@@ -168,7 +168,8 @@ int main(int argc, char **argv)
 	progress_start("gptq", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
 		start = usage_seconds();
-		if (block_write_front(&j.front, j.out, &e) < 0 || (j.sequence ? gptq_sequence_block(j.sequence, &b, &e) :
+		if (block_write_front(&j.front, j.out, &e) < 0 ||
+		    (j.sequence ? gptq_sequence_block(j.sequence, &b, &e) :
 				  gptq_block(j.g, &b, &e)) < 0)
 			cli_die(&e);
 		seconds += usage_seconds() - start;
