@@ -62,12 +62,13 @@ static int check_codes(const uint8_t *codes, size_t n, int bits, const char *whe
 static int round_float(const struct packer *p, struct item *it, struct err *e)
 {
 	struct record *r = &it->rec;
-	const size_t n = (size_t)r->nbytes * 8 / (size_t)dtype_bits(r->dtype);
+	size_t n;
 	float *x;
 
 	if (p->to == DT_NONE || r->type != REC_TENSOR || r->dtype == p->to ||
 	    (r->role != ROLE_WEIGHT && r->role != ROLE_BIAS))
 		return 0;
+	n = (size_t)r->nbytes * 8 / (size_t)dtype_bits(r->dtype);
 	x = item_f32(it, e);
 	if (x == NULL)
 		return -1;
