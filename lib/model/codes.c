@@ -117,7 +117,7 @@ static int f8_row(const struct codes *c, float *w, size_t n, const uint8_t *code
 /* Are there codes beyond `bits` bits?  No branch inside, so that vectors can be used. */
 static bool beyond(const uint8_t *q, size_t n, int bits)
 {
-	const uint64_t low = 0x0101010101010101 * ((1u << bits) - 1);
+	const uint64_t low = UINT64_C(0x0101010101010101) * ((1u << bits) - 1);
 	uint64_t all = 0, v;
 	size_t k = 0;
 
