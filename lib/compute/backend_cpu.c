@@ -151,8 +151,8 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		return -1;
 	}
 	c->vec = c->set.ops;
-	if (c->set.scarce)
-		b->warning = "this processor has no AVX2: plain C computes, slowly";
+	if (c->set.level == VEC_PLAIN)
+		b->warning = "without AVX2 plain C computes, slowly";
 	c->threads = threads;
 	c->scratch = calloc((size_t)threads, sizeof(*c->scratch));
 	if (!c->scratch) {

@@ -318,6 +318,11 @@ size_t hadamard_order(const struct hadamard *h)
 	return h->n;
 }
 
+size_t hadamard_pow2(const struct hadamard *h)
+{
+	return h->pow2;
+}
+
 const char *hadamard_name(const struct hadamard *h)
 {
 	return h->name;
@@ -333,11 +338,43 @@ int hadamard_entry(const struct hadamard *h, size_t row, size_t col)
 
 /* ---- the product ------------------------------------------------------------------ */
 
-#define NAME(x) x##_f64
-#define REAL double
-#include "lib/compute/hadamard_product.h"
-#undef NAME
-#undef REAL
-#define NAME(x) x##_f32
-#define REAL float
-#include "lib/compute/hadamard_product.h"
+/* Butterflies of distance `half`, in place. */
+static void butterflies(double *x, size_t n, size_t half)
+{
+	for (size_t i = 0; i < n; i += 2 * half)
+		for (size_t j = i; j < i + half; j++) {
+			const double a = x[j], b = x[j + half];
+
+			x[j] = a + b;
+			x[j + half] = a - b;
+		}
+}
+
+void hadamard_f64(const struct hadamard *h, double *x, bool transposed, double *work)
+{
+	const size_t k = h->k, m = h->pow2;
+	const double scale = 1 / sqrt((double)h->n);
+
+	for (size_t half = 1; half < m; half *= 2)
+		butterflies(x, h->n, half);
+	if (k == 1) {
+		for (size_t i = 0; i < m; i++)
+			x[i] *= scale;
+		return;
+	}
+	for (size_t to = 0; to < k; to++) {
+		double *y = work + to * m;
+
+		memset(y, 0, m * sizeof(*y));
+		for (size_t from = 0; from < k; from++) {
+			const size_t at = transposed ? to * k + from : from * k + to;
+			const double sign = h->kernel[at];
+			const double *v = x + from * m;
+
+			for (size_t i = 0; i < m; i++)
+				y[i] += sign * v[i];
+		}
+	}
+	for (size_t i = 0; i < h->n; i++)
+		x[i] = scale * work[i];
+}

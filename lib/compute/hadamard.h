@@ -39,12 +39,14 @@ size_t hadamard_order(const struct hadamard *h);
 const char *hadamard_name(const struct hadamard *h);
 /* +1 or -1 */
 int hadamard_entry(const struct hadamard *h, size_t row, size_t col);
+/* The order 2^m of Sylvester's factor. */
+size_t hadamard_pow2(const struct hadamard *h);
 
 /*
  * x [n] = x H / sqrt(n), a row vector times the matrix, or, transposed, x H' / sqrt(n), in place:
  * n (m + k) additions.  work [n].
+ * The f32 product is the backend's.
  */
 void hadamard_f64(const struct hadamard *h, double *x, bool transposed, double *work);
-void hadamard_f32(const struct hadamard *h, float *x, bool transposed, float *work);
 
 #endif

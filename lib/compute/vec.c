@@ -131,7 +131,6 @@ int vec_select(struct vec_set *s, struct err *e)
 	s->level = level;
 	s->name = names[level];
 	s->capped = cap && *cap;
-	s->scarce = level == VEC_PLAIN && !s->capped;
 	fill(s, level);
 	return 0;
 }

@@ -60,6 +60,8 @@ struct vec_ops {
 	/* y = x to bf16, half to even; or what that leaves of x, to bf16 (of a number that is not
 	 * finite: 0) */
 	void (*bf16)(float *y, const float *x, size_t n, int rest);
+	/* x [n / m, m] = scale x S in place, S Sylvester's Hadamard matrix of order m = 2^l */
+	void (*sylvester)(float *x, size_t m, size_t n, float scale);
 
 	/* f64, for the factor of a Hessian.  A panel of B has n <= F64_PANEL columns of use */
 	/* c [m, n] = a [m, k] b, or c -= a b; b [k][F64_PANEL], rows ldb apart */
@@ -125,7 +127,6 @@ struct vec_set {
 	const char *name, *refused; /* for the provenance: the level as QP_CPU names it */
 	enum vec_level level;
 	int capped; /* QP_CPU is set */
-	int scarce; /* this processor has nothing above plain: worth a word to the user */
 	const struct vec_ops *ops;
 	const struct vec_tiles *i8, *bf16; /* bf16 NULL: its f32 is as fast */
 };

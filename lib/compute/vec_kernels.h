@@ -49,6 +49,8 @@ static inline float vexp(float x)
 
 #include "lib/compute/vec_product.h"
 
+#include "lib/compute/vec_hadamard.h"
+
 #include "lib/compute/vec_attention.h"
 
 #include "lib/compute/vec_f64.h"
@@ -301,6 +303,7 @@ const struct vec_ops VEC_TABLE = {
 	.addf64 = addf64,
 	.fill = fill,
 	.bf16 = bf16,
+	.sylvester = sylvester,
 	.product64 = product64,
 	.turn64 = turn64,
 	.factor64 = factor64,

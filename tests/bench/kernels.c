@@ -5,6 +5,7 @@
  */
 #include <math.h>
 
+#include "lib/compute/hadamard.h"
 #include "tests/bench/pairs.h"
 
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t);
@@ -337,6 +338,65 @@ static void bench_factor(size_t k)
 	free(f.u);
 }
 
+/* ---- turning by a Hadamard matrix ---- */
+
+#define TURN_PART 65536 /* values that a thread copies at a time */
+
+struct turning {
+	const struct hadamard *h;
+	float *x, *y;
+	size_t n; /* values: more than caches hold */
+};
+
+static void run_turn(void *arg)
+{
+	struct turning *t = arg;
+	struct err e;
+
+	check(all.ops->hadamard(&all, t->x, t->n, t->h, &e), &e);
+}
+
+static void copy_part(void *ctx, size_t task, int thread)
+{
+	struct turning *t = ctx;
+	size_t at = task * TURN_PART, n = t->n - at < TURN_PART ? t->n - at : TURN_PART;
+
+	(void)thread;
+	memcpy(t->y + at, t->x + at, n * sizeof(*t->x));
+}
+
+static void run_copy(void *arg)
+{
+	struct turning *t = arg;
+
+	pool_run(all.pool, (t->n + TURN_PART - 1) / TURN_PART, copy_part, t);
+}
+
+static void bench_hadamard(size_t order)
+{
+	struct turning t = { .n = (((size_t)1 << 25) / order) * order };
+	struct side ours = { run_turn, &t, 0, NULL }, copy = { run_copy, &t, 0, NULL };
+	struct hadamard *h;
+	double ta, tb, r;
+	char what[96];
+	struct err e;
+
+	check(hadamard_new(&h, order, &e), &e);
+	t.h = h;
+	t.x = randoms(&all, t.n);
+	t.y = randoms(&all, t.n);
+	r = compare(&ours, &copy, &ta, &tb);
+	snprintf(what, sizeof(what), "x H of order %zu (%s), GB/s / copy of memory", order,
+		 hadamard_name(h));
+	printf("hadamard\t%s\t%.1f GB/s\t%.3f\t\t", what, 8e-9 * (double)t.n / ta, r);
+	if (noisy)
+		printf("%d of %d pairs disturbed", noisy, pairs);
+	putchar('\n');
+	hadamard_free(h);
+	all.ops->free(&all, t.x);
+	all.ops->free(&all, t.y);
+}
+
 static void bench_all(void)
 {
 	static const struct shape shapes[] = {
@@ -356,6 +416,10 @@ static void bench_all(void)
 		bench_hessian(sizes[i]);
 	for (size_t i = 0; (want("T6") || two) && i < 4; i++)
 		bench_factor(sizes[i]);
+	if (want("hadamard")) {
+		bench_hadamard(4096);
+		bench_hadamard(11008);
+	}
 }
 
 int main(int argc, char **argv)

@@ -75,3 +75,14 @@ near() {	# near A B PART: |A - B| <= PART * B
 	QP_CPU=amx refuses 69 'QP_CPU: this processor has no amx' qp-forward "$MODEL" \
 		< ids
 }
+
+@test "compute: that plain C computes is said once, unless quiet" {
+	QP_CPU=plain qp-forward "$MODEL" < ids 2> said > /dev/null
+	[ "$(grep -c 'without AVX2 plain C computes, slowly' said)" = 1 ]
+	QP_CPU=plain qp-forward -q "$MODEL" < ids 2> said > /dev/null
+	[ ! -s said ]
+	QP_CPU=avx2 qp-forward "$MODEL" < ids 2> said > /dev/null ||
+		skip "this processor has no AVX2"
+	run grep 'plain C' said
+	[ "$status" = 1 ]
+}
