@@ -120,7 +120,7 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	struct job *j = ctx;
 
 	if (j->which == 0 && !j->choice.file)
-		return stream_copy(j->out, in, rec, e);
+		return runner_stat(&j->run, rec) ? 0 : stream_copy(j->out, in, rec, e);
 	if (j->which && runner_refuse(rec, e) < 0)
 		return -1;
 	if (rec->type == REC_FILE && j->choice.file == NULL)

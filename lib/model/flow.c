@@ -119,6 +119,7 @@ int flow_end(struct flow *f, struct block *b, struct err *e)
 	}
 	if (pass(f, b, e) < 0)
 		return -1;
-	block_trim(b); /* a triangle's buffer is not to stand beside the next block's slices */
+	if (f->run != NULL) /* a triangle's buffer is not to stand beside the next block's slices */
+		block_trim(b);
 	return f->out != NULL ? stream_write(f->out, &b->end, NULL, e) : 0;
 }

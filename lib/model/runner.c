@@ -189,16 +189,23 @@ static int prepare(struct runner *r, struct err *e)
 	return 0;
 }
 
+bool runner_stat(const struct runner *r, const struct record *rec)
+{
+	long at;
+
+	return rec->type == REC_TENSOR && rec->role == ROLE_STAT &&
+	       model_edge(&r->model, rec->name, &at) >= 0;
+}
+
 int runner_record_front(struct runner *r, const struct record *rec, unsigned which, long samples,
 			struct stream_out *out, struct err *e)
 {
 	const size_t images = r->hidden.tokens / r->seqlen;
 	struct block front;
 	struct stats *s;
-	long at;
 	int ret = -1;
 
-	if (rec->role == ROLE_STAT && model_edge(&r->model, rec->name, &at) >= 0)
+	if (runner_stat(r, rec))
 		return 1;
 	if (r->recorded || ends_slot(&r->model, rec) != SLOT_PATCH)
 		return 0;

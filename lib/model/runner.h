@@ -67,6 +67,8 @@ int runner_embed(struct runner *r, struct stream_in *in, const struct record *re
  * EDGE_PATCH_IN. */
 int runner_patches(struct runner *r, edge_hook hook, void *ctx, struct err *e) MUST_USE;
 
+/* Is the record, outside the blocks, a statistic of what flows there? */
+bool runner_stat(const struct runner *r, const struct record *rec);
 /* Before the first record of the patch embedding: the statistics of what it reads (stats_new),
  * written to out.  1: rec is such a statistic already, to be left out; 0: it is another record. */
 int runner_record_front(struct runner *r, const struct record *rec, unsigned which, long samples,

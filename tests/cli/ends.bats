@@ -90,6 +90,8 @@ setup() {
 @test "ends: record-acts - replaces its statistics; none drops them" {
 	record-acts -q -c calib.qp --stats=absmax - < acts.qp > again.qp
 	[ "$(qp-dump again.qp | grep -c '^tensor embed.patch.in')" -eq 1 ]
+	record-acts -q --stats=none - < acts.qp > none.qp
+	[ "$(qp-dump none.qp | grep -c 'role=stat')" -eq 0 ]
 	refuses 65 "embed.patch.in: no hessian" gptq -b 4 -g -1 --ends again.qp
 	rtn -q -b 4 -g -1 --ends again.qp > q.qp
 }

@@ -51,7 +51,7 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 	qp-alloc -q --table --by=rtn -g 16 acts.qp > "$out/table"
 	for b in 2 3 4 5 6 8; do
 		rtn -q -b $b -g 16 --keep-stats acts.qp > "$out/$b.qp"
-		gptq -q -b $b -g 16 acts.qp > "$out/g$b.qp"
+		gptq -q --plain -b $b -g 16 acts.qp > "$out/g$b.qp"
 	done
 	qp-alloc -q --table -g 16 acts.qp > "$out/gtable"
 	"$PYTHON" - acts.qp "$out" <<-'END'

@@ -165,8 +165,8 @@ static const struct {
 		 "'rope_parameters':{'rope_type':'default'}"), "", "disagree" },
 	{ CONFIG(",'rope_theta':1e4,'rope_parameters':{'rope_theta':5e5}"), ": rope_theta",
 	  "500000 in rope_parameters" },
-	{ CONFIG(",'quantization_config':{'quant_method':'gptq','bits':4}"),
-	  ": quantization_config", "(quant_method 'gptq')" },
+	{ CONFIG(",'quantization_config':{'quant_method':'bitsandbytes'}"),
+	  ": quantization_config", "(quant_method 'bitsandbytes')" },
 	{ CONFIG(",'num_hidden_layers':3"), "", "duplicate" },
 };
 
