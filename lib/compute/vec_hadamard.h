@@ -7,22 +7,49 @@
  * sum is of the same two numbers whatever the vector length, so all sets give the same bits.
  */
 
-/* x times scale, then butterflies of distances 1 ... VEC_FLOATS / 2. */
-static inline vf short_butterflies(vf x, float scale)
-{
-	x *= splat(scale);
-#pragma GCC unroll 8
-	for (int half = 1; half < VEC_FLOATS; half *= 2) {
-		vf other, sign;
+typedef int32_t vl __attribute__((vector_size(VEC_FLOATS * 4)));
 
-#pragma GCC unroll 16
-		for (int i = 0; i < VEC_FLOATS; i++) {
-			other[i] = x[i ^ half];
-			sign[i] = i & half ? -1.0f : 1.0f;
-		}
-		x = other + sign * x;
+/* Lanes i and i ^ half change places.  Named a lane at a time, gcc 12 moves them one by one. */
+static inline __attribute__((always_inline)) vf exchange(vf x, vl lanes, const int half)
+{
+#ifdef __clang__
+	vf y;
+
+	(void)lanes;
+	for (int i = 0; i < VEC_FLOATS; i++)
+		y[i] = x[i ^ half];
+	return y;
+#else
+	return __builtin_shuffle(x, lanes ^ half);
+#endif
+}
+
+/* A lane and its partner: their sum, in the upper one what the lower has more than it. */
+static inline __attribute__((always_inline)) vf butterfly(vf x, vl lanes, const int half)
+{
+	const vl upper = (lanes & half) != 0;
+
+	return exchange(x, lanes, half) + (vf)((vl)x ^ (upper & INT32_MIN));
+}
+
+/* x times scale, then butterflies of distances 1 ... VEC_FLOATS / 2. */
+static void short_butterflies(float *x, size_t n, float scale)
+{
+	const int32_t number[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+	vl lanes;
+
+	memcpy(&lanes, number, sizeof(lanes));
+	for (size_t i = 0; i < n; i += VEC_FLOATS) {
+		vf v = *(const vu *)(x + i) * splat(scale);
+
+		v = butterfly(v, lanes, 1);
+		v = butterfly(v, lanes, 2);
+		if (VEC_FLOATS > 4)
+			v = butterfly(v, lanes, 4);
+		if (VEC_FLOATS > 8)
+			v = butterfly(v, lanes, 8);
+		*(vu *)(x + i) = v;
 	}
-	return x;
 }
 
 /* Distances half and 2 half. */
@@ -60,8 +87,7 @@ static void sylvester(float *x, size_t m, size_t n, float scale)
 		for (size_t i = 0; i < n; i++)
 			x[i] *= scale;
 	} else {
-		for (size_t i = 0; i < n; i += VEC_FLOATS)
-			*(vu *)(x + i) = short_butterflies(*(const vu *)(x + i), scale);
+		short_butterflies(x, n, scale);
 		for (half = VEC_FLOATS; 4 * half <= m; half *= 4)
 			butterflies4(x, n, half);
 	}

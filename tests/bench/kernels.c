@@ -110,7 +110,7 @@ static void run_attention(void *arg)
 	struct forward *f = arg;
 	struct attention_shape a = { f->s.nseq, f->s.seqlen, f->s.heads, f->s.kv_heads, (int)f->hd,
 				     f->q, f->kv, f->q, 1.0f / sqrtf((float)f->hd), 1, 0, 0,
-				     NULL, NULL, NULL };
+				     NULL, NULL, NULL, NULL };
 	struct err e;
 
 	check(f->b->ops->attention(f->b, f->n, f->qb, f->kb, f->vb, &a, &e), &e);
