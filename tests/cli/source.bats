@@ -247,8 +247,8 @@ faulty() {	# faulty REGEX FAULT...
 	faulty "config\.json: rope_scaling: rope_type 'yarn' is not supported" \
 		config rope_scaling '{"rope_type":"yarn","factor":4}'
 	faulty "config\.json: sliding_window: '4096' is not supported" config sliding_window 4096
-	faulty "config\.json: quantization_config: .* \(quant_method 'awq'\)" \
-		config quantization_config '{"quant_method":"awq"}'
+	faulty "config\.json: quantization_config: .* \(quant_method 'hqq'\)" \
+		config quantization_config '{"quant_method":"hqq"}'
 	faulty 'config\.json: hidden_size: is missing' config hidden_size null
 	faulty 'config\.json: num_key_value_heads: 3 does not divide' config num_key_value_heads 3
 }
