@@ -127,8 +127,9 @@ weights_first() {	# weights_first [IN]
 		/^[^ ]/ { keep = $2 == name && ($3 == "role=scale" || $3 == "role=zero")
 			  if ($3 == "role=codes") { name = $2; keep = 1 }
 			  else if (!keep && ($2 != name || $3 != "role=weight")) {
-				printf "%s", held; held = name = "" } }
-		keep { held = held $0 "\n"; next }
+				for (i = 0; i < n; i++) print held[i]
+				n = 0; name = "" } }
+		keep { held[n++] = $0; next }
 		{ print }' | qp-make
 }
 
