@@ -43,8 +43,8 @@ static void put_name(struct buf *out, const char *name)
 	buf_byte(out, '"');
 }
 
-/* A line "name" error for each layer of the stream; how many. */
-static size_t collect(const char *path, struct buf *out)
+/* A line "name" error for each layer of the stream, and the names alone; how many. */
+static size_t collect(const char *path, struct buf *out, struct buf *names)
 {
 	struct record r = { .rank = -1 };
 	struct stream_in *in = cli_open_in(path);
@@ -60,6 +60,7 @@ static size_t collect(const char *path, struct buf *out)
 		    (record_get_double(&r, "rel_err", &rel) != 1 &&
 		     record_get_double(&r, "w_rel_err", &rel) != 1))
 			continue;
+		put_name(names, r.name);
 		put_name(out, r.name);
 		buf_printf(out, " %.9g\n", rel);
 		n++;
@@ -134,7 +135,7 @@ int main(int argc, char **argv)
 		{ "title", required_argument, NULL, OPT_TITLE },
 		{ 0 }
 	};
-	struct buf data[2] = { { 0 } }, script = { 0 };
+	struct buf data[2] = { { 0 } }, names[2] = { { 0 } }, script = { 0 };
 	struct job j = { 0 };
 	struct err e;
 	size_t n;
@@ -149,8 +150,9 @@ int main(int argc, char **argv)
 		}
 	cli_operands(0, 2);
 	inputs = cli_operand(1) ? 2 : 1;
-	n = collect(cli_operand(0), &data[0]);
-	if (inputs == 2 && collect(cli_operand(1), &data[1]) != n)
+	n = collect(cli_operand(0), &data[0], &names[0]);
+	if (inputs == 2 && (collect(cli_operand(1), &data[1], &names[1]) != n ||
+			    strcmp(buf_str(&names[0]), buf_str(&names[1])) != 0))
 		cli_fail(ERR_DATA, cli_operand(1), "has errors of other layers than the first");
 	put_script(&script, &j, data, n, inputs);
 	if (buf_failed(&script, "", &e) < 0)
@@ -163,6 +165,8 @@ int main(int argc, char **argv)
 		cli_warn("%zu layers, peak %.1f MiB", n, (double)usage_peak_bytes() / 1048576);
 	buf_release(&data[0]);
 	buf_release(&data[1]);
+	buf_release(&names[0]);
+	buf_release(&names[1]);
 	buf_release(&script);
 	return cli_finish_stdout(0);
 }

@@ -19,16 +19,18 @@ static const char usage[] =
 	"List what is in a stream, or in a model: a directory, a GGUF or llama2.c file.\n\n"
 	"      --json           one JSON object instead of a table\n"
 	"      --errors         the errors of the quantized layers, and their mean\n"
+	"      --tsv            these errors with a tab between fields, for programs\n"
 	"      --experts        how many tokens were sent to each expert\n"
 	"      --clamp          how many groups of activations need 4, 6 or 8 bits\n"
 	"      --provenance     only the pipeline that made it\n\n";
 
 int main(int argc, char **argv)
 {
-	enum { OPT_FIRST = 256 }; /* plus enum listing_kind */
+	enum { OPT_TSV = 255, OPT_FIRST = 256 }; /* OPT_FIRST plus enum listing_kind */
 	static const struct option longopts[] = {
 		{ "json", no_argument, NULL, OPT_FIRST + LISTING_JSON },
 		{ "errors", no_argument, NULL, OPT_FIRST + LISTING_ERRORS },
+		{ "tsv", no_argument, NULL, OPT_TSV },
 		{ "experts", no_argument, NULL, OPT_FIRST + LISTING_EXPERTS },
 		{ "clamp", no_argument, NULL, OPT_FIRST + LISTING_CLAMP },
 		{ "provenance", no_argument, NULL, OPT_FIRST + LISTING_PROVENANCE },
@@ -40,15 +42,24 @@ int main(int argc, char **argv)
 	struct listing *list;
 	struct stream_in *in;
 	struct err e;
+	bool tsv = false;
 	int c, got;
 
 	cli_init(argc, argv, usage, CLI_BASIC);
 	while ((c = cli_getopt("", longopts)) != -1) {
+		if (c == OPT_TSV) {
+			tsv = true;
+			continue;
+		}
 		if (kind != LISTING_TABLE)
 			cli_fail(ERR_USAGE, "", "one of --json, --errors, --experts, --clamp, "
 				 "--provenance at a time");
 		kind = (enum listing_kind)(c - OPT_FIRST);
 	}
+	if (tsv && kind != LISTING_ERRORS)
+		cli_fail(ERR_USAGE, "--tsv", "goes with --errors");
+	if (tsv)
+		kind = LISTING_ERRORS_TSV;
 	cli_operands(0, 1);
 	list = listing_new(kind, &e);
 	if (!list || source_open(&in, cli_operand(0), &e) < 0)

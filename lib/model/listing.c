@@ -292,6 +292,28 @@ static void add_number(struct buf *out, const struct record *r, const char *key,
 		buf_puts(out, blank);
 }
 
+/* The columns of LISTING_ERRORS_TSV behind name, by, measure and rel_err: keys of the note. */
+static const char *const error_keys[] = {
+	"bits", "group", "damp", "damp_raised", "dead", "step", "tokens", "starved", "seconds",
+};
+
+/* measure: h, under a Hessian; t, under one of too few tokens; w, of the weights alone. */
+static void add_error_tsv(struct buf *out, const struct record *r, const char *by, double rel,
+			  char measure)
+{
+	char text[32];
+
+	buf_printf(out, "%s\t%s\t%c\t%.9g", r->name, by, measure, rel);
+	for (size_t i = 0; i < sizeof(error_keys) / sizeof(*error_keys); i++) {
+		buf_byte(out, '\t');
+		if (get_text(r, error_keys[i], text, sizeof(text)))
+			buf_puts(out, text);
+		else
+			add_number(out, r, error_keys[i], "%.9g", "");
+	}
+	buf_byte(out, '\n');
+}
+
 /* A note of kind layer-error; rel_err is under H, w_rel_err of the weights alone. */
 static void add_error(struct listing *l, const struct record *r)
 {
@@ -309,6 +331,11 @@ static void add_error(struct listing *l, const struct record *r)
 	if (!h && !record_get_double(r, "w_rel_err", &rel))
 		return;
 	few = h && record_get_int(r, "tokens_short", &tokens) == 1;
+	if (l->kind == LISTING_ERRORS_TSV) {
+		l->errors++;
+		add_error_tsv(out, r, by, rel, few ? 't' : h ? 'h' : 'w');
+		return;
+	}
 	l->errors++;
 	l->with_h += h;
 	l->few += few;
@@ -339,7 +366,7 @@ int listing_add(struct listing *l, const struct record *r, struct err *e)
 		add_row(l, r);
 	else if (l->kind == LISTING_JSON && add_json_row(l, r, e) < 0)
 		return -1;
-	else if (l->kind == LISTING_ERRORS)
+	else if (l->kind == LISTING_ERRORS || l->kind == LISTING_ERRORS_TSV)
 		add_error(l, r);
 	else if (l->kind == LISTING_EXPERTS && experts_row(&l->rows, r, e) < 0)
 		return -1;
@@ -494,6 +521,14 @@ static int put_errors(struct listing *l, struct buf *out, struct err *e)
 {
 	if (l->errors == 0)
 		return err_set(e, ERR_DATA, "", "no notes of layer errors in this stream");
+	if (l->kind == LISTING_ERRORS_TSV) {
+		buf_puts(out, "layer\tby\tmeasure\trel_err");
+		for (size_t i = 0; i < sizeof(error_keys) / sizeof(*error_keys); i++)
+			buf_printf(out, "\t%s", error_keys[i]);
+		buf_byte(out, '\n');
+		buf_add(out, l->rows.p, l->rows.n);
+		return 0;
+	}
 	buf_printf(out, "%-48s %-6s %4s %11s  %9s %6s %6s\n", "layer", "by", "bits", "rel_err",
 		   "damp", "raised", "dead");
 	buf_add(out, l->rows.p, l->rows.n);
@@ -547,7 +582,7 @@ int listing_text(struct listing *l, struct buf *out, struct err *e)
 	close_codes(l);
 	r = l->kind == LISTING_TABLE ? put_table(l, out, e) :
 	    l->kind == LISTING_JSON ? put_json(l, out, e) :
-	    l->kind == LISTING_ERRORS ? put_errors(l, out, e) :
+	    l->kind == LISTING_ERRORS || l->kind == LISTING_ERRORS_TSV ? put_errors(l, out, e) :
 	    l->kind == LISTING_EXPERTS ? put_experts(l, out, e) :
 	    l->kind == LISTING_CLAMP ? put_clamps(l, out, e) : put_provenance(l, out, e);
 	return r < 0 ? -1 : buf_failed(out, "", e);

@@ -17,6 +17,7 @@ enum listing_kind {
 	LISTING_TABLE,      /* a line a record, then the sums; for people */
 	LISTING_JSON,       /* one object, RFC 8259 */
 	LISTING_ERRORS,     /* the notes of kind layer-error as a table, and their mean */
+	LISTING_ERRORS_TSV, /* the same for programs: a line a note, fields between tabs */
 	LISTING_EXPERTS,    /* the notes of kind coverage: tokens sent to each expert (experts.h) */
 	LISTING_CLAMP,      /* the notes of kind clamp (clamp_note.h), and their means */
 	LISTING_PROVENANCE, /* the pipeline, one line (pipeline.h) */

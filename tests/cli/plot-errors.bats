@@ -28,6 +28,18 @@ setup() {
 	[ "$(plot-errors --script < four.qp | grep -c '^"layers')" -eq 14 ]
 }
 
+@test "plot-errors: the numbers are those of qp-ls --errors --tsv, under a Hessian and without" {
+	local f
+	record-acts -q -n 4 -s 64 "$MODEL" 2> /dev/null | gptq -q -b 3 > "$out/h.qp"
+	for f in "$out/h.qp" three.qp; do
+		qp-ls --errors --tsv "$f" |
+			awk -F '\t' 'NR > 1 { sub(/^model\./, "", $1); sub(/\.weight$/, "", $1)
+				print "\"" $1 "\"", $4 }' > "$out/want"
+		[ "$(wc -l < "$out/want")" -eq 14 ]
+		plot-errors --script "$f" | sed -n '/^\$e0/,/^EOD/p' | sed '1d;$d' | diff "$out/want" -
+	done
+}
+
 @test "plot-errors: SVG and PNG pictures" {
 	command -v gnuplot > /dev/null || skip "no gnuplot"
 	plot-errors --title='3 "bits"' three.qp four.qp > "$out/e.svg"
@@ -48,6 +60,10 @@ setup() {
 	refuses 65 '.*plain.qp: no layer errors' plot-errors --script "$out/plain.qp"
 	rtn -q -g 16 --skip=mlp tiny > "$out/less.qp"
 	refuses 65 '.*less.qp: has errors of other layers' plot-errors --script four.qp "$out/less.qp"
+	rtn -q -g 16 --skip=q_proj tiny > "$out/one.qp"		# as many, but others
+	rtn -q -g 16 --skip=k_proj tiny > "$out/other.qp"
+	refuses 65 '.*other.qp: has errors of other layers' \
+		plot-errors --script "$out/one.qp" "$out/other.qp"
 }
 
 @test "plot-errors: every truncation of the input is refused" {

@@ -202,6 +202,39 @@ EOF
 	grep -q '^14 layers, mean rel_err [1-9]' out
 }
 
+@test "qp-ls: --errors --tsv has the notes' keys in columns with a tab between, and no sums" {
+	note='kind="layer-error" bits=4'
+	{
+		echo 'stream v=[1,0]'
+		echo "note layers.0.q $note by=\"gptq\" rel_err=0.123456789 damp=0.01 damp_raised=2 dead=3"
+		echo "note layers.0.k $note group=-1 by=\"rtn\" w_rel_err=0.5 starved=\"rtn\" tokens=7"
+		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9 step=0.25"
+		echo 'note layers.0.o kind="remark" rel_err=7'
+		echo end
+	} | qp-make > e.qp
+	qp-ls --errors --tsv e.qp > out
+	tr '\t' '|' < out > bars
+	cat > want << 'EOF'
+layer|by|measure|rel_err|bits|group|damp|damp_raised|dead|step|tokens|starved|seconds
+layers.0.q|gptq|h|0.123456789|4||0.01|2|3||||
+layers.0.k|rtn|w|0.5|4|-1|||||7|rtn|
+layers.0.v|gptq|t|0.75|4|||||0.25|||1.5
+EOF
+	diff -u want bars
+	qp-ls --tsv --errors e.qp | cmp out
+	refuses 64 '--tsv: goes with --errors' qp-ls --tsv e.qp
+	refuses 64 '--tsv: goes with --errors' qp-ls --json --tsv e.qp
+	refuses 65 'no notes of layer errors' sh -c 'qp-make "$1" | qp-ls --errors --tsv' sh \
+		"$DATA/streams/shard-one.txt"
+	refuses_every_prefix e.qp qp-ls --errors --tsv
+	calib-pack -q -m "$MODEL" -n 2 -s 32 "$CALIB" > c.qp
+	record-acts -q -c c.qp "$MODEL" | gptq -q -b 3 > q.qp
+	qp-ls --errors --tsv q.qp > out
+	awk -F '\t' 'NF != 13 { exit 1 } NR > 1 { s += $4; n++ }
+		END { printf "%d layers, mean rel_err %.4e\n", n, s / n }' out > mean
+	qp-ls --errors q.qp | grep -qF "$(cat mean)"
+}
+
 @test "qp-ls: a stream cannot give orders to the terminal" {
 	printf 'stream v=[1,0]\nnote n kind="\\u001b[2J"\nend\n' | qp-make > esc.qp
 	for opt in '' --json; do
