@@ -4,8 +4,9 @@
 #     make -f pipelines/sweep.mk MODEL=model/ CALIB=calib.qp TEXT=wiki.test.raw OUT=sweep
 #
 # record-acts runs the model over the calibration set once and keeps its Hessians; each cell of BITS x
-# GROUPS x OPTIONS is then a solve of its own from that file, with the table of its errors and the
-# perplexity of TEXT.  $(OUT)/table.tsv has a line for each.  An option is one word, its parts
+# GROUPS x OPTIONS is then a solve of its own from that file, with the table of its errors, the
+# perplexity of TEXT and the divergence from the model as it came.  $(OUT)/table.tsv has a line for
+# each.  An option is one word, its parts
 # joined by commas and without dots: OPTIONS="default --plain --act-order,--sweeps=4"; default stands
 # for none.
 # SEQUENTIAL=1 adds each cell with --sequential: what recorded statistics give away.
@@ -42,15 +43,25 @@ $(OUT)/%.qp: $(OUT)/acts.qp
 		$(if $(filter %.sequential.qp,$@),--sequential) $< -o $@
 
 $(OUT)/%.errors: $(OUT)/%.qp
-	qp-ls --errors $< > $@
+	qp-ls --errors --tsv $< > $@
 
-$(OUT)/%.json: $(OUT)/%.qp
-	eval-ppl -q --json --ctx=$(CTX) --windows=$(WINDOWS) --text='$(TEXT)' $< > $@
+$(OUT)/full: $(OUT)/acts.qp
+	eval-ppl -q --json --ctx=$(CTX) --windows=$(WINDOWS) --text='$(TEXT)' --save-logits=$@ $< \
+		> $@.json
+
+$(OUT)/%.json: $(OUT)/%.qp $(OUT)/full
+	eval-ppl -q --json --ctx=$(CTX) --windows=$(WINDOWS) --text='$(TEXT)' \
+		--kl=$(OUT)/full $< > $@
+
+# number KEY CELL: a number of its evaluation
+number = sed 's/.*"$1": *\([-0-9.e]*\).*/\1/' '$(OUT)/'"$2".json
 
 $(OUT)/table.tsv: $(CELLS:%=$(OUT)/%.errors) $(CELLS:%=$(OUT)/%.json)
-	{ printf 'cell\tmean_rel_err\tperplexity\n'; \
+	{ printf 'cell\tmean_rel_err\tperplexity\tkl\n'; \
+	  printf 'full\t0\t%s\t0\n' "$$($(call number,ppl,full))"; \
 	  for c in $(CELLS); do \
-		awk -v c="$$c" -v p="$$(sed 's/.*"ppl": *\([0-9.]*\).*/\1/' '$(OUT)/'"$$c".json)" \
-			'NR > 1 { s += $$4; n++ } \
-			 END { printf "%s\t%.6f\t%s\n", c, n ? s / n : 0, p }' '$(OUT)/'"$$c".errors; \
+		awk -F '\t' -v c="$$c" -v p="$$($(call number,ppl,$$c))" \
+			-v k="$$($(call number,kl,$$c))" 'NR > 1 { s += $$4; n++ } \
+			END { printf "%s\t%.6f\t%s\t%s\n", c, n ? s / n : 0, p, k }' \
+			'$(OUT)/'"$$c".errors; \
 	  done; } > $@

@@ -114,3 +114,24 @@ grid() {
 	grep -q '<svg' exp/plot.svg
 	grep -q 'TinyStories-656K gptq' exp/plot.svg
 }
+
+@test "sweep: a forward, many solves: a line a cell, with errors, perplexity and divergence" {
+	calib-pack -q -m "$MODEL" -n 4 -s 64 "$CALIB" -o calib.qp
+	make -s -f "$recipes/sweep.mk" MODEL="$MODEL" CALIB=calib.qp TEXT="$EVAL" OUT=sweep \
+		BITS="3 4" OPTIONS="--plain default --act-order,--sweeps=1" CTX=64 WINDOWS=4 SEQUENTIAL=1
+	cat sweep/table.tsv
+	[ "$(head -n 1 sweep/table.tsv | tr '\t' ' ')" = "cell mean_rel_err perplexity kl" ]
+	[ "$(cut -f 1 sweep/table.tsv | tail -n +2 | sort | uniq | wc -l)" -eq 13 ]
+	awk -F '\t' 'NR > 2 && !($2 > 0 && $3 > 1 && $4 > 0) { exit 1 }' sweep/table.tsv
+	gptq -q -b 3 --plain sweep/acts.qp -o q.qp
+	eval-ppl -q --json --ctx=64 --windows=4 --kl="$MODEL" -t "$EVAL" q.qp > json
+	"$PYTHON" - <<-'END'
+	import json
+	j = json.load(open("json"))
+	cell = {l.split("\t")[0]: l.rstrip("\n").split("\t")[1:] for l in open("sweep/table.tsv")}
+	_, ppl, kl = map(float, cell["b3.g128.--plain"])
+	assert abs(ppl / j["ppl"] - 1) < 1e-6 and abs(kl / j["kl"] - 1) < 0.2, (ppl, kl, j)
+	assert float(cell["full"][1]) < ppl and cell["b3.g128.default"] != cell["b4.g128.default"]
+	assert cell["b3.g128.default"] != cell["b3.g128.default.sequential"]
+	END
+}
