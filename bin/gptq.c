@@ -108,9 +108,11 @@ static void options(int argc, char **argv, struct job *j)
 			 "of both models");
 	if (j->spill && !j->sequential)
 		cli_fail(ERR_USAGE, "--spill", "without --sequential there is nothing to spill");
-	j->opt.q = o->q;
 	cli_operands(0, 2);
 	quantizer_options_end(o);
+	j->opt.q = o->q;
+	if (o->q.grid && j->opt.refit)
+		cli_fail(ERR_USAGE, "--refit-scales", "contradicts --grid");
 }
 
 static int other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)

@@ -6,6 +6,7 @@
 #define QP_QUANTIZER_OPTIONS_H
 
 #include "lib/base/cli.h"
+#include "lib/method/kquant.h"
 #include "lib/method/layer.h"
 
 #define QUANTIZER_SHORT "b:g:"
@@ -14,6 +15,8 @@
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n" \
 	"                       tensor (default 128)\n" \
 	"      --sym, --asym    grid centred on zero (default), or with a zero point\n" \
+	"      --grid=GRID      uniform (default); q4_K or q6_K: super-blocks of llama.cpp,\n" \
+	"                       256 columns, which say bits, groups and --sym\n" \
 	"      --range=HOW      minmax, or shrunk to the least error: mse (also --mse),\n" \
 	"                       hmse, weighted by the inputs (default " range ")\n"
 #define QUANTIZER_HELP_LAYERS \
@@ -27,7 +30,7 @@
 
 enum {
 	OPT_SYM = 256, OPT_ASYM, OPT_RANGE, OPT_MSE, OPT_SKIP, OPT_SCALE, OPT_REF, OPT_STATS,
-	OPT_TIMING, OPT_PLAN, OPT_ENDS,
+	OPT_TIMING, OPT_PLAN, OPT_ENDS, OPT_GRID,
 	OPT_QUANTIZER_END, /* a program's own begin here */
 };
 
@@ -36,6 +39,7 @@ enum {
 	{ "group-size", required_argument, NULL, 'g' }, \
 	{ "sym", no_argument, NULL, OPT_SYM }, \
 	{ "asym", no_argument, NULL, OPT_ASYM }, \
+	{ "grid", required_argument, NULL, OPT_GRID }, \
 	{ "range", required_argument, NULL, OPT_RANGE }, \
 	{ "mse", no_argument, NULL, OPT_MSE }, \
 	{ "plan", required_argument, NULL, OPT_PLAN }, \
@@ -49,6 +53,30 @@ enum {
 #define QUANTIZER_DEFAULTS(how) \
 	{ .bits = 4, .group = 128, .sym = true, .scale_dtype = DT_F16, .range = (how) }
 
+/* --grid, and what it leaves no choice of, whichever came. */
+static enum codes_grid quantizer_grid;
+static const char *quantizer_fixed;
+
+static void take_grid(const char *arg)
+{
+	static const char *const names[] = { "uniform", "q4_K", "q6_K", NULL };
+	static const enum codes_grid grids[] = { GRID_UNIFORM, GRID_Q4_K, GRID_Q6_K };
+
+	quantizer_grid = grids[cli_choice("--grid", arg, names)];
+}
+
+static const char *fixed_by_grid(int c)
+{
+	switch (c) {
+	case 'b': return "--bits";
+	case 'g': return "--group-size";
+	case OPT_SYM: return "--sym";
+	case OPT_ASYM: return "--asym";
+	case OPT_SCALE: return "--scale-dtype";
+	default: return quantizer_fixed;
+	}
+}
+
 /* The option at hand, if it is one of these. */
 static bool quantizer_option(struct layer_options *o, int c)
 {
@@ -58,7 +86,9 @@ static bool quantizer_option(struct layer_options *o, int c)
 	static int grid; /* --sym or --asym, whichever came */
 	struct err e;
 
+	quantizer_fixed = fixed_by_grid(c);
 	switch (c) {
+	case OPT_GRID: take_grid(optarg); return true;
 	case 'b': o->q.bits = (int)cli_long("--bits", optarg, 2, 8); return true;
 	case 'g': o->q.group = cli_long("--group-size", optarg, -1, 1 << 24); return true;
 	case OPT_SYM:
@@ -96,6 +126,10 @@ static void quantizer_options_end(struct layer_options *o)
 {
 	struct err e;
 
+	if (quantizer_grid && quantizer_fixed)
+		cli_fail(ERR_USAGE, quantizer_fixed, "contradicts --grid=%s, which says it",
+			 kgrid(quantizer_grid)->name);
+	kquant_set(&o->q, quantizer_grid);
 	if (o->plan_path && plan_read(&o->plan, o->plan_path, &e) < 0)
 		cli_die(&e);
 }

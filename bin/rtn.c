@@ -63,6 +63,8 @@ static void end_f8(struct job *j, bool bits, bool group, bool scale)
 		return;
 	if ((bits && q->bits != 8) || !q->sym)
 		cli_fail(ERR_USAGE, "--format", "e4m3 has 8 bits and is symmetric");
+	if (quantizer_grid)
+		cli_fail(ERR_USAGE, "--grid", "is of integers, not of e4m3");
 	if (q->range != RANGE_MINMAX)
 		cli_fail(ERR_USAGE, "--range", "e4m3 has minmax only");
 	if (j->o.plan_path)

@@ -18,7 +18,8 @@ static const char usage[] =
 	"Write a model as a GGUF file; codes keep their values bit for bit.\n\n"
 	"MODEL: a stream, - (standard input), a directory, a GGUF or llama2.c file.\n\n"
 	"      --type=T         what holds codes: auto, the smallest type that does so\n"
-	"                       exactly (default), q4_0, q4_1, q5_0, q5_1 or q8_0\n"
+	"                       exactly (default), q4_0, q4_1, q5_0, q5_1, q8_0,\n"
+	"                       q4_K or q6_K (of gptq --grid)\n"
 	"      --dtype=T        of weights without codes: keep (default), f16, bf16, f32\n"
 	"      --requantize     round what no type holds exactly, and say how much it\n"
 	"                       costs, instead of refusing it\n"
@@ -39,9 +40,9 @@ struct choice {
 static void take_type(struct choice *o, const char *arg)
 {
 	static const char *const names[] = { "auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
-					     NULL };
+					     "q4_K", "q6_K", NULL };
 	static const uint32_t types[] = { GGUF_PACK_AUTO, GGML_Q4_0, GGML_Q4_1, GGML_Q5_0,
-					  GGML_Q5_1, GGML_Q8_0 };
+					  GGML_Q5_1, GGML_Q8_0, GGML_Q4_K, GGML_Q6_K };
 
 	o->x.type = types[cli_choice("--type", arg, names)];
 }

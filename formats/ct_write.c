@@ -110,6 +110,9 @@ static int take_scheme(struct ct_writer *t, const struct export_codes *q,
 	s->strategy = c->tall > 1 ? CT_BLOCK : c->groups > 1 ? CT_GROUP :
 		      c->one_row ? CT_TENSOR : CT_CHANNEL;
 	s->format = c->f8 ? CT_FLOAT : CT_PACKED;
+	if (c->grid)
+		return err_set(e, ERR_DATA, q->name, "codes on the grid %s, which only to-gguf can "
+			       "write", kgrid(c->grid)->name);
 	if (c->f8 && s->strategy == CT_GROUP)
 		return err_set(e, ERR_DATA, q->name, "FP8 with scales for %zu columns of a row: "
 			       "this format has a tensor, rows, or blocks", c->group);

@@ -36,6 +36,12 @@ static const struct form *form_of(uint32_t type)
 	return NULL;
 }
 
+/* The type of a grid of super-blocks. */
+static uint32_t grid_type(enum codes_grid grid)
+{
+	return grid == GRID_Q4_K ? GGML_Q4_K : GGML_Q6_K;
+}
+
 static float scale_at(const struct gguf_codes *g, size_t i)
 {
 	const size_t width = (size_t)dtype_bits(g->c.scale->dtype) / 8;
@@ -149,12 +155,39 @@ static int refuse(const struct gguf_codes *g, const struct facts *is, const stru
 		       want ? type : "Q8_0", want ? "another --type" : "gptq --sym");
 }
 
+/* Codes on a grid of super-blocks, or a type that is one: 1: that is settled. */
+static int choose_grid(struct gguf_packing *p, const struct gguf_codes *g, uint32_t want,
+		       bool requantize, struct err *e)
+{
+	const char *name = g->c.codes->name;
+
+	p->how = GGUF_PACK_EXACT;
+	if (g->c.grid && (want == GGUF_PACK_AUTO || want == grid_type(g->c.grid))) {
+		p->type = grid_type(g->c.grid);
+		return 1;
+	}
+	if (want != GGUF_PACK_AUTO && !form_of(want))
+		return err_set(e, ERR_DATA, name, "its codes are not on the grid of %s, which is "
+			       "to be solved for: gptq --grid, or another --type",
+			       ggml_type(want)->name);
+	if (g->c.grid && !requantize)
+		return err_set(e, ERR_DATA, name, "codes on the grid %s fit no %s: --type=auto, or "
+			       "--requantize", kgrid(g->c.grid)->name, ggml_type(want)->name);
+	p->how = GGUF_PACK_ANEW;
+	p->type = want;
+	return g->c.grid ? 1 : 0;
+}
+
 int gguf_pack_choose(struct gguf_packing *p, const struct gguf_codes *g, uint32_t want,
 		     bool requantize, struct err *e)
 {
 	const struct form *asked = want == GGUF_PACK_AUTO ? NULL : form_of(want);
-	const struct facts is = look(g);
+	const int settled = choose_grid(p, g, want, requantize, e);
+	struct facts is;
 
+	if (settled)
+		return settled < 0 ? -1 : 0;
+	is = look(g);
 	p->how = GGUF_PACK_EXACT;
 	for (int i = 0; i < N_FORMS; i++)
 		if ((!asked || asked == &forms[i]) && holds(&forms[i], g, &is)) {
@@ -245,6 +278,49 @@ static void put_block(unsigned char *dst, uint32_t type, float d, float m, const
 	}
 }
 
+/* Nibbles of 64 weights in 32 bytes, the first 32 low. */
+static void put_q4_k(unsigned char *restrict dst, const uint8_t *restrict head,
+		     const uint8_t *restrict v)
+{
+	memcpy(dst, head, 16);
+	dst += 16;
+	for (int k = 0; k < KGRID_BLOCK; k += 64, v += 64, dst += 32)
+		for (int j = 0; j < 32; j++)
+			dst[j] = (unsigned char)(v[j] | v[j + 32] << 4);
+}
+
+/* Low nibbles of 128 weights in 64 bytes, the first 64 low; then the two bits above, of four
+ * quarters of 128 in a byte each; the head. */
+static void put_q6_k(unsigned char *restrict dst, const uint8_t *restrict head,
+		     const uint8_t *restrict v)
+{
+	unsigned char *restrict high = dst + 128;
+
+	memcpy(dst + 192, head, 18);
+	for (int k = 0; k < KGRID_BLOCK; k += 128, v += 128, dst += 64, high += 32) {
+		for (int j = 0; j < 64; j++)
+			dst[j] = (unsigned char)((v[j] & 15) | (v[j + 64] & 15) << 4);
+		for (int j = 0; j < 32; j++)
+			high[j] = (unsigned char)(v[j] >> 4 | v[j + 32] >> 4 << 2 |
+						  v[j + 64] >> 4 << 4 | v[j + 96] >> 4 << 6);
+	}
+}
+
+/* The codes of the row, on their grid. */
+static void keep_blocks(unsigned char *dst, const struct gguf_codes *g, size_t n,
+			const uint8_t *code)
+{
+	const size_t bytes = ggml_type(grid_type(g->c.grid))->bytes;
+	const size_t each = kgrid(g->c.grid)->head, blocks = g->c.cols / KGRID_BLOCK;
+	const uint8_t *head = (const uint8_t *)g->scale + n * blocks * each;
+
+	for (size_t b = 0; b < blocks; b++, dst += bytes, head += each, code += KGRID_BLOCK)
+		if (g->c.grid == GRID_Q4_K)
+			put_q4_k(dst, head, code);
+		else
+			put_q6_k(dst, head, code);
+}
+
 /* The codes of the row, shifted by the type's own zero. */
 static void keep_codes(unsigned char *restrict dst, const struct form *f,
 		       const struct gguf_codes *g, size_t n, const uint8_t *restrict code)
@@ -316,6 +392,10 @@ int gguf_pack_row(unsigned char *dst, const struct gguf_packing *p, const struct
 		return -1;
 	if (g->c.codes->dtype != DT_U8)
 		code = s->code;
+	if (g->c.grid && p->how == GGUF_PACK_EXACT) {
+		keep_blocks(dst, g, n, code);
+		return 0;
+	}
 	if (!f)
 		return dtype_from_f32(dst, DT_F16, s->w, g->c.cols);
 	if (p->how != GGUF_PACK_ANEW) {

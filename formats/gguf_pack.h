@@ -8,6 +8,7 @@
  *     by Q4_0, Q5_0, Q8_0   if d = s and all c - z are in -8 .. 7, -16 .. 15, -128 .. 127
  *     by Q4_1, Q5_1         if d = s, q = c and m = -s z is a number of F16
  * where s is a number of F16 and a group a multiple of 32 columns (s is repeated).
+ * Codes on a grid of super-blocks (kgrid.h) are held by that grid's own type.
  */
 #ifndef QP_GGUF_PACK_H
 #define QP_GGUF_PACK_H

@@ -66,6 +66,9 @@ static int check_sizes(const struct writer *t, const struct export_codes *q, str
 	if (q->c.codes->dtype > DT_U4 || q->c.codes->dtype < DT_U8)
 		return err_set(e, ERR_DATA, q->name, "codes of type %s: only integers fit",
 			       dtype_name(q->c.codes->dtype));
+	if (q->c.grid)
+		return err_set(e, ERR_DATA, q->name, "codes on the grid %s, which only to-gguf can "
+			       "write", kgrid(q->c.grid)->name);
 	if (t->o->awq && q->c.bits > 4)
 		return err_set(e, ERR_DATA, q->name, "codes of %d bits: AWQ has 4: gptq -b 4, or "
 			       "to-gptq", q->c.bits);

@@ -136,9 +136,28 @@ def linear(g, name, heads=None):
     return w
 
 
+def on_grid(grid, q, heads):
+    """Codes [rows, cols] of a grid of super-blocks, whose heads are [rows, cols / 256, bytes]."""
+    q, b = q.reshape(-1, 256).astype("<f4"), heads.reshape(-1, heads.shape[2])
+    if grid == "q6_K":
+        scale = np.repeat(half(b[:, 16:]) * b[:, :16].copy().view("i1").astype("<f4"), 16, axis=1)
+        return (scale * (q - 32)).reshape(heads.shape[0], -1)
+    bits = np.unpackbits(b[:, 4:], axis=1, bitorder="little").reshape(-1, 12, 8)
+    six, low, high = bits[:, :8, :6], bits[:, 8:, :4], bits[:, 8:, 4:]
+    top = bits[:, :8, 6:]
+    weigh = lambda x: (x * (1 << np.arange(x.shape[2]))).sum(2).astype("<f4")
+    scale = np.concatenate([weigh(six[:, :4]), weigh(low) + 16 * weigh(top[:, :4])], axis=1)
+    low = np.concatenate([weigh(six[:, 4:]), weigh(high) + 16 * weigh(top[:, 4:])], axis=1)
+    scale, low = half(b[:, :2]) * scale, half(b[:, 2:4]) * low
+    w = np.repeat(scale, 32, axis=1) * q - np.repeat(low, 32, axis=1)
+    return w.reshape(heads.shape[0], -1)
+
+
 def values(s, name):
-    """What the codes of a stream stand for, scale * (code - zero) in float32."""
+    """What the codes of a stream stand for, scale * (code - zero) in float32, or on their grid."""
     h, q = s.head(name, "codes"), s.tensor(name, "codes")
+    if h.get("grid"):
+        return on_grid(h["grid"], q, s.tensor(name, "scale"))
     scale, zero = s.tensor(name, "scale").astype("<f4"), s.tensor(name, "zero")
     if zero is None:
         zero = np.full(scale.shape, 1 << (h["bits"] - 1))

@@ -21,6 +21,7 @@
 #include "lib/base/pool.h"
 #include "lib/base/usage.h"
 #include "lib/method/gptq_solve.h"
+#include "lib/method/kquant.h"
 
 #define STRIP 16  /* columns transposed at a time */
 
@@ -83,6 +84,30 @@ static void solve_run(const struct solve *s, float *t, uint8_t *code, size_t c, 
 		}
 		update_columns(s, t, at, g.n, c, at);
 		s->kernels->solve(t + at * ROWS, code + at * ROWS, &g, loss);
+	}
+}
+
+/* Of a row: as the inner loops have them. */
+static void spread_row(const struct solve *s, size_t row, size_t g0, size_t g1)
+{
+	const struct quantized *z = s->z;
+
+	for (size_t g = g0; g < g1; g++) {
+		s->scale[g * s->np + row] = z->scale[row * z->groups + g];
+		s->zero[g * s->np + row] = quantized_zero(z, row * z->groups + g);
+	}
+}
+
+/* The same of a super-block, of which t holds all columns. */
+static void fit_block(const struct solve *s, const float *t, size_t stride, size_t block,
+		      size_t row, size_t rows)
+{
+	const size_t groups = KGRID_BLOCK / s->z->group;
+
+	for (size_t r = row; r < row + rows; r++) {
+		kquant_fit(s->z, &s->q, t + (r - row), stride, s->q.energy + block * KGRID_BLOCK,
+			   r, block);
+		spread_row(s, r, block * groups, (block + 1) * groups);
 	}
 }
 
@@ -159,7 +184,7 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 	const struct solve *s = ctx;
 	size_t n = s->c1 - s->c0, row = tile * ROWS, panel = s->h->panel;
 	size_t rows = s->z->rows - row < ROWS ? s->z->rows - row : ROWS;
-	size_t run = s->moving ? s->z->group : n;
+	size_t run = !s->moving ? n : s->z->grid ? KGRID_BLOCK : s->z->group;
 	const float *from = s->c0 ? s->h->sum : s->h->w;
 	float *t = s->buf + (size_t)thread * panel * ROWS;
 	uint8_t *code = s->code + (size_t)thread * panel * ROWS;
@@ -171,7 +196,9 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 		enter_panel(s, t, n, row);
 	for (size_t c = 0; c < n; c += run) {
 		update_columns(s, t, c, run, 0, c);
-		if (s->moving)
+		if (s->moving && s->z->grid)
+			fit_block(s, t + c * ROWS, ROWS, (s->c0 + c) / run, row, rows);
+		else if (s->moving)
 			fit_group(s, t + c * ROWS, ROWS, run, (s->c0 + c) / run, row, rows);
 		solve_run(s, t, code, c, run, row, loss);
 	}
@@ -242,17 +269,15 @@ static void spread_params(const struct solve *s)
 		s->zero[i] = 0;
 	}
 	for (size_t r = 0; !s->moving && r < z->rows; r++)
-		for (size_t g = 0; g < z->groups; g++) {
-			s->scale[g * s->np + r] = z->scale[r * z->groups + g];
-			s->zero[g * s->np + r] = z->zero[r * z->groups + g];
-		}
+		spread_row(s, r, 0, z->groups);
 }
 
 static void gather_params(const struct solve *s)
 {
 	const struct quantized *z = s->z;
 
-	for (size_t r = 0; r < z->rows; r++)
+	/* Those of a grid are where they belong, and nothing has changed them. */
+	for (size_t r = 0; !z->grid && r < z->rows; r++)
 		for (size_t g = 0; g < z->groups; g++) {
 			z->scale[r * z->groups + g] = s->scale[g * s->np + r];
 			z->zero[r * z->groups + g] = (uint8_t)s->zero[g * s->np + r];
@@ -270,18 +295,18 @@ static void finish_tile(void *ctx, size_t tile, int thread)
 	(void)thread;
 	for (size_t g = row * z->groups; g < end * z->groups; g++) {
 		const uint8_t *code = z->codes + g * z->group;
-		float *w = s->dst + g * z->group, lane[8] = { 0 };
+		float *w = s->dst + g * z->group, lane[8] = { 0 }, min = quantized_min(z, g);
 		size_t j = 0;
 
 		for (; j + 8 <= z->group; j += 8)
 			for (size_t i = 0; i < 8; i++) {
-				float q = dequantize(code[j + i], z->zero[g], z->scale[g]);
+				float q = dequantize(code[j + i], z->zero[g], z->scale[g]) - min;
 
 				lane[i] += (w[j + i] - q) * (w[j + i] - q);
 				w[j + i] = q;
 			}
 		for (; j < z->group; j++) {
-			float q = dequantize(code[j], z->zero[g], z->scale[g]);
+			float q = dequantize(code[j], z->zero[g], z->scale[g]) - min;
 
 			lane[0] += (w[j] - q) * (w[j] - q);
 			w[j] = q;
@@ -349,7 +374,8 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 			w[r * k + j] = 0;
 	s->dst = w;
 	pool_run(h->be->pool, tiles, load_tile, s);
-	s->moving = !opt->act_order && !opt->static_groups && s->z->groups > 1;
+	s->moving = !opt->act_order && !opt->static_groups &&
+		    (s->z->grid ? k > KGRID_BLOCK : s->z->groups > 1);
 	for (size_t i = 0; i < tiles; i++)
 		if (s->dist[i] != 0)
 			return quantizer_check_finite(w, rows, k, where, e);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/method/gptq.h"
+#include "lib/method/kquant.h"
 #include "lib/method/layer.h"
 
 static void name_layer(struct layer *l, const struct model *m, const struct linear_row *row,
@@ -56,7 +57,10 @@ struct quantizer layer_quantizer(const struct layer_options *o, const char *name
 	const struct plan_row *row = plan_find(&o->plan, name);
 	struct quantizer q = o->q;
 
-	if (row) {
+	if (row && q.grid) {
+		q.bits = row->bits;
+		kquant_set(&q, kgrid_of_bits(row->bits));
+	} else if (row) {
 		q.bits = row->bits;
 		q.group = row->has_group ? row->group : q.group;
 	}
@@ -83,6 +87,20 @@ bool layer_skipped(const struct layer_options *o, const struct model *m,
 static size_t common_divisor(size_t a, size_t b)
 {
 	return b == 0 ? a : common_divisor(b, a % b);
+}
+
+/* A grid of super-blocks has this linear's bits and fits its columns. */
+static int check_grid(const struct layer_options *o, const struct layer *l, int64_t cols,
+		      struct err *e)
+{
+	if (o->q.grid && !l->q.grid)
+		return err_set(e, ERR_DATA, l->where, "--plan: %d bits, and --grid has 4 (q4_K) "
+			       "and 6 (q6_K)", l->q.bits);
+	if (l->q.grid && cols % KGRID_BLOCK)
+		return err_set(e, ERR_DATA, l->where, "%lld columns are no whole super-blocks of "
+			       "%d, as %s has them: --skip it, and quantize it otherwise before or "
+			       "after", (long long)cols, KGRID_BLOCK, kgrid(l->q.grid)->name);
+	return 0;
 }
 
 /* The linear and others that read its edge are cut alike. */
@@ -126,6 +144,8 @@ int layer_check_groups(const struct layer_options *o, const struct model *m, str
 			if (o->plan.n > 0 && check_alike(o, m, &l, i, e) < 0)
 				return -1;
 			model_shape(m, row.weight, shape);
+			if (check_grid(o, &l, shape[1], e) < 0)
+				return -1;
 			common = common_divisor((size_t)shape[1], common);
 			if (wrong_cols == 0 && l.q.group > 0 && shape[1] % l.q.group != 0) {
 				wrong_group = l.q.group;
@@ -293,6 +313,30 @@ static struct item *add_tensor(struct block *b, const struct layer *l, enum role
 	return it;
 }
 
+/* The heads of super-blocks, in the place of scales. */
+static int store_heads(const struct layer *l, struct block *b, const struct quantized *z,
+		       struct err *e)
+{
+	const struct kgrid *k = kgrid(z->grid);
+	const size_t blocks = z->cols / KGRID_BLOCK;
+	struct record r = { .rank = -1 };
+	struct item *it;
+
+	record_init(&r, REC_TENSOR, l->name);
+	r.role = ROLE_SCALE;
+	r.dtype = DT_U8;
+	r.rank = 3;
+	r.shape[0] = (int64_t)z->rows;
+	r.shape[1] = (int64_t)blocks;
+	r.shape[2] = (int64_t)k->head;
+	it = block_add(b, &r, e);
+	record_clear(&r);
+	if (!it)
+		return -1;
+	memcpy(it->data, z->head, z->rows * blocks * k->head);
+	return 0;
+}
+
 int layer_store(const struct layer *l, struct block *b, const struct quantized *z,
 		const struct layer_options *o, struct err *e)
 {
@@ -304,8 +348,11 @@ int layer_store(const struct layer *l, struct block *b, const struct quantized *
 	memcpy(it->data, z->codes, z->rows * z->cols);
 	if (record_set_int(&it->rec, "bits", z->bits) < 0 ||
 	    record_set_int(&it->rec, "group", (int64_t)z->group) < 0 ||
-	    record_set_bool(&it->rec, "sym", z->sym) < 0)
+	    record_set_bool(&it->rec, "sym", z->sym) < 0 ||
+	    (z->grid && record_set_str(&it->rec, "grid", kgrid(z->grid)->name) < 0))
 		return nomem(l->where, e);
+	if (z->grid)
+		return store_heads(l, b, z, e);
 	if (!(it = add_tensor(b, l, ROLE_SCALE, o->q.scale_dtype, prows, z->groups, e)))
 		return -1;
 	if (dtype_from_f32(it->data, o->q.scale_dtype, z->scale, prows * z->groups) < 0)
@@ -324,13 +371,15 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 {
 	struct item *it = block_note(b, l->name, "layer-error", e);
 	double rel = l->energy > 0 ? energy / l->energy : 0;
+	const struct kgrid *k = kgrid(l->q.grid);
 	struct record *r;
 
 	if (!it)
 		return -1;
 	r = &it->rec;
 	if (record_set_str(r, "by", o->by) < 0 || record_set_int(r, "bits", l->q.bits) < 0 ||
-	    record_set_int(r, "group", l->q.group) < 0 ||
+	    record_set_int(r, "group", k ? (int64_t)k->group : l->q.group) < 0 ||
+	    (k && record_set_str(r, "grid", k->name) < 0) ||
 	    record_set_double(r, has_h ? "rel_err" : "w_rel_err", rel) < 0)
 		return nomem(l->where, e);
 	if (res && (record_set_double(r, "damp", res->damp) < 0 ||

@@ -9,6 +9,7 @@
 
 #include "lib/base/pool.h"
 #include "lib/compute/vec.h"
+#include "lib/method/kquant.h"
 #include "lib/method/quantizer.h"
 
 #define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
@@ -50,6 +51,31 @@ int quantizer_groups(const struct quantizer *q, size_t cols, const char *where, 
 	return 0;
 }
 
+/* What a grid of super-blocks has beside scales. */
+static int init_grid(struct quantized *z, const char *where, struct err *e)
+{
+	const struct kgrid *k = kgrid(z->grid);
+	const size_t heads = z->rows * (z->cols / KGRID_BLOCK) * k->head;
+	const size_t mins = k->sym ? 0 : z->rows * z->groups;
+
+	if (heads > z->cap_head) {
+		free(z->head);
+		z->cap_head = 0;
+		if (!(z->head = malloc(heads)))
+			return err_nomem(e, where, heads);
+		z->cap_head = heads;
+	}
+	if (mins > z->cap_min) {
+		free(z->min_room);
+		z->cap_min = 0;
+		if (!(z->min_room = malloc(mins * sizeof(*z->min))))
+			return err_nomem(e, where, mins * sizeof(*z->min));
+		z->cap_min = mins;
+	}
+	z->min = k->sym ? NULL : z->min_room;
+	return 0;
+}
+
 int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
 		   const char *where, struct err *e)
 {
@@ -57,6 +83,10 @@ int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, 
 
 	if (quantizer_groups(q, cols, where, &groups, &group, e) < 0)
 		return -1;
+	if (q->grid) {
+		group = kgrid(q->grid)->group;
+		groups = cols / group;
+	}
 	if (n > z->cap) {
 		free(z->codes);
 		z->cap = 0;
@@ -82,7 +112,9 @@ int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, 
 	z->bits = q->bits;
 	z->sym = q->sym;
 	z->per_tensor = q->group == 0;
-	return 0;
+	z->grid = q->grid;
+	z->min = NULL;
+	return z->grid ? init_grid(z, where, e) : 0;
 }
 
 void quantized_release(struct quantized *z)
@@ -90,6 +122,8 @@ void quantized_release(struct quantized *z)
 	free(z->codes);
 	free(z->scale);
 	free(z->zero);
+	free(z->head);
+	free(z->min_room);
 	memset(z, 0, sizeof(*z));
 }
 
@@ -333,7 +367,10 @@ static void fit_row(void *ctx, size_t row, int thread)
 	struct quantizer q = *f->q;
 
 	(void)thread;
-	for (size_t g = 0; g < z->groups; g++) {
+	for (size_t b = 0; z->grid && b < z->cols / KGRID_BLOCK; b++)
+		kquant_fit(z, &q, f->w + row * z->cols + b * KGRID_BLOCK, 1,
+			   q.range == RANGE_HMSE ? q.energy + b * KGRID_BLOCK : NULL, row, b);
+	for (size_t g = 0; !z->grid && g < z->groups; g++) {
 		q.energy = f->q->range == RANGE_HMSE ? f->q->energy + g * z->group : NULL;
 		q.n_energy = z->group;
 		quantizer_fit(&q, f->w + row * z->cols + g * z->group, z->group, 1,
@@ -346,12 +383,14 @@ int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
 {
 	int64_t bad = f32_first_nonfinite(z->scale, z->rows * z->groups);
 
+	if (bad < 0 && z->min)
+		bad = f32_first_nonfinite(z->min, z->rows * z->groups);
 	if (bad < 0)
 		return 0;
 	return err_set(e, ERR_DATA, where, "the scale of row %zu, group %zu does not fit %s%s",
 		       (size_t)bad / z->groups, (size_t)bad % z->groups,
 		       dtype_name(q->scale_dtype),
-		       q->scale_dtype == DT_F16 ? "; try --scale-dtype=f32" : "");
+		       q->scale_dtype == DT_F16 && !z->grid ? "; try --scale-dtype=f32" : "");
 }
 
 int quantizer_check_finite(const float *w, size_t rows, size_t cols, const char *where,
@@ -391,13 +430,13 @@ int quantize(float w, float scale, int zero, int bits)
 {
 	uint8_t code;
 
-	quantize_run(&code, &w, 1, scale, zero, bits);
+	quantize_run(&code, &w, 1, scale, (float)zero, bits);
 	return code;
 }
 
-void quantize_run(uint8_t *code, const float *w, size_t n, float scale, int zero, int bits)
+void quantize_run(uint8_t *code, const float *w, size_t n, float scale, float zero, int bits)
 {
-	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid;
+	float mid = (float)(1 << (bits - 1)), shift = zero - mid;
 
 	/* Clamped before it is rounded: the bounds are integers, so that the code is the same,
 	 * and nothing is too large for round_even. */
@@ -417,9 +456,10 @@ void quantized_dequantize(const struct quantized *z, float *w)
 	for (size_t r = 0; r < z->rows; r++)
 		for (size_t g = 0; g < z->groups; g++) {
 			float s = z->scale[r * z->groups + g];
+			float min = quantized_min(z, r * z->groups + g);
 			int zero = z->zero[r * z->groups + g];
 
 			for (size_t j = 0; j < z->group; j++)
-				*w++ = dequantize(*code++, zero, s);
+				*w++ = dequantize(*code++, zero, s) - min;
 		}
 }

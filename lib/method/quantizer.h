@@ -28,6 +28,7 @@
 
 #include "lib/base/err.h"
 #include "lib/data/dtype.h"
+#include "lib/model/kgrid.h"
 
 struct pool;
 
@@ -40,6 +41,7 @@ struct quantizer {
 	long group;          /* columns a group; -1: the row; 0: the whole tensor */
 	enum quantizer_range range;
 	enum dtype scale_dtype; /* F16, BF16 or F32 */
+	enum codes_grid grid; /* of super-blocks (kquant.h), which then says bits, sym and group */
 	/* RANGE_HMSE: h of the weights that are fitted, over and over if there are more; for
 	 * quantizer_fit_all those of a row.  The caller's. */
 	const float *energy;
@@ -52,10 +54,15 @@ struct quantized {
 	int bits;
 	bool sym;
 	bool per_tensor;     /* all rows share one scale and zero: stored as [1, 1] */
+	enum codes_grid grid;
 	uint8_t *codes;      /* [rows, cols] */
 	float *scale;        /* [rows, groups], already rounded to scale_dtype */
 	uint8_t *zero;       /* [rows, groups]; sym: all 2^(b-1) */
+	float *min;          /* [rows, groups] of a grid with minima: w~ = s q - min; or NULL */
+	uint8_t *head;       /* of a grid: [rows, cols / KGRID_BLOCK, bytes], which say the rest */
 	size_t cap, cap_groups;
+	float *min_room;
+	size_t cap_min, cap_head;
 };
 
 /* ERR_DATA when group does not divide cols: says which sizes work ("1, 2, 4, ... 64, 128"). */
@@ -92,6 +99,18 @@ static inline float dequantize(int code, int zero, float scale)
 	return scale * (float)(code - zero);
 }
 
+/* The zero of group i as quantize_run wants it, also where there is a minimum instead. */
+static inline float quantized_zero(const struct quantized *z, size_t i)
+{
+	return z->min ? z->min[i] / z->scale[i] : (float)z->zero[i];
+}
+
+/* What is to be subtracted from dequantize in group i. */
+static inline float quantized_min(const struct quantized *z, size_t i)
+{
+	return z->min ? z->min[i] : 0;
+}
+
 /* x to the nearest integer, half to even, for |x| <= 2^22, in the default rounding mode: a sum
  * and a difference, which vectorise on every machine where rintf may be a call. */
 static inline float round_even(float x)
@@ -105,7 +124,7 @@ float quantizer_round_scale(double s, enum dtype t);
 /* The code of w; half to even, and no overflow for any finite w. */
 int quantize(float w, float scale, int zero, int bits);
 /* The codes of n weights that share a scale and a zero. */
-void quantize_run(uint8_t *code, const float *w, size_t n, float scale, int zero, int bits);
+void quantize_run(uint8_t *code, const float *w, size_t n, float scale, float zero, int bits);
 
 /* w~ of all codes, [rows, cols]. */
 void quantized_dequantize(const struct quantized *z, float *w);

@@ -24,7 +24,7 @@ static void code_row(void *ctx, size_t row, int thread)
 	(void)thread;
 	for (size_t g = 0; g < z->groups; g++, at += z->group)
 		quantize_run(z->codes + at, c->w + at, z->group, z->scale[row * z->groups + g],
-			     z->zero[row * z->groups + g], z->bits);
+			     quantized_zero(z, row * z->groups + g), z->bits);
 }
 
 int rtn_quantize(struct quantized *z, const struct quantizer *q, const float *w, size_t rows,
@@ -47,9 +47,13 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	float *w = c->out + row * z->cols;
 
 	(void)thread;
-	for (size_t i = 0, g = row * z->groups; i < z->cols; i += z->group, g++)
+	for (size_t i = 0, g = row * z->groups; i < z->cols; i += z->group, g++) {
+		const float min = quantized_min(z, g);
+
 		for (size_t j = i; j < i + z->group; j++)
-			w[j] -= dequantize(z->codes[row * z->cols + j], z->zero[g], z->scale[g]);
+			w[j] -= dequantize(z->codes[row * z->cols + j], z->zero[g], z->scale[g]) -
+				min;
+	}
 }
 
 /* RANGE_HMSE: with the diagonal of H. */

@@ -32,6 +32,26 @@ static int f8_init(struct codes *c, const struct record *codes, struct err *e)
 	return 0;
 }
 
+/* Key grid, if it is there: then the rest is known. */
+static int grid_init(struct codes *c, const struct record *codes, struct err *e)
+{
+	const struct kgrid *k;
+	char name[32];
+
+	if (!record_get_str(codes, "grid", name, sizeof(name)))
+		return 0;
+	c->grid = kgrid_from_name(name);
+	k = kgrid(c->grid);
+	if (!k)
+		return err_set(e, ERR_VERSION, codes->name, "codes on a grid '%s', which this "
+			       "version does not know", name);
+	if (c->bits != k->bits || c->group != k->group || c->sym != k->sym ||
+	    c->cols % KGRID_BLOCK)
+		return err_set(e, ERR_DATA, codes->name, "codes on the grid %s whose bits, group, "
+			       "sym or columns are not those of it", name);
+	return 0;
+}
+
 int codes_init(struct codes *c, const struct record *codes, struct err *e)
 {
 	int64_t bits, group;
@@ -63,6 +83,24 @@ int codes_init(struct codes *c, const struct record *codes, struct err *e)
 	c->group = (size_t)group;
 	c->groups = c->cols / c->group;
 	c->sym = sym;
+	return grid_init(c, codes, e);
+}
+
+static int grid_fit(struct codes *c, const struct record *scale, const struct record *zero,
+		    struct err *e)
+{
+	const struct kgrid *k = kgrid(c->grid);
+
+	if (zero)
+		return err_set(e, ERR_DATA, c->codes->name, "codes on the grid %s with a zero",
+			       k->name);
+	if (scale->dtype != DT_U8 || scale->rank != 3 || (size_t)scale->shape[0] != c->rows ||
+	    (size_t)scale->shape[1] != c->cols / KGRID_BLOCK ||
+	    (size_t)scale->shape[2] != k->head)
+		return err_set(e, ERR_DATA, c->codes->name, "scale is not U8 [%zu, %zu, %zu], the "
+			       "heads of %s", c->rows, c->cols / KGRID_BLOCK, k->head, k->name);
+	c->scale = scale;
+	c->zero = NULL;
 	return 0;
 }
 
@@ -74,6 +112,8 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 
 	if (!scale)
 		return err_set(e, ERR_DATA, name, "codes without scale");
+	if (c->grid)
+		return grid_fit(c, scale, zero, e);
 	if (!zero && !c->sym)
 		return err_set(e, ERR_DATA, name, "asymmetric codes without zero");
 	if (scale->dtype != DT_F16 && scale->dtype != DT_BF16 && scale->dtype != DT_F32)
@@ -171,7 +211,13 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 		return f8_row(c, w, n, codes, (const char *)scale + at * width, e);
 	if (beyond(q, c->cols, c->bits))
 		return beyond_error(c, q, n, e);
-	for (size_t g = 0; g < c->groups; g++) {
+	for (size_t i = 0; c->grid && i < c->cols / KGRID_BLOCK; i++) {
+		const size_t head = kgrid(c->grid)->head, b = n * (c->cols / KGRID_BLOCK) + i;
+
+		kgrid_row(c->grid, w + i * KGRID_BLOCK, q + i * KGRID_BLOCK,
+			  (const uint8_t *)scale + b * head);
+	}
+	for (size_t g = 0; !c->grid && g < c->groups; g++) {
 		if (dtype_to_f32(&s, (const char *)scale + (at + g) * width, t, 1) < 0)
 			return err_set(e, ERR_BUG, c->codes->name, "scale cannot be converted");
 		if (c->zero)
@@ -186,6 +232,9 @@ double codes_bits(const struct codes *c)
 	const size_t rows = c->one_row ? 1 : (c->rows + c->tall - 1) / c->tall;
 	double params = (double)rows * (double)c->groups;
 
+	if (c->grid)
+		return (double)c->rows * (double)c->cols *
+		       (c->bits + 8 * (double)kgrid(c->grid)->head / KGRID_BLOCK);
 	return (double)c->rows * (double)c->cols * c->bits +
 	       params * (dtype_bits(c->scale->dtype) + (c->zero ? 8 : 0));
 }

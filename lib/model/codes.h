@@ -10,6 +10,9 @@
  * Or the codes are floats, F8_E4M3: w[n,k] = scale[n/tall, k/group] code[n,k].  Keys bits = 8 and
  * group, as above; there is no zero.  With key tall (rows that share a scale, 1 if absent) blocks
  * have one scale each: tall and group need not divide rows and columns.
+ *
+ * Or, with key grid, q4_K or q6_K: codes of a grid of super-blocks (kgrid.h).  The scale is then
+ * U8 [rows, cols / 256, bytes of a head], there is no zero, and bits, group and sym are the grid's.
  */
 #ifndef QP_CODES_H
 #define QP_CODES_H
@@ -19,6 +22,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/model/kgrid.h"
 
 struct record;
 
@@ -28,6 +32,7 @@ struct codes {
 	size_t tall;       /* rows that share a scale: 1 but for blocks of F8 */
 	bool sym, one_row; /* one_row: scale and zero have one row for all */
 	bool f8;
+	enum codes_grid grid;
 	const struct record *codes, *scale, *zero; /* zero NULL when sym */
 };
 
@@ -44,8 +49,9 @@ int codes_fit(struct codes *c, const struct record *scale, const struct record *
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
 	      const void *zero, uint8_t *buf, struct err *e) MUST_USE;
 
-/* Row n as integers, not of codes that are floats: w[n,k] = scale[g] (q[k] - zero[g]), q [cols],
- * scale and zero [groups]; codes of 8 bits and their zero are less 128.  ERR_DATA as codes_row. */
+/* Row n as integers, not of codes that are floats or have a grid: w[n,k] = scale[g] (q[k] -
+ * zero[g]), q [cols], scale and zero [groups]; codes of 8 bits and their zero are less 128.
+ * ERR_DATA as codes_row. */
 int codes_row_int(const struct codes *c, int8_t *q, float *scale, int32_t *zero, size_t n,
 		  const void *codes, const void *scales, const void *zeros,
 		  struct err *e) MUST_USE;

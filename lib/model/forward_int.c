@@ -5,8 +5,8 @@
  * With x~ = sx (qx - zx) and w~ = sw (qw - zw), constant over a run of len columns,
  *     x~ w~' = sx sw (qx.qw - zx sum qw - zw sum qx + len zx zw)
  * where all that is in brackets is exact.  The runs are the smaller of the weight's groups and the
- * activation's; their products are summed in f32.  What has no codes, or groups of which neither
- * divides the other, multiplies in f32 as ever.
+ * activation's; their products are summed in f32.  What has no codes, or codes on a grid of
+ * super-blocks, or groups of which neither divides the other, multiplies in f32 as ever.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +102,8 @@ int int_linear_load(struct forward *f, struct int_linear **dst, struct block *b,
 	if (block_codes(b, s, &c, e) < 0)
 		return -1;
 	group = x->per == QUANT_GROUP ? x->group : c.cols;
-	if (c.f8 || c.cols % c.group != 0 || (group % c.group != 0 && c.group % group != 0))
+	if (c.f8 || c.grid || c.cols % c.group != 0 ||
+	    (group % c.group != 0 && c.group % group != 0))
 		return 0;
 	l = calloc(1, sizeof(*l));
 	if (l == NULL)

@@ -124,6 +124,56 @@ print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
 	refuses 65 'layers.0.self_attn.q_proj: is quantized already' gptq -q -g 16 --sweeps=1 "$out/h.qp"
 }
 
+@test "gptq, rtn: --grid: codes on super-blocks are the weights, gptq's error is far below rtn's" {
+	local g o
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/k" hidden=256 ffn=512 heads=4 kv=2 layers=1
+	record-acts -q -c calib.qp "$out/k" > "$out/acts.qp"
+	for g in q4_K q6_K; do
+		for o in "" --static-groups --act-order --plain; do
+			gptq -q --grid=$g $o "$out/acts.qp" > "$out/g.qp"
+			rtn -q --grid=$g --range=hmse "$out/acts.qp" > "$out/r.qp"
+			"$PYTHON" - "$out/g.qp" "$out/r.qp" "$out/acts.qp" $g <<-'END'
+			import sys
+			import numpy as np
+			from ggufread import values
+			from qpstream import Stream
+			g, r, a = (Stream(p) for p in sys.argv[1:4])
+			down = "model.layers.0.mlp.down_proj.weight"
+			for s in g, r:
+			    for n in s.names("codes"):
+			        h = s.head(n, "codes")
+			        assert (h["grid"], h["bits"]) == (sys.argv[4], int(sys.argv[4][1]))
+			        assert (values(s, n) == s.tensor(n)).all(), n
+			        assert s.tensor(n, "codes").max() >> h["bits"] == 0
+			h, w = a.hessian("layers.0.mlp.mid"), a.tensor(down).astype("f8")
+			err = [np.einsum("nk,kl,nl", d, h, d) for d in (w - s.tensor(down) for s in (g, r))]
+			assert err[0] < 0.7 * err[1], err
+			note = g.notes()[down]
+			assert note["grid"] == sys.argv[4] and note["group"] in (16, 32)
+			assert abs(note["rel_err"] * np.einsum("nk,kl,nl", w, h, w) / err[0] - 1) < 1e-3
+			END
+		done
+	done
+}
+
+@test "gptq: --grid with --plan has both grids; what it cannot do is refused" {
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/k" hidden=256 ffn=512 heads=4 kv=2 layers=1
+	printf '# quantpipe plan 1\nmodel.layers.0.mlp.down_proj.weight\t6\n' > "$out/plan"
+	rtn -q --grid=q4_K --plan="$out/plan" "$out/k" > "$out/g.qp"
+	[ "$(qp-dump "$out/g.qp" | grep -c 'role=codes.*grid="q6_K"')" = 1 ]
+	[ "$(qp-dump "$out/g.qp" | grep -c 'role=codes.*grid="q4_K"')" = 6 ]
+	sed -i 's/6$/5/' "$out/plan"
+	refuses 65 'layers\.0\.mlp\.down_proj: --plan: 5 bits, and --grid has 4' \
+		rtn -q --grid=q4_K --plan="$out/plan" "$out/k"
+	refuses 65 'layers\.0\.self_attn\.q_proj: 32 columns are no whole super-blocks of 256' \
+		gptq -q --grid=q4_K acts.qp
+	for o in -b4 -g32 --sym --asym --scale-dtype=f16; do
+		refuses 64 '--[a-z-]*: contradicts --grid=q6_K' rtn --grid=q6_K $o "$out/k"
+	done
+	refuses 64 '--refit-scales: contradicts --grid' gptq --grid=q6_K --refit-scales acts.qp
+	refuses 64 '--grid: expected uniform, q4_K or q6_K' rtn --grid=q5_K "$out/k"
+}
+
 @test "gptq: perplexity of the shipped model at 4 and 3 bits is below that of rounding" {
 	calib-pack -q -m "$MODEL" -n 32 -s 256 --sampling=sequential "$CALIB" > "$out/c.qp"
 	record-acts -q -c "$out/c.qp" "$MODEL" > "$out/a.qp"

@@ -96,6 +96,33 @@ powers_of_two() {
 	holds "$out/s.qp" "$out/s.gguf" Q5_1
 }
 
+@test "to-gguf: codes on the grid of a K-quant are its blocks, bit for bit, packed or not" {
+	local g o pack
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/k" hidden=256 ffn=512 heads=4 kv=2 layers=1
+	for g in q4_K q6_K; do
+		case $g in q4_K) pack=pack-int4 ;; *) pack=pack-int8 ;; esac
+		for o in minmax mse; do
+			rtn -q --grid=$g --range=$o "$out/k" > "$out/s.qp"
+			to-gguf -q --no-vocab --force "$out/s.qp" "$out/s.gguf"
+			holds "$out/s.qp" "$out/s.gguf" "Q${g#q}"
+		done
+		$pack -q "$out/s.qp" > "$out/p.qp"
+		qp-check -q "$out/p.qp"
+		to-gguf -q --no-vocab --force "$out/p.qp" "$out/p.gguf"
+		cmp "$out/s.gguf" "$out/p.gguf"
+		same_logits "$out/p.qp" "$out/p.gguf"
+		refuses 65 ".*q_proj\.weight: codes on the grid $g fit no Q8_0: --type=auto, or --requantize" \
+			to-gguf -q --no-vocab --type=q8_0 "$out/s.qp" "$out/x.gguf"
+		for o in to-gptq to-awq to-ct; do
+			refuses 65 ".*q_proj\.weight: codes on the grid $g" $o "$out/s.qp" "$out/x"
+		done
+	done
+	to-gguf --no-vocab --type=q8_0 --requantize "$out/s.qp" "$out/x.gguf" 2>&1 |
+		grep -q 'q_proj.weight: quantized anew as Q8_0: relative error 0.00'
+	refuses 65 '.*q_proj\.weight: its codes are not on the grid of Q4_K.*gptq --grid' \
+		to-gguf -q --no-vocab --type=q4_K sym.qp "$out/y.gguf"
+}
+
 @test "to-gguf: packed codes are the same file" {
 	pack-int4 sym.qp | to-gguf -q --no-vocab - "$out/p.gguf"
 	to-gguf -q --no-vocab sym.qp "$out/s.gguf"

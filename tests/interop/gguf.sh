@@ -96,6 +96,21 @@ blocks() {	# blocks MODEL
 	rm -f "$OUT"/*.gguf "$OUT/q.bin"
 }
 
+grids() {	# grids MODEL CALIBRATION: rows of whole super-blocks on grids, the others in Q4_0
+	for g in q4_K q6_K; do
+		record-acts -q --stats=hessian -c "$2" "$1" |
+			gptq -q --grid=$g --skip='(q|k|v|o|gate|up)_proj' |
+			rtn -q -g 32 --skip=down_proj > "$OUT/g.qp"
+		to-gguf -q --force "$OUT/g.qp" "$OUT/q.gguf"
+		compare "$(basename "$1"), down_proj on $g, activations in 8 bits" "$OUT/q.gguf" \
+			"$OUT/g.qp" 0.02
+		"$QP_LLAMACPP/llama-quantize" --allow-requantize "$OUT/q.gguf" "$OUT/e.gguf" F32 \
+			> "$OUT/err" 2>&1
+		compare "  made F32 by llama-quantize" "$OUT/e.gguf" "$OUT/g.qp" 0.001
+		rm -f "$OUT"/*.gguf "$OUT/g.qp"
+	done
+}
+
 packages
 if [ ! -x "${QP_LLAMACPP:-}/llama-perplexity" ]; then
 	n=$((n + 1))
@@ -107,6 +122,9 @@ else
 		head -c 40000 "$here/../../man/calibration.txt" > "$OUT/text"
 		floats "$SMOLLM2"
 		blocks "$SMOLLM2"
+		calib-pack -q -m "$SMOLLM2" -n 4 -s 512 "$here/../../man/calibration.txt" \
+			> "$OUT/calib.qp"
+		grids "$SMOLLM2" "$OUT/calib.qp"
 	fi
 fi
 echo "1..$n"
