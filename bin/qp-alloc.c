@@ -21,7 +21,8 @@ static const char usage[] =
 	"      --for=ENGINE     any (default); vllm: 4 and 8 bits, q k v alike, gate and\n"
 	"                       up alike; llama.cpp: the default widths\n"
 	"      --fuse           q k v alike, gate and up alike, experts alike\n"
-	"      --by=HOW         errors of gptq (default) or of rtn: what will follow\n"
+	"      --by=HOW         errors of gptq (default), plain (gptq --plain) or rtn:\n"
+	"                       of what will follow\n"
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
 	"                       tensor (default 128)\n"
 	"      --sym            grid centred on zero (default)\n"
@@ -51,13 +52,13 @@ struct job {
 	struct alloc *alloc;
 	struct model model;
 	bool table;
-	int grid, engine;
+	int grid, engine, by; /* by: 0 gptq, 1 plain, 2 rtn */
 };
 
 static void option(struct job *j, int c)
 {
 	static const char *const engines[] = { "any", "vllm", "llama.cpp", NULL };
-	static const char *const trials[] = { "gptq", "rtn", NULL };
+	static const char *const trials[] = { "gptq", "plain", "rtn", NULL };
 	struct alloc_options *o = &j->o;
 	struct quantizer *q = &o->layers.q;
 	struct err e;
@@ -71,7 +72,7 @@ static void option(struct job *j, int c)
 		break;
 	case OPT_FOR: j->engine = cli_choice("--for", optarg, engines); break;
 	case OPT_FUSE: o->fuse = FUSE_EDGE; break;
-	case OPT_BY: o->rtn = cli_choice("--by", optarg, trials) == 1; break;
+	case OPT_BY: j->by = cli_choice("--by", optarg, trials); break;
 	case 'g': q->group = cli_long("--group-size", optarg, -1, 1 << 24); break;
 	case OPT_SYM: case OPT_ASYM:
 		if (j->grid && j->grid != c)
@@ -105,6 +106,11 @@ static void options(int argc, char **argv, struct job *j)
 		o->widths = j->engine == 1 ? 0x110 : usual;
 	if (j->engine == 1)
 		o->fuse = FUSE_EDGE;
+	o->rtn = j->by == 2;
+	if (j->by == 0) { /* gptq's defaults */
+		o->layers.q.range = RANGE_HMSE;
+		o->gptq.sweeps = 2;
+	}
 	cli_operands(0, 1);
 }
 

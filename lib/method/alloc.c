@@ -16,7 +16,9 @@ struct linear {
 	long layer;
 	size_t rows, cols, groups;
 	long bundle;
+	enum slot slot;
 	double energy;
+	double base;    /* what errors are relative to: energy, or of all experts of the layer */
 	double error[ALLOC_WIDTHS];
 };
 
@@ -143,6 +145,7 @@ static int add_linear(struct alloc *a, struct block *b, struct layer *l, const f
 	x->rows = l->rows;
 	x->cols = l->cols;
 	x->bundle = bundle_of(a, &l->row, b->layer);
+	x->slot = l->row.weight;
 	x->energy = l->energy;
 	if (quantizer_groups(&l->q, l->cols, l->where, &x->groups, &group, e) < 0)
 		return -1;
@@ -225,7 +228,26 @@ static uint64_t size_of(const struct alloc *a, const struct linear *l, int bits)
 
 static double cost_of(const struct linear *l, int bits)
 {
-	return l->energy > 0 ? l->error[bits - 2] / l->energy : 0;
+	return l->base > 0 ? l->error[bits - 2] / l->base : 0;
+}
+
+/* A layer's linears stand together. */
+static void find_bases(struct alloc *a)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		struct linear *l = &a->lin[i];
+		size_t j = i;
+
+		if (slot_expert(l->slot) < 0) {
+			l->base = l->energy;
+			continue;
+		}
+		while (j > 0 && a->lin[j - 1].layer == l->layer)
+			j--;
+		for (l->base = 0; j < a->n && a->lin[j].layer == l->layer; j++)
+			if (slot_kind(a->lin[j].slot) == slot_kind(l->slot))
+				l->base += a->lin[j].energy;
+	}
 }
 
 /* ---- the plan -------------------------------------------------------------------- */
@@ -328,6 +350,7 @@ int alloc_plan(struct alloc *a, const struct model *m, struct buf *out, struct a
 		weights += (double)a->lin[i].rows * (double)a->lin[i].cols;
 	if (a->o->bits > 0)
 		budget = (uint64_t)(a->o->bits * weights);
+	find_bases(a);
 	n = make_items(a, items, of);
 	r = alloc_solve(items, n, budget, pick, &least, e);
 	if (r < 0 && e->cls == ERR_DATA)

@@ -5,7 +5,9 @@
  * Each linear is quantized, for trial, at every width by its Hessian; E_b = tr (W-Q) H (W-Q)' is
  * its error there and P = tr W H W' the energy of its output.  What it costs the model is taken
  * to be E_b / P, and the widths are those with the least sum of costs among all choices of at most
- * the size asked for: a multiple-choice knapsack, solved exactly.
+ * the size asked for: a multiple-choice knapsack, solved exactly.  The experts of a layer have one
+ * P, the sum of theirs, for each of gate, up and down: a token goes to few of them, so that all
+ * together are to the model what one dense linear is, each by the tokens that it gets.
  *
  * Sizes are bits: codes, rows padded to bytes as pack-int4 does, scales, and zeros of 8 bits.
  */

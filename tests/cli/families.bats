@@ -151,6 +151,60 @@ packs() {	# packs MODEL NAME
 	each_beside packs
 }
 
+searches() {	# searches MODEL NAME: every map found leaves the function, no edge is worse
+	local o
+	acts "$1" "$2"
+	qp-forward -q -c "$2.calib" "$1" > was.qp
+	for o in "--search=w -b 3" "--search=w --duo --asym" "--search=wa --act-bits=4" "--search=wa --duo"; do
+		smooth -q $o -g -1 "$2.acts" > s.qp
+		run -1 qp-cmp -q "$2.acts" s.qp
+		qp-forward -q -c "$2.calib" s.qp > is.qp
+		qp-cmp -q --rel=1e-5 was.qp is.qp
+		record-acts -q --stats=all - again.qp < s.qp
+		qp-cmp -q --role=stat --rel=1e-4 s.qp again.qp
+	done
+	"$PYTHON" - s.qp <<-'END'
+	import sys
+	from qpstream import Stream
+	s = Stream(sys.argv[1])
+	notes = s.notes("search").values()
+	assert len(notes) >= 2 and all(n["after"] <= n["before"] and n["act_bits"] == 8 for n in notes)
+	assert any(n["moved"] for n in notes)
+	END
+}
+
+@test "families: searched scales leave what the model computes; statistics follow" {
+	each_shipped searches
+}
+
+@test "families: those beside the checkout too: searched scales leave what the model computes" {
+	each_beside searches
+}
+
+plans() {	# plans MODEL NAME: qp-alloc | gptq --plan: each linear has the plan's bits
+	local o
+	acts "$1" "$2"
+	smooth -q --search=w -g -1 "$2.acts" | clip -q -b 3 -g -1 > c.qp
+	qp-dump c.qp | grep -c 'kind="clip"' > clipped
+	for o in "--budget=4.6" "--budget=4.6 --fuse" "--budget=7 --for=vllm" "--budget=4.6 --by=rtn"; do
+		qp-alloc -q $o -g -1 c.qp > plan
+		gptq -q -g -1 --min-tokens=0 --plan=plan c.qp > q.qp
+		grep -v '^#' plan | cut -f 1,2 | sort > want
+		qp-ls --errors --tsv q.qp | tail -n +2 | cut -f 1,5 | sort | diff want -
+		[ "$(cut -f 2 want | sort -u | wc -l)" -ge 2 ]
+		[ "$(wc -l < want)" -ge "$(cat clipped)" ]	# clip passes over queries and keys
+		qp-forward -q -c "$2.calib" q.qp > is.qp
+	done
+}
+
+@test "families: search, clip, a plan and gptq compose; each linear gets the plan's bits" {
+	each_shipped plans
+}
+
+@test "families: those beside the checkout too: search, clip, a plan and gptq compose" {
+	each_beside plans
+}
+
 @test "families: threads do not change what experts compute" {
 	local m=$DATA/qwen2-moe-sparse-step
 	record-acts -q -j 1 -c qwen2-moe-sparse-step.calib --stats=all "$m" > one.qp
@@ -170,6 +224,51 @@ packs() {	# packs MODEL NAME
 	record-acts -q -c "$out/calib.qp" moe | smooth -q -a 0.5 | gptq -q -b 4 -g -1 |
 		pack-int4 -q > "$out/q.qp"
 	eval-ppl -q -c 512 -w 8 -t "$EVAL" --max=52 "$out/q.qp"
+}
+
+kl() {	# kl STREAM: mean divergence from the model moe
+	[ -s moe.base ] || eval-ppl -q -c 512 -w 8 -t "$EVAL" --save-logits=moe.base moe > /dev/null
+	eval-ppl -q --json -c 512 -w 8 -t "$EVAL" --kl=moe.base "$1" | sed 's/.*"kl": *\([0-9.e-]*\).*/\1/'
+}
+
+@test "experts: searched scales and a plan work on a trained mixture; the plan beats 4 bits everywhere" {
+	calib-pack -q -m moe -n 8 -s 256 "$CALIB" > "$out/calib.qp"
+	record-acts -q -c "$out/calib.qp" --stats=all moe > moe.acts
+	smooth -q --search=wa -g -1 moe.acts > "$out/s.qp"
+	[ "$(kl "$out/s.qp" | awk '{ print ($1 < 1e-4) }')" -eq 1 ]
+	gptq -q -b 4 -g -1 moe.acts > "$out/four.qp"
+	qp-ls --json "$out/four.qp" | sed -n 's/.*"bits_per_weight":\([0-9.]*\).*/\1/p' > "$out/bits"
+	qp-alloc -q --budget="$(cat "$out/bits")" -g -1 moe.acts > "$out/plan"
+	gptq -q -g -1 --plan="$out/plan" moe.acts > "$out/plan.qp"
+	echo "$(kl "$out/four.qp") $(kl "$out/plan.qp")" > "$out/kls"
+	cat "$out/kls"
+	awk '{ exit !($2 < 0.92 * $1) }' "$out/kls"
+}
+
+@test "experts: qp-alloc counts the experts of a layer by their tokens, together as one linear" {
+	local skip='layers.[023]|self_attn|shared|up_proj|down_proj'
+	echo 1 2 3 4 | calib-pack -q --ids > "$out/calib.qp"	# 4, 1, 3, 2 and 2 tokens an expert
+	record-acts -q -c "$out/calib.qp" "$DATA/qwen2-moe-sparse-step" > "$out/acts.qp"
+	qp-alloc -q --by=rtn --budget=4.8 -g -1 --skip="$skip" "$out/acts.qp" > "$out/plan"
+	qp-alloc -q --by=rtn --table -g -1 --skip="$skip" "$out/acts.qp" > "$out/table"
+	"$PYTHON" - "$out/plan" "$out/table" <<-'END'
+	import sys, itertools
+	plan = {l.split("\t")[0]: int(l.split("\t")[1]) for l in open(sys.argv[1]) if l[0] != "#"}
+	rows = [l.split("\t") for l in open(sys.argv[2])][1:]
+	widths = (2, 3, 4, 5, 6, 8)
+	assert len(rows) == 5 == len(plan)
+	n = [int(r[1]) * int(r[2]) for r in rows]
+	def costs(pooled):
+	    best = None
+	    for pick in itertools.product(range(6), repeat=5):
+	        size = sum(x * widths[p] + 16 * int(r[1]) for x, r, p in zip(n, rows, pick))
+	        cost = sum(float(r[4 + p]) / (1 if pooled else float(r[3])) for r, p in zip(rows, pick))
+	        if size <= 4.8 * sum(n) and (not best or cost < best[0]):
+	            best = cost, [widths[p] for p in pick]
+	    return best[1]
+	assert [plan[f"model.{r[0]}.weight"] for r in rows] == costs(True) != costs(False), (
+	    plan, costs(True), costs(False))
+	END
 }
 
 @test "experts: the router and the shared expert's switch stay in float" {

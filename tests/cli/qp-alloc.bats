@@ -51,15 +51,17 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 	qp-alloc -q --table --by=rtn -g 16 acts.qp > "$out/table"
 	for b in 2 3 4 5 6 8; do
 		rtn -q -b $b -g 16 --keep-stats acts.qp > "$out/$b.qp"
-		gptq -q --plain -b $b -g 16 acts.qp > "$out/g$b.qp"
+		gptq -q -b $b -g 16 acts.qp > "$out/g$b.qp"
+		gptq -q --plain -b $b -g 16 acts.qp > "$out/p$b.qp"
 	done
-	qp-alloc -q --table -g 16 acts.qp > "$out/gtable"
+	qp-alloc -q --table --by=gptq -g 16 acts.qp > "$out/gtable"
+	qp-alloc -q --table --by=plain -g 16 acts.qp > "$out/ptable"
 	"$PYTHON" - acts.qp "$out" <<-'END'
 	import sys
 	from qpstream import Stream
 	from methods import edge_of, energy
 	was = Stream(sys.argv[1])
-	for table, prefix in (("table", ""), ("gtable", "g")):
+	for table, prefix in (("table", ""), ("gtable", "g"), ("ptable", "p")):
 	    lines = [l.rstrip("\n").split("\t") for l in open(f"{sys.argv[2]}/{table}")]
 	    assert lines[0] == "linear rows cols energy 2 3 4 5 6 8".split()
 	    assert len(lines) == 15
