@@ -2,11 +2,8 @@
 /*
  * to-hf - a stream as a Hugging Face model directory of plain weights
  */
+#include "bin/exporting.h"
 #include "formats/hf_write.h"
-#include "formats/source.h"
-#include "lib/base/cli.h"
-#include "lib/base/progress.h"
-#include "lib/base/usage.h"
 
 static const char usage[] =
 	"usage: to-hf [options] MODEL DIR\n\n"
@@ -15,64 +12,31 @@ static const char usage[] =
 	"      --dtype=T        bf16, f16 or f32 (default: what each tensor had in the\n"
 	"                       checkpoint that the stream was made of)\n"
 	"      --dequantize     write codes as the weights they stand for\n"
-	"      --max-shard=N    bytes of tensors in a file, with K, M or G (default 5G)\n"
-	"      --force          replace DIR if it is there\n";
+	EXPORTING_HELP;
 
-enum { OPT_DTYPE = 256, OPT_DEQUANTIZE, OPT_SHARD, OPT_FORCE };
-
-static const enum dtype dtypes[] = { DT_BF16, DT_F16, DT_F32 };
-
-static bool options(int argc, char **argv, struct hf_write_options *o)
-{
-	static const char *const types[] = { "bf16", "f16", "f32", NULL };
-	static const struct option longopts[] = {
-		{ "dtype", required_argument, NULL, OPT_DTYPE },
-		{ "dequantize", no_argument, NULL, OPT_DEQUANTIZE },
-		{ "max-shard", required_argument, NULL, OPT_SHARD },
-		{ "force", no_argument, NULL, OPT_FORCE },
-		{ 0 }
-	};
-	bool force = false;
-	int c;
-
-	cli_init(argc, argv, usage, CLI_BASIC);
-	while ((c = cli_getopt("", longopts)) != -1)
-		switch (c) {
-		case OPT_DTYPE: o->dtype = dtypes[cli_choice("--dtype", optarg, types)]; break;
-		case OPT_DEQUANTIZE: o->dequantize = true; break;
-		case OPT_FORCE: force = true; break;
-		case OPT_SHARD:
-			o->max_shard = export_shard_size(optarg);
-			if (o->max_shard == 0)
-				cli_fail(ERR_USAGE, "--max-shard", "expected a size as 5G, 500M "
-					 "or 1000000, got '%s'", optarg);
-			break;
-		}
-	cli_operands(2, 2);
-	return force;
-}
+enum { OPT_DEQUANTIZE = OPT_OWN };
 
 int main(int argc, char **argv)
 {
-	struct hf_write_options o = { .max_shard = 5000000000, .progress = progress_step };
-	struct export x = { 0 };
-	struct stream_in *in;
-	struct outdir dir;
+	static const struct option longopts[] = {
+		{ "dequantize", no_argument, NULL, OPT_DEQUANTIZE },
+		EXPORTING_OPTIONS
+	};
+	struct hf_write_options o = { .progress = progress_step };
+	struct exporting ex;
 	struct err e;
-	const bool force = options(argc, argv, &o);
+	int c;
 
-	if (source_open(&in, cli_operand(0), &e) < 0 || export_open(&x, in, &e) < 0)
+	exporting_init(&ex, argc, argv, usage);
+	while ((c = cli_getopt("", longopts)) != -1)
+		if (c == OPT_DEQUANTIZE)
+			o.dequantize = true;
+		else
+			exporting_option(&ex, c);
+	exporting_open(&ex);
+	o.dtype = ex.dtype;
+	o.max_shard = ex.max_shard;
+	if (hf_write(&ex.dir, ex.in, &ex.x, &o, &e) < 0)
 		cli_die(&e);
-	cli_open_dir(&dir, cli_operand(1), force);
-	progress_start("to-hf", (uint64_t)x.model.cfg.layers, "blocks", cli_quiet());
-	if (hf_write(&dir, in, &x, &o, &e) < 0)
-		cli_die(&e);
-	cli_commit_dir(&dir);
-	progress_finish();
-	if (cli_verbose())
-		cli_warn("%ld linears dequantized, read %.2f s, peak %.1f MiB", x.n_codes,
-			 stream_in_seconds(in), (double)usage_peak_bytes() / 1048576);
-	export_close(&x);
-	stream_close_in(in);
-	return 0;
+	return exporting_done(&ex, "dequantized");
 }
