@@ -136,7 +136,7 @@ static void add_task(void *ctx, size_t task, int thread)
  * (as X) in the shared memory: what a linear multiplies too, and then products of two such numbers
  * are exact.
  */
-#define TOKENS	(2 * VEC_DEPTH)
+#define TOKENS	512 /* <= 2 VEC_DEPTH */
 #define SUBTILE 96 /* rows: of a tile on the diagonal what lies below is left out in such steps */
 
 struct short_hessian {

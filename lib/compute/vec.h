@@ -88,7 +88,7 @@ extern const struct vec_ops vec_v3, vec_v4;
  * panels of VEC_TILE rows, each [units][VEC_TILE], the last one filled up with anything.
  */
 #define VEC_TILE  32
-#define VEC_DEPTH 256              /* units of k at a time: 32 KiB of a panel */
+#define VEC_DEPTH 320              /* units of k at a time: 40 KiB of a panel */
 #define VEC_PITCH (VEC_DEPTH + 16) /* rows of X lie apart so that they fall on different sets of
 				      the cache */
 

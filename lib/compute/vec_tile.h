@@ -62,18 +62,37 @@ static void TILE(edge)(TILE_SUM *y, size_t ldy, size_t rows, size_t columns, con
 		}
 }
 
+/* Where sums will go to and a piece of the next panel of W on their way to the cache while a tile
+ * is made: without it a result larger than the cache costs a seventh of the time. */
+static inline void TILE(fetch)(const struct vec_product *p, const TILE_SUM *y, size_t rows,
+			       const uint32_t *w, size_t from, size_t to)
+{
+	for (size_t i = 0; i < rows; i++)
+		for (size_t j = 0; j < VEC_TILE; j += 16)
+			__builtin_prefetch(y + i * p->ldy + j, 1);
+	for (; from < to; from += 16)
+		__builtin_prefetch(w + from, 0, 2);
+}
+
 static void TILE(run)(const struct vec_product *p)
 {
+	size_t tiles = (p->t + TILE_ROWS - 1) / TILE_ROWS;
+	size_t piece = tiles ? (p->units * VEC_TILE / 16 + tiles - 1) / tiles * 16 : 0;
+
 	for (size_t j = 0; j < p->n; j += VEC_TILE) {
 		const uint32_t *w = p->w + j / VEC_TILE * p->ldw;
 		const TILE_SUM *start = p->start ? (const TILE_SUM *)p->start + j : NULL;
 		size_t columns = p->n - j < VEC_TILE ? p->n - j : VEC_TILE;
+		size_t at = 0, end = p->n - j > VEC_TILE ? p->units * VEC_TILE : 0;
 
 		for (size_t i = 0; i < p->t; i += TILE_ROWS) {
 			size_t rows = p->t - i < TILE_ROWS ? p->t - i : TILE_ROWS;
 			TILE_SUM *y = (TILE_SUM *)p->y + i * p->ldy + j;
 			const uint32_t *x = p->x + i * VEC_PITCH;
+			size_t to = at + piece < end ? at + piece : end;
 
+			TILE(fetch)(p, y, rows, w + p->ldw, at, to);
+			at = to;
 			if (rows == TILE_ROWS && columns == VEC_TILE)
 				TILE(tile)(y, p->ldy, x, w, p->units, start, p->add);
 			else
