@@ -242,7 +242,6 @@ void gptq_hessian_free(struct gptq_hessian *h)
 	free(h->sum);
 	free(h->params);
 	free(h->energy);
-	free(h->full);
 	free(h->part);
 	free(h);
 }

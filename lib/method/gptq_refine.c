@@ -40,11 +40,17 @@ struct refine {
 	double *tile;         /* [tiles] */
 };
 
+/* Hd[i][j]: what the factor left of its rows (gptq_solve.h). */
+static float *full_at(const struct gptq_hessian *h, size_t i, size_t j)
+{
+	return (float *)h->factor + (2 * i + 1) * h->k + j;
+}
+
 static void expand_row(void *ctx, size_t i, int thread)
 {
 	struct gptq_hessian *h = ctx;
 	const size_t k = h->k;
-	float *row = h->full + i * k;
+	float *row = full_at(h, i, 0);
 
 	(void)thread;
 	for (size_t j = 0; j < i; j++)
@@ -97,7 +103,7 @@ static int product(const struct solve *s, size_t c0, size_t c1, const float *d, 
 {
 	const struct gptq_hessian *h = s->h;
 
-	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, n, 1, h->full + c0 * h->k + from, h->k,
+	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, n, 1, full_at(h, c0, from), 2 * h->k,
 				d, s->np, 0, h->sum, s->np, e);
 }
 
@@ -119,19 +125,19 @@ static void descend_tile(void *ctx, size_t tile, int thread)
 	for (size_t c = 0; c < n; c++)
 		memcpy(t + c * ROWS, h->sum + c * s->np + row, ROWS * sizeof(*t));
 	for (size_t c = 0; c < n; c += EIGHT) {
-		const float *l = h->full + (s->c0 + c) * k + s->c0;
-		struct eight g = { .n = n - c < EIGHT ? n - c : EIGHT, .l = l + c, .ld = k,
+		const float *l = full_at(h, s->c0 + c, s->c0);
+		struct eight g = { .n = n - c < EIGHT ? n - c : EIGHT, .l = l + c, .ld = 2 * k,
 				   .mid = (float)(1 << (s->z->bits - 1)), .np = s->np,
 				   .w = h->w + (s->c0 + c) * s->np + row };
 
 		for (size_t i = 0; i < g.n; i++) {
 			const size_t group = (s->c0 + c + i) / s->z->group;
 
-			g.inv[i] = 1 / h->full[(s->c0 + c + i) * (k + 1)];
+			g.inv[i] = 1 / *full_at(h, s->c0 + c + i, s->c0 + c + i);
 			g.scale[i] = s->scale + group * s->np + row;
 			g.zero[i] = s->zero + group * s->np + row;
 		}
-		kernels_update(s->kernels, t, c, g.n, 0, c, l, k);
+		kernels_update(s->kernels, t, c, g.n, 0, c, l, 2 * k);
 		s->kernels->descend(t + c * ROWS, code + c * ROWS, &g);
 	}
 	for (size_t r = 0; r < rows; r++)
@@ -267,7 +273,7 @@ static int refit_group(struct refine *f, const char *where, struct err *e)
 	f->uhu = 0;
 	for (size_t i = f->g0; i < f->g1 && !s->z->sym; i++)
 		for (size_t j = f->g0; j < f->g1; j++)
-			f->uhu += h->full[i * h->k + j];
+			f->uhu += *full_at(h, i, j);
 	pool_run(h->be->pool, tiles, part_tile, f);
 	for (s->c0 = f->g0; s->c0 < f->g1; s->c0 = s->c1) {
 		s->c1 = s->c0 + h->panel < f->g1 ? s->c0 + h->panel : f->g1;
@@ -349,8 +355,6 @@ int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *whe
 	int r;
 
 	if (!h->have_full) {
-		if (gptq_reserve_floats(&h->full, &h->cap_full, h->k * h->k, where, e) < 0)
-			return -1;
 		pool_run(h->be->pool, h->k, expand_row, h);
 		h->have_full = true;
 	}

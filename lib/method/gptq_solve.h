@@ -15,7 +15,8 @@ struct gptq_hessian {
 	size_t panel;        /* columns a panel, see gptq_solve.c */
 	double *factor;      /* [k, k] f64: R above the panels' diagonal blocks, U in them; once
 			      * factorized its lower triangle holds R' and U' there, strictly
-			      * lower, f32, row j from float 2 j k on */
+			      * lower, f32, row j from float 2 j k on; and from have_full on, row j
+			      * from float (2 j + 1) k on, damped H, f32, columns as they come */
 	double *diag;        /* [k] U_jj */
 	size_t *perm;        /* [k] column processed j-th */
 	bool natural;        /* perm[j] = j */
@@ -31,10 +32,9 @@ struct gptq_hessian {
 	float *params;       /* scale and zero, each [groups, padded rows] */
 	size_t cap_w, cap_sum, cap_params;
 	float *energy;       /* [k]: the diagonal of tri */
-	float *full;         /* [k, k]: damped H, columns as they come; made by gptq_refine once */
 	float *part;         /* what a group's columns stand for, [group, padded rows] */
-	size_t cap_full, cap_part;
-	bool have_full;
+	size_t cap_part;
+	bool have_full;      /* gptq_refine has put it there */
 };
 
 /* One linear at work. */
