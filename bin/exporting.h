@@ -36,9 +36,23 @@ struct exporting {
 	struct outdir dir;
 };
 
+static void exporting_say(const char *name, const char *what)
+{
+	cli_warn("%s: %s", name, what);
+}
+
+/* What was lost in all, if anything was said to be. */
+static void exporting_sum(const struct export *x)
+{
+	if (x->lost.n > 0)
+		cli_warn("%ld tensors are not what they were: relative error %.3g in all",
+			 x->lost.n, export_error(x));
+}
+
 static void exporting_init(struct exporting *o, int argc, char **argv, const char *usage)
 {
 	*o = (struct exporting){ .max_shard = 5000000000 };
+	o->x.say = exporting_say;
 	cli_init(argc, argv, usage, CLI_BASIC);
 }
 
@@ -78,6 +92,7 @@ static int exporting_done(struct exporting *o, const char *did)
 {
 	cli_commit_dir(&o->dir);
 	progress_finish();
+	exporting_sum(&o->x);
 	if (cli_verbose())
 		cli_warn("%ld linears %s, read %.2f s, peak %.1f MiB", o->x.n_codes, did,
 			 stream_in_seconds(o->in), (double)usage_peak_bytes() / 1048576);

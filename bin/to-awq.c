@@ -11,11 +11,16 @@ static const char usage[] =
 	"MODEL: a stream, or - (standard input).\n\n"
 	"      --dtype=T        of weights without codes: bf16, f16 or f32 (default: what\n"
 	"                       each had in the checkpoint)\n"
+	"      --requantize     round what the layout cannot hold, and say how much it\n"
+	"                       costs, instead of refusing it\n"
 	EXPORTING_HELP;
+
+enum { OPT_REQUANTIZE = OPT_OWN };
 
 int main(int argc, char **argv)
 {
 	static const struct option longopts[] = {
+		{ "requantize", no_argument, NULL, OPT_REQUANTIZE },
 		EXPORTING_OPTIONS
 	};
 	struct gptq_write_options o = { .awq = true, .progress = progress_step };
@@ -25,7 +30,10 @@ int main(int argc, char **argv)
 
 	exporting_init(&ex, argc, argv, usage);
 	while ((c = cli_getopt("", longopts)) != -1)
-		exporting_option(&ex, c);
+		if (c == OPT_REQUANTIZE)
+			o.requantize = true;
+		else
+			exporting_option(&ex, c);
 	exporting_open(&ex);
 	o.dtype = ex.dtype;
 	o.max_shard = ex.max_shard;

@@ -88,7 +88,7 @@ static void say(const char *name, const char *what)
 
 int main(int argc, char **argv)
 {
-	struct choice o = { .x = { .type = GGUF_PACK_AUTO, .say = say }, .threads = pool_cores() };
+	struct choice o = { .x = { .type = GGUF_PACK_AUTO }, .threads = pool_cores() };
 	struct export x = { 0 };
 	struct output out;
 	struct stream_in *in;
@@ -100,6 +100,7 @@ int main(int argc, char **argv)
 	if (!o.force && access(path, F_OK) == 0)
 		cli_fail(ERR_CANTCREAT, path, "is there already; --force replaces it");
 	x.progress = progress_step;
+	x.say = say;
 	if (source_open(&in, cli_operand(0), &e) < 0 || export_open(&x, in, &e) < 0)
 		cli_die(&e);
 	o.x.pool = pool_new(o.threads, &e);
@@ -113,6 +114,9 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	cli_commit_file(&out);
 	progress_finish();
+	if (x.lost.n > 0)
+		cli_warn("%ld tensors are not what they were: relative error %.3g in all",
+			 x.lost.n, export_error(&x));
 	if (cli_verbose())
 		cli_warn("%ld linears in codes, read %.2f s, peak %.1f MiB", x.n_codes,
 			 stream_in_seconds(in), (double)usage_peak_bytes() / 1048576);

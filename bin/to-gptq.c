@@ -12,14 +12,17 @@ static const char usage[] =
 	"      --v2             checkpoint_format gptq_v2: zeros as they are\n"
 	"      --dtype=T        of weights without codes: bf16, f16 or f32 (default: what\n"
 	"                       each had in the checkpoint)\n"
+	"      --requantize     round what the layout cannot hold, and say how much it\n"
+	"                       costs, instead of refusing it\n"
 	EXPORTING_HELP;
 
-enum { OPT_V2 = OPT_OWN };
+enum { OPT_V2 = OPT_OWN, OPT_REQUANTIZE };
 
 int main(int argc, char **argv)
 {
 	static const struct option longopts[] = {
 		{ "v2", no_argument, NULL, OPT_V2 },
+		{ "requantize", no_argument, NULL, OPT_REQUANTIZE },
 		EXPORTING_OPTIONS
 	};
 	struct gptq_write_options o = { .progress = progress_step };
@@ -31,6 +34,8 @@ int main(int argc, char **argv)
 	while ((c = cli_getopt("", longopts)) != -1)
 		if (c == OPT_V2)
 			o.v2 = true;
+		else if (c == OPT_REQUANTIZE)
+			o.requantize = true;
 		else
 			exporting_option(&ex, c);
 	exporting_open(&ex);

@@ -4,6 +4,8 @@
  */
 #include "formats/export.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -206,4 +208,56 @@ void export_close(struct export *x)
 	export_plan_release(&x->plan);
 	free(x->config);
 	x->config = NULL;
+}
+
+void export_lost(struct export *x, const char *name, const char *what, double error,
+		 double norm)
+{
+	char line[200];
+
+	if (!(error > 0))
+		return;
+	x->lost.n++;
+	x->lost.error += error;
+	x->lost.norm += norm;
+	if (!x->say)
+		return;
+	snprintf(line, sizeof(line), "%s: relative error %.3g", what,
+		 norm > 0 ? sqrt(error / norm) : 0);
+	x->say(name, line);
+}
+
+void export_rounded(struct export *x, const struct record *rec, const void *data,
+		    enum dtype dtype)
+{
+	enum { PIECE = 1024 };
+	const size_t width = (size_t)dtype_bits(rec->dtype) / 8;
+	const size_t n = (size_t)rec->nbytes / width;
+	float was[PIECE], is[PIECE];
+	uint32_t there[PIECE];
+	double error = 0, norm = 0;
+	char what[64];
+
+	if (dtype == rec->dtype || dtype == DT_F32)
+		return;
+	for (size_t i = 0; i < n; i += PIECE) {
+		const size_t k = n - i < PIECE ? n - i : PIECE;
+
+		if (dtype_to_f32(was, (const char *)data + i * width, rec->dtype, k) ||
+		    dtype_from_f32(there, dtype, was, k) || dtype_to_f32(is, there, dtype, k))
+			return;
+		for (size_t j = 0; j < k; j++) {
+			const double d = (double)is[j] - (double)was[j];
+
+			error += d * d;
+			norm += (double)was[j] * (double)was[j];
+		}
+	}
+	snprintf(what, sizeof(what), "rounded to %s", dtype_name(dtype));
+	export_lost(x, rec->name, what, error, norm);
+}
+
+double export_error(const struct export *x)
+{
+	return x->lost.norm > 0 ? sqrt(x->lost.error / x->lost.norm) : 0;
 }

@@ -42,12 +42,18 @@ struct export {
 	void *ctx;
 	struct outdir *dir;     /* where files go; NULL when ops->file takes them */
 	void (*progress)(uint64_t blocks); /* or NULL */
+	/* A line about a tensor that is not held exactly; or NULL. */
+	void (*say)(const char *name, const char *what);
 	/* kept here */
 	struct model model;
 	struct export_plan plan;
 	char *config;           /* config.json as it came, NUL behind it; NULL: has not come */
 	size_t config_len;
 	long n_codes;           /* linears in codes so far */
+	struct {                /* what was said to lose something */
+		long n;
+		double error, norm; /* sums of squares: of differences, of what was */
+	} lost;
 	/* private */
 	struct block block;
 	struct block_hook hook;
@@ -61,6 +67,16 @@ struct export {
 int export_open(struct export *x, struct stream_in *in, struct err *e) MUST_USE;
 int export_read(struct export *x, struct stream_in *in, struct err *e) MUST_USE;
 void export_close(struct export *x);
+
+/* A tensor is not what it was: said as "WHAT: relative error X", and counted.  error, norm: sums
+ * of squares.  Nothing if error is 0. */
+void export_lost(struct export *x, const char *name, const char *what, double error,
+		 double norm);
+/* The same for floats that are written as dtype. */
+void export_rounded(struct export *x, const struct record *rec, const void *data,
+		    enum dtype dtype);
+/* The relative error of all that was said, 0 if nothing was. */
+double export_error(const struct export *x);
 
 /* ---- model directories ---- */
 

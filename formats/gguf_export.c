@@ -4,7 +4,6 @@
  */
 #include "formats/gguf_export.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 enum { STACKS = EXPERT_SLOTS };
 
 struct state {
+	struct export *x;
 	const struct gguf_export_options *o;
 	const struct model *m;
 	const char *arch;
@@ -240,13 +240,10 @@ static int put_codes(void *ctx, const struct export_codes *q, struct err *e)
 		return -1;
 	s->packed++;
 	s->linears[r.packing.type]++;
-	if (r.packing.how != GGUF_PACK_EXACT && s->o->say) {
-		snprintf(what, sizeof(what), "%s as %s: relative error %.3g added",
-			 r.packing.how == GGUF_PACK_ANEW ? "quantized anew" : "scales rounded",
-			 ggml_type(r.packing.type)->name,
-			 r.norm > 0 ? sqrt(r.error / r.norm) : 0);
-		s->o->say(q->name, what);
-	}
+	snprintf(what, sizeof(what), "%s as %s",
+		 r.packing.how == GGUF_PACK_ANEW ? "quantized anew" : "scales rounded",
+		 ggml_type(r.packing.type)->name);
+	export_lost(s->x, q->name, what, r.error, r.norm);
 	return 0;
 }
 
@@ -279,11 +276,8 @@ static int put_weight(void *ctx, const struct record *rec, const void *data, str
 		return -1;
 	if (slot_in_block(slot) && rec->rank > 1)
 		s->linears[float_type(r.to)]++;
-	if (r.rounded && s->o->say) {
-		snprintf(what, sizeof(what), "rounded to %s: relative error %.3g",
-			 dtype_name(r.to), r.norm > 0 ? sqrt(r.error / r.norm) : 0);
-		s->o->say(rec->name, what);
-	}
+	snprintf(what, sizeof(what), "rounded to %s", dtype_name(r.to));
+	export_lost(s->x, rec->name, what, r.error, r.norm);
 	return 0;
 }
 
@@ -414,7 +408,7 @@ int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 {
 	static const struct export_ops ops = { put_file, put_codes, put_weight, refuse_run,
 					       end_block };
-	struct state s = { .o = o, .m = &x->model, .out = out, .w = { .out = out } };
+	struct state s = { .x = x, .o = o, .m = &x->model, .out = out, .w = { .out = out } };
 	int ret;
 
 	x->ops = &ops;

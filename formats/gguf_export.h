@@ -23,8 +23,6 @@ struct gguf_export_options {
 	bool no_vocab;      /* without a tokenizer */
 	const char *pre;    /* the pre-tokenizer's name, not tried; NULL: found */
 	const char *name;   /* general.name, or NULL */
-	/* A line about a tensor that was not held exactly. */
-	void (*say)(const char *name, const char *what);
 	struct pool *pool;
 };
 

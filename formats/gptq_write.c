@@ -3,6 +3,7 @@
  * gptq_write.c - codes into GPTQ's and AWQ's words
  */
 #include "formats/gptq_write.h"
+#include "formats/gptq_refit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -379,13 +380,84 @@ static int put_index(struct writer *t, const struct export_codes *q, struct err 
 	return ret;
 }
 
+static int write_codes(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	return check_sizes(t, q, e) || check_common(t, q, e) || check_values(t, q, e) ||
+	       put_codes(t, q, e) || put_params(t, q, e) || (!t->o->awq && put_index(t, q, e)) ?
+	       -1 : 0;
+}
+
+/* The form that a linear has to have: that of the first, or the closest to its own. */
+static struct gptq_form form_for(const struct writer *t, const struct export_codes *q)
+{
+	const int own = q->c.bits < 4 ? q->c.bits : q->c.bits == 4 ? 4 : 8;
+	struct gptq_form f = { .bits = t->o->awq ? 4 : t->bits ? t->bits : own,
+			       .sym = t->bits && !t->o->awq ? t->sym : q->c.sym,
+			       .above_0 = !t->o->awq && !t->o->v2, .group = q->c.group };
+
+	if (t->group)
+		f.group = t->group;
+	else if (t->single)
+		f.group = q->c.cols;
+	return f;
+}
+
+static int take_weight(void *ctx, const struct record *rec, const void *data, struct err *e);
+
+/* What fills no words: what its codes stand for, as any weight without. */
+static int as_weight(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	const size_t rows = q->c.rows, cols = q->c.cols;
+	float *w = malloc(rows * cols * sizeof(*w));
+	uint8_t *room = malloc(cols);
+	struct record rec = { .rank = -1 };
+	int ret = w && room ? 0 : err_nomem(e, q->name, rows * cols * sizeof(*w));
+
+	for (size_t n = 0; !ret && n < rows; n++)
+		ret = codes_row(&q->c, w + n * cols, n, q->codes, q->scale, q->zero, room, e);
+	record_init(&rec, REC_TENSOR, q->name);
+	rec.role = ROLE_WEIGHT;
+	rec.dtype = DT_F32;
+	rec.rank = 2;
+	rec.shape[0] = (int64_t)rows;
+	rec.shape[1] = (int64_t)cols;
+	rec.nbytes = rows * cols * sizeof(*w);
+	if (!ret)
+		ret = take_weight(t, &rec, w, e);
+	record_clear(&rec);
+	free(w);
+	free(room);
+	return ret;
+}
+
+static int requantize(struct writer *t, const struct export_codes *q, struct err *e)
+{
+	const struct gptq_form f = form_for(t, q);
+	const size_t b = (size_t)f.bits;
+	struct gptq_refit r;
+	char what[64];
+	int ret;
+
+	if (q->c.rows * b % 32 || (!t->o->awq && q->c.cols * b % 32) || q->c.cols % f.group)
+		return as_weight(t, q, e);
+	if (gptq_conforms(q, &f))
+		return write_codes(t, q, e);
+	ret = gptq_refit(&r, q, &f, e);
+	if (!ret)
+		ret = write_codes(t, &r.q, e);
+	snprintf(what, sizeof(what), "made %d bits, groups of %zu, %s", f.bits, f.group,
+		 f.sym ? "symmetric" : "asymmetric");
+	if (!ret)
+		export_lost(t->x, q->name, what, r.error, r.norm);
+	gptq_refit_release(&r);
+	return ret;
+}
+
 static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 {
 	struct writer *t = ctx;
 
-	return check_sizes(t, q, e) || check_common(t, q, e) || check_values(t, q, e) ||
-	       put_codes(t, q, e) || put_params(t, q, e) || (!t->o->awq && put_index(t, q, e)) ?
-	       -1 : 0;
+	return t->o->requantize ? requantize(t, q, e) : write_codes(t, q, e);
 }
 
 /* ---- the rest ---------------------------------------------------------------------------- */
@@ -402,6 +474,7 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 			   rec->name);
 	if (to != DT_F32 && to != DT_F16 && to != DT_BF16)
 		to = rec->dtype;
+	export_rounded(t->x, rec, data, to);
 	return export_weight(t->w, t->b, rec, data, to, ": --dtype=bf16 or f32", e);
 }
 

@@ -17,6 +17,7 @@
 
 struct gptq_write_options {
 	bool awq, v2;
+	bool requantize;       /* what the layout cannot hold is made to fit, and said */
 	enum dtype dtype;      /* of what has no codes; DT_NONE: what it had in the checkpoint */
 	uint64_t max_shard;
 	void (*progress)(uint64_t blocks);

@@ -137,6 +137,73 @@ for path, want in (sys.argv[1], 0x77777777), (sys.argv[2], 0x88888888):
 	[ "$(ls -A "$out" | grep -c '^d')" -eq 0 ]
 }
 
+@test "to-gptq, to-awq: --requantize makes it fit, says for each what that costs, and the sum" {
+	local o p
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/k" hidden=256 ffn=512 heads=4 kv=2 layers=1
+	for o in "-b 5 -g 32" "-b 4 -g 32 --scale-dtype=f32" "-b 4 -g 32 --asym" "--grid=q4_K" \
+		"--grid=q6_K" "--format=e4m3"; do
+		rtn -q $o "$out/k" > "$out/s.qp"
+		for p in to-gptq to-awq; do
+			$p --force --requantize "$out/s.qp" "$out/d" 2> "$out/err"
+			qp-forward -q -i ids.txt "$out/d" > "$out/f.qp"
+			"$PYTHON" - "$out/s.qp" "$out/d" "$out/err" $p <<-'END'
+			import re, sys
+			import numpy as np
+			from checkpoint import Directory
+			from int32 import linear
+			from qpstream import Stream
+			s, d, text = Stream(sys.argv[1]), Directory(sys.argv[2]), open(sys.argv[3]).read()
+			said = dict(re.findall(r"^to-\w+: (\S+): made .*: relative error (\S+)$", text, re.M))
+			e = n = 0
+			for name in s.names("codes"):
+			    w = s.tensor(name).astype("f8")
+			    x = linear(d, name[:-len(".weight")]) - w
+			    rel = np.sqrt((x * x).sum() / (w * w).sum())
+			    assert abs(rel - float(said.get(name, 0))) <= 1e-2 * rel, (name, rel, said.get(name))
+			    assert rel < 0.2, (name, rel)
+			    e, n = e + (x * x).sum() * (rel > 0), n + (w * w).sum() * (rel > 0)
+			m = re.search(r"(\d+) tensors are not what they were: relative error (\S+) in all", text)
+			assert (int(m[1]) if m else 0) == len(said)
+			assert not m or abs(np.sqrt(e / n) / float(m[2]) - 1) < 1e-2
+			if "made" not in text:
+			    assert sys.argv[4] == "to-gptq" or "asym" not in text
+			END
+		done
+	done
+	rtn -q -b 5 -g 32 "$out/k" > "$out/s.qp" # five bits fit eight
+	to-gptq --force --requantize "$out/s.qp" "$out/d" 2> "$out/err"
+	holds "$out/s.qp" "$out/d"
+	! grep -q made "$out/err"
+}
+
+@test "to-gptq: --requantize: what fills no words becomes a weight; a zero of 0 moves by one" {
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/odd" hidden=64 ffn=44 heads=4 kv=2 layers=1
+	rtn -q -g 4 "$out/odd" > "$out/s.qp"
+	refuses 65 '.*gate_proj\.weight: 44 rows of 64 columns do not fill words' \
+		to-gptq -q "$out/s.qp" "$out/d"
+	to-gptq -q --requantize "$out/s.qp" "$out/d"
+	[ -n "$(ls "$out/d")" ]
+	same_logits "$out/s.qp" "$out/d"
+	qp-dump asym.qp | awk '/^tensor/ { f = /role=zero/ } f && /^ / { sub(/[0-9]+/, "0"); f = 0 }
+		{ print }' | qp-make | pack-int4 > "$out/z.qp"
+	to-gptq --force --requantize "$out/z.qp" "$out/d" 2> "$out/err"
+	grep -q 'q_proj.weight: made 4 bits, groups of 32, asymmetric: relative error 0.0' "$out/err"
+}
+
+@test "to-gptq, to-awq: weights without codes that are rounded to the checkpoint's type are named" {
+	qp-dump sym.qp | sed 's/\(norm\.weight role=weight dtype=\)BF16/\1F32/' |
+		awk '/^tensor/ { f = /norm\.weight/ } f && /^ / { sub(/[^ ]+/, "0x1.3c0ca4p+0"); } { print }' |
+		qp-make > "$out/n.qp"
+	for p in to-gptq to-awq; do
+		$p --force "$out/n.qp" "$out/d" 2> "$out/err"
+		grep -qE "^$p: model.layers.0.input_layernorm.weight: rounded to BF16: relative error [0-9.e-]+$" "$out/err"
+		[ "$(grep -c 'rounded to BF16' "$out/err")" = 5 ]
+		grep -q "^$p: 5 tensors are not what they were: relative error" "$out/err"
+		$p --force --dtype=f32 "$out/n.qp" "$out/d" 2> "$out/err"
+		! grep -q rounded "$out/err"
+	done
+}
+
 @test "to-gptq: what is there is not touched without --force" {
 	mkdir "$out/d"
 	refuses 73 ".*/d: " to-gptq -q sym.qp "$out/d"
