@@ -6,6 +6,7 @@
 # peers.sh.  Each row of quality.tsv is quantized by $QP_OURS (default below) and by plain
 # GPTQ, both sequential as the peers are, and by rtn.  Perplexity and, after it, divergence from
 # full precision, of text 1 and of text 2.  $QP_ROWS: a regular expression for the rows wanted.
+# "noted": what the table has from an earlier run (text 1: ours, plain, rtn).
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 data=${QP_SHARED:-$top/../shared/data}
@@ -52,9 +53,10 @@ echo "ours: $ours"
 for m; do
 	prepare "$m"
 	printf '%s\tfull precision\t\t%s\n' "$m" "$full"
-	while IFS=$tab read -r who what how peer peer1 peer2; do
+	while IFS=$tab read -r who what how peer peer1 peer2 measured; do
 		[ "$who" = "$m" ] && echo "$what" | grep -qE "${QP_ROWS:-.}" || continue
 		printf '%s\t%s\tpeer\t%s %s  %s\n' "$m" "$what" "$peer1" "${peer2#-}" "$peer"
+		printf '%s\t%s\tnoted\t%s\n' "$m" "$what" "$measured"
 		for k in ours plain rtn; do
 			case $k in
 			ours)  $ours -q --scale-dtype=f32 $how "$tmp/front" -o "$tmp/q" ;;
