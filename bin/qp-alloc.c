@@ -21,8 +21,9 @@ static const char usage[] =
 	"      --for=ENGINE     any (default); vllm: 4 and 8 bits, q k v alike, gate and\n"
 	"                       up alike; llama.cpp: the default widths\n"
 	"      --fuse           q k v alike, gate and up alike, experts alike\n"
-	"      --by=HOW         errors of gptq (default), plain (gptq --plain) or rtn:\n"
-	"                       of what will follow\n"
+	"      --by=HOW         errors of plain (gptq --plain, default), of gptq, which\n"
+	"                       takes longer, or of rtn\n"
+	"      --alike          an error counts as much in any kind of linear\n"
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
 	"                       tensor (default 128)\n"
 	"      --sym            grid centred on zero (default)\n"
@@ -32,7 +33,7 @@ static const char usage[] =
 	"      --table          print the errors instead of a plan\n";
 
 enum {
-	OPT_BUDGET = 256, OPT_BYTES, OPT_WIDTHS, OPT_FOR, OPT_FUSE, OPT_BY, OPT_SYM,
+	OPT_BUDGET = 256, OPT_BYTES, OPT_WIDTHS, OPT_FOR, OPT_FUSE, OPT_BY, OPT_ALIKE, OPT_SYM,
 	OPT_ASYM, OPT_ORDER, OPT_SKIP, OPT_TABLE,
 };
 
@@ -42,7 +43,8 @@ enum {
 static const struct option longopts[] = {
 	NEEDS("budget", OPT_BUDGET), NEEDS("bytes", OPT_BYTES), NEEDS("widths", OPT_WIDTHS),
 	NEEDS("for", OPT_FOR), ALONE("fuse", OPT_FUSE),
-	NEEDS("by", OPT_BY), NEEDS("group-size", 'g'), ALONE("sym", OPT_SYM),
+	NEEDS("by", OPT_BY), ALONE("alike", OPT_ALIKE), NEEDS("group-size", 'g'),
+	ALONE("sym", OPT_SYM),
 	ALONE("asym", OPT_ASYM), ALONE("act-order", OPT_ORDER), NEEDS("skip", OPT_SKIP),
 	ALONE("table", OPT_TABLE), { 0 }
 };
@@ -52,13 +54,13 @@ struct job {
 	struct alloc *alloc;
 	struct model model;
 	bool table;
-	int grid, engine, by; /* by: 0 gptq, 1 plain, 2 rtn */
+	int grid, engine, by; /* by: 0 plain, 1 gptq, 2 rtn */
 };
 
 static void option(struct job *j, int c)
 {
 	static const char *const engines[] = { "any", "vllm", "llama.cpp", NULL };
-	static const char *const trials[] = { "gptq", "plain", "rtn", NULL };
+	static const char *const trials[] = { "plain", "gptq", "rtn", NULL };
 	struct alloc_options *o = &j->o;
 	struct quantizer *q = &o->layers.q;
 	struct err e;
@@ -73,6 +75,7 @@ static void option(struct job *j, int c)
 	case OPT_FOR: j->engine = cli_choice("--for", optarg, engines); break;
 	case OPT_FUSE: o->fuse = FUSE_EDGE; break;
 	case OPT_BY: j->by = cli_choice("--by", optarg, trials); break;
+	case OPT_ALIKE: o->alike = true; break;
 	case 'g': q->group = cli_long("--group-size", optarg, -1, 1 << 24); break;
 	case OPT_SYM: case OPT_ASYM:
 		if (j->grid && j->grid != c)
@@ -107,7 +110,7 @@ static void options(int argc, char **argv, struct job *j)
 	if (j->engine == 1)
 		o->fuse = FUSE_EDGE;
 	o->rtn = j->by == 2;
-	if (j->by == 0) { /* gptq's defaults */
+	if (j->by == 1) { /* gptq's defaults */
 		o->layers.q.range = RANGE_HMSE;
 		o->gptq.sweeps = 2;
 	}

@@ -226,9 +226,20 @@ static uint64_t size_of(const struct alloc *a, const struct linear *l, int bits)
 	return (uint64_t)l->rows * ((l->cols * (size_t)bits + 7) / 8) * 8 + scales * each;
 }
 
-static double cost_of(const struct linear *l, int bits)
+double alloc_weight(enum slot weight)
 {
-	return l->base > 0 ? l->error[bits - 2] / l->base : 0;
+	switch (slot_kind(weight)) {
+	case SLOT_V: case SLOT_UP: case SLOT_X_UP: case SLOT_SHARED_UP: return 0.5;
+	case SLOT_O: case SLOT_DOWN: case SLOT_X_DOWN: case SLOT_SHARED_DOWN: return 1;
+	default: return 0.75;
+	}
+}
+
+static double cost_of(const struct alloc *a, const struct linear *l, int bits)
+{
+	const double c = a->o->alike ? 1 : alloc_weight(l->slot);
+
+	return l->base > 0 ? c * l->error[bits - 2] / l->base : 0;
 }
 
 /* A layer's linears stand together. */
@@ -272,7 +283,7 @@ static size_t make_items(const struct alloc *a, struct alloc_item *items, size_t
 			if (a->o->widths >> bits & 1) {
 				c = &items[of[i]].choice[items[of[i]].n++];
 				c->size += size_of(a, l, bits);
-				c->cost += cost_of(l, bits);
+				c->cost += cost_of(a, l, bits);
 			}
 	}
 	return n;

@@ -4,10 +4,11 @@
  *
  * Each linear is quantized, for trial, at every width by its Hessian; E_b = tr (W-Q) H (W-Q)' is
  * its error there and P = tr W H W' the energy of its output.  What it costs the model is taken
- * to be E_b / P, and the widths are those with the least sum of costs among all choices of at most
- * the size asked for: a multiple-choice knapsack, solved exactly.  The experts of a layer have one
- * P, the sum of theirs, for each of gate, up and down: a token goes to few of them, so that all
- * together are to the model what one dense linear is, each by the tokens that it gets.
+ * to be c E_b / P with c by what the linear is (alloc_weight), and the widths are those with the
+ * least sum of costs among all choices of at most the size asked for: a multiple-choice knapsack,
+ * solved exactly.  The experts of a layer have one P, the sum of theirs, for each of gate, up and
+ * down: a token goes to few of them, so that all together are to the model what one dense linear
+ * is, each by the tokens that it gets.
  *
  * Sizes are bits: codes, rows padded to bytes as pack-int4 does, scales, and zeros of 8 bits.
  */
@@ -49,11 +50,21 @@ struct alloc_options {
 	bool rtn;                    /* the trial rounds to nearest instead */
 	unsigned widths;             /* bits 1 << b */
 	enum alloc_fuse fuse;
+	bool alike;                  /* c = 1 for all */
 	double bits;                 /* of a weight on average, scales counted; 0: bytes */
 	uint64_t bytes;
 };
 
 struct alloc;
+
+/*
+ * c: how much of a relative error of a linear's output arrives.  What o and down write goes into
+ * the hidden state as it is: 1.  Values are averaged over tokens, up is multiplied by the gate,
+ * and errors of different channels meet in o and down: 1/2.  q, k and gate act through softmax and
+ * the gate's function: 3/4.  Round numbers from the divergence of one small model, each linear
+ * at 3 bits by itself; quantpipe-methods(7) has them, and what plans by them gain elsewhere.
+ */
+double alloc_weight(enum slot weight);
 
 /* "2,4,8" -> bits; ERR_USAGE. */
 int alloc_parse_widths(const char *list, unsigned *widths, struct err *e) MUST_USE;

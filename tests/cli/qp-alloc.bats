@@ -55,7 +55,8 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 		gptq -q --plain -b $b -g 16 acts.qp > "$out/p$b.qp"
 	done
 	qp-alloc -q --table --by=gptq -g 16 acts.qp > "$out/gtable"
-	qp-alloc -q --table --by=plain -g 16 acts.qp > "$out/ptable"
+	qp-alloc -q --table -g 16 acts.qp > "$out/ptable"
+	qp-alloc -q --table --by=plain -g 16 acts.qp | cmp "$out/ptable"
 	"$PYTHON" - acts.qp "$out" <<-'END'
 	import sys
 	from qpstream import Stream
@@ -76,24 +77,35 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 	END
 }
 
-@test "qp-alloc: no other plan of that size has a smaller sum of errors (brute force)" {
-	local skip='layers.1|mlp|v_proj|k_proj'
-	qp-alloc -q --budget=4.2 -g 16 --skip="$skip" acts.qp > "$out/plan"
+@test "qp-alloc: no other plan of that size has a smaller sum of costs (brute force)" {
+	local skip='layers.1|gate_proj|q_proj|k_proj' alike b
 	qp-alloc -q --table -g 16 --skip="$skip" acts.qp > "$out/table"
-	"$PYTHON" - "$out/plan" "$out/table" <<-'END'
-	import sys, itertools
-	plan = {l.split("\t")[0]: int(l.split("\t")[1]) for l in open(sys.argv[1]) if l[0] != "#"}
-	rows = [l.split("\t") for l in open(sys.argv[2])][1:]
-	widths = (2, 3, 4, 5, 6, 8)
-	assert len(rows) == 2 == len(plan)
-	best = None
-	for pick in itertools.product(range(6), repeat=len(rows)):
-	    size = sum(int(r[1]) * int(r[2]) * (widths[p] + 1) for r, p in zip(rows, pick))
-	    cost = sum(float(r[4 + p]) / float(r[3]) for r, p in zip(rows, pick))
-	    if size <= 4.2 * sum(int(r[1]) * int(r[2]) for r in rows) and (not best or cost < best[0]):
-	        best = cost, [widths[p] for p in pick]
-	assert [plan[f"model.{r[0]}.weight"] for r in rows] == best[1], (plan, best)
-	END
+	for alike in "" --alike; do
+		qp-alloc -q --budget=4.2 -g 16 $alike --skip="$skip" acts.qp > "$out/plan"
+		"$PYTHON" - "$out/plan" "$out/table" $alike <<-'END'
+		import sys, itertools
+		plan = {l.split("\t")[0]: int(l.split("\t")[1]) for l in open(sys.argv[1]) if l[0] != "#"}
+		rows = [l.split("\t") for l in open(sys.argv[2])][1:]
+		widths = (2, 3, 4, 5, 6, 8)
+		counts = {"v_proj": .5, "up_proj": .5, "o_proj": 1, "down_proj": 1}
+		def c(name):
+		    return 1 if len(sys.argv) > 3 else counts[name.split(".")[-1]]
+		assert len(rows) == 4 == len(plan)
+		best = None
+		for pick in itertools.product(range(6), repeat=len(rows)):
+		    size = sum(int(r[1]) * int(r[2]) * (widths[p] + 1) for r, p in zip(rows, pick))
+		    cost = sum(c(r[0]) * float(r[4 + p]) / float(r[3]) for r, p in zip(rows, pick))
+		    if size <= 4.2 * sum(int(r[1]) * int(r[2]) for r in rows) and (
+		        not best or cost < best[0]):
+		        best = cost, [widths[p] for p in pick]
+		assert [plan[f"model.{r[0]}.weight"] for r in rows] == best[1], (plan, best)
+		END
+	done
+	for b in 3.3 3.6 4.4 4.8 5.3; do
+		qp-alloc -q --budget=$b -g 16 acts.qp > "$out/plan"
+		qp-alloc -q --budget=$b -g 16 --alike acts.qp | cmp -s "$out/plan" || return 0
+	done
+	false	# it makes no difference
 }
 
 @test "qp-alloc: --for=vllm: 4 and 8 bits, q k v alike, gate and up alike" {
