@@ -10,6 +10,7 @@
 #include "lib/method/rtn.h"
 #include "lib/method/search.h"
 #include "lib/method/smooth_impl.h"
+#include "lib/model/run.h"
 
 #define FLOOR 1e-4 /* of s, and what is added to the weights' part, as published */
 
@@ -340,6 +341,8 @@ static int search_edge(struct search *s, struct smoothing *m, double *loss, stru
 
 int search_block(struct search *s, struct block *b, struct err *e)
 {
+	if (run_refuse_fitted(b, "smooth", e) < 0)
+		return -1;
 	for (int g = 0; g < model_edges(b->model); g++) {
 		struct smoothing m;
 		double *loss;
@@ -349,7 +352,7 @@ int search_block(struct search *s, struct block *b, struct err *e)
 		    !smooth_chosen(&s->o->smooth, g) ||
 		    model_edge_row(b->model, g).producer == SLOT_NONE)
 			continue;
-		if (smoothing_open(&m, b, g, e) < 0)
+		if (run_refuse_turned(b, (enum edge)g, e) < 0 || smoothing_open(&m, b, g, e) < 0)
 			return -1;
 		loss = calloc((size_t)s->o->n_grid + 1, sizeof(*loss));
 		r = loss ? search_edge(s, &m, loss, e) :

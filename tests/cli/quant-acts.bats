@@ -107,6 +107,10 @@ runs() {	# runs FILE: the run records, without their payload
 	quant-acts -q --static --per=tensor acts.qp > "$out/a.qp"
 	refuses 65 'layers.0.attn.in: .*put smooth before quant-acts' smooth "$out/a.qp"
 	quant-acts -q acts.qp | smooth -q > "$out/b.qp"
+	record-acts -q -c calib.qp -S absmax,hessian tiny | tee "$out/h.qp" |
+		quant-acts -q --static --per=tensor > "$out/a.qp"
+	refuses 65 'layers.0.attn.in: .*put smooth before quant-acts' smooth --search=w -g -1 "$out/a.qp"
+	quant-acts -q "$out/h.qp" | smooth -q --search=w -g -1 > "$out/b.qp"
 }
 
 @test "quant-acts: a run record that nobody knows is refused by what runs the model" {
@@ -217,7 +221,8 @@ runs() {	# runs FILE: the run records, without their payload
 	for o in "--clamp=4" "--clamp=2 --clamp-by=bits"; do
 		quant-acts -q -p w4a8 $o acts.qp > "$out/c.qp"
 		qp-ls --clamp "$out/c.qp" > "$out/table"
-		[ "$(wc -l < "$out/table")" -eq 10 ]
+		[ "$(wc -l < "$out/table")" -eq 12 ]
+		[ "$(tail -n 1 "$out/table")" = "clamped: 8 of 8 inputs, in 2 of 2 blocks" ]
 		grep -q '^mean of edges  *[0-9.]*  *[0-9.]*  *[0-9.]*  *[0-9.]*$' "$out/table"
 		qp-ls --json "$out/c.qp" | grep -q '"kind":"clamp".*"int5_6":'
 		[ "$o" = "--clamp=4" ] || continue
