@@ -122,6 +122,10 @@ int main(int argc, char **argv)
 	if (got < 0 || rotate_finish(j.rotate, j.out, &e) < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	if (rotate_lost(j.rotate) > 0 && !cli_quiet())
+		cli_warn("the Hessians of %ld inputs were dropped: a norm's bias has moved out of "
+			 "what they are of; \"record-acts -\" behind makes them anew",
+			 rotate_lost(j.rotate));
 	if (cli_verbose())
 		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
 			 stream_in_seconds(in), seconds, stream_out_seconds(j.out),

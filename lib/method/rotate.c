@@ -4,6 +4,7 @@
  */
 #include "lib/method/rotate_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,21 @@ static int use_given(struct rotate *r, struct err *e)
 	return ret;
 }
 
+/* --block does not divide so many channels: the orders that do and, unless any, have a Hadamard
+ * matrix. */
+static int no_block(const struct rotate *r, const char *where, long width, bool any,
+		    struct err *e)
+{
+	char sizes[96] = "";
+
+	for (long n = width; n > 1 && strlen(sizes) < sizeof(sizes) - 8; n--)
+		if (width % n == 0 && (any || hadamard_known((size_t)n)))
+			snprintf(sizes + strlen(sizes), sizeof(sizes) - strlen(sizes), "%s%ld",
+				 sizes[0] != '\0' ? ", " : "; these do: ", n);
+	return err_set(e, ERR_DATA, where, "blocks of %ld do not divide %ld %schannels%s",
+		       r->opt.block, width, where[0] == '-' ? "hidden " : "", sizes);
+}
+
 /* Order of the Hadamard matrix on a vector of so many values. */
 static size_t order_of(const struct rotate *r, long width)
 {
@@ -108,8 +124,7 @@ static int make_online(struct rotate *r, enum edge g, struct rotation **to, stru
 	if (row.name == NULL || width == 0)
 		return 0;
 	if (width % (long)order_of(r, width))
-		return err_set(e, ERR_DATA, row.name, "blocks of %ld do not divide %ld channels",
-			       r->opt.block, width);
+		return no_block(r, row.name, width, false, e);
 	return rotation_new(to, ROTATION_HADAMARD, order_of(r, width), false, 0, row.name, e);
 }
 
@@ -119,8 +134,8 @@ static int make_rotations(struct rotate *r, struct err *e)
 	const bool mean = r->m->family->norm == NORM_LAYER;
 
 	if (r->opt.block && r->opt.which & ROTATE_R1 && c->hidden % r->opt.block)
-		return err_set(e, ERR_DATA, "--block", "blocks of %ld do not divide %ld hidden "
-			       "channels", r->opt.block, c->hidden);
+		return no_block(r, "--block", c->hidden, r->opt.kind == ROTATION_ORTHOGONAL,
+				e);
 	if (r->opt.file != NULL) {
 		if (use_given(r, e) < 0)
 			return -1;
@@ -200,6 +215,11 @@ void rotate_free(struct rotate *r)
 	free(r->final.c);
 	free(r->wide);
 	free(r);
+}
+
+long rotate_lost(const struct rotate *r)
+{
+	return r->lost;
 }
 
 int rotate_parse(const char *list, unsigned *which, struct err *e)

@@ -54,6 +54,8 @@ void rotate_free(struct rotate *r);
 int rotate_other(struct rotate *r, struct stream_in *in, struct record *rec,
 		 struct stream_out *out, struct err *e) MUST_USE;
 int rotate_block(struct rotate *r, struct block *b, struct err *e) MUST_USE;
+/* Edges whose Hessians were dropped until now. */
+long rotate_lost(const struct rotate *r);
 /* All records have come.  ERR_DATA if a tied head has not. */
 int rotate_finish(struct rotate *r, struct stream_out *out, struct err *e) MUST_USE;
 

@@ -299,6 +299,7 @@ static int turn_stats(struct rotate *r, struct block *b, enum edge g, const stru
 				return -1;
 		} else {
 			it->drop = true;
+			r->lost += s == STAT_HESSIAN;
 			snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
 				 names[0] ? " " : "", stat_name((enum stat)s));
 		}

@@ -22,6 +22,7 @@ struct rotate {
 	struct rotation *r1, *r2;	/* NULL: not asked for, here too: */
 	struct rotation *r4, *r4_shared, *r4_expert;
 	bool untie, untied;
+	long lost;         /* Hessians that could not follow */
 	struct gain final;
 	struct item end;   /* at work */
 	struct item embed; /* the original, if the head is to part from it */

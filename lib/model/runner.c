@@ -31,6 +31,18 @@ int runner_input(struct runner *r, const struct runner_input *input, struct err 
 	return 0;
 }
 
+/* A set of another model is what such ids mean. */
+static int check_calib_ids(const struct calib *c, const struct model *m, struct err *e)
+{
+	for (size_t i = 0; c->ids != NULL && i < c->nsamples * c->seqlen; i++)
+		if (c->ids[i] < 0 || c->ids[i] >= m->cfg.vocab)
+			return err_set(e, ERR_DATA, "token ids", "id %ld at position %zu is "
+				       "outside the vocabulary of %ld: the calibration set is not "
+				       "for this model; calib-pack -m MODEL makes one that is",
+				       (long)c->ids[i], i, m->cfg.vocab);
+	return 0;
+}
+
 int runner_calib(struct runner *r, const struct calib *c, struct err *e)
 {
 	const struct model_config *cfg = &r->model.cfg;
@@ -42,7 +54,8 @@ int runner_calib(struct runner *r, const struct calib *c, struct err *e)
 	};
 	const size_t size = images ? (size_t)cfg->image_size : 0;
 
-	if (calib_suits(c, images ? (size_t)cfg->channels : 0, size, size, e) < 0)
+	if (calib_suits(c, images ? (size_t)cfg->channels : 0, size, size, e) < 0 ||
+	    check_calib_ids(c, &r->model, e) < 0)
 		return -1;
 	return runner_input(r, &input, e);
 }

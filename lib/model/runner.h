@@ -55,7 +55,8 @@ struct runner {
  * vocabulary, or if the model takes the other kind of input. */
 int runner_input(struct runner *r, const struct runner_input *input, struct err *e) MUST_USE;
 
-/* The same of a calibration set: ERR_DATA if it is not for this model. */
+/* The same of a calibration set: ERR_DATA if it is not for this model; the message says what makes
+ * one that is. */
 int runner_calib(struct runner *r, const struct calib *c, struct err *e) MUST_USE;
 
 /* The record at hand, if it is a tensor that stands in front of the blocks: 1, and it is

@@ -203,7 +203,7 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 @test "record-acts: a token outside the vocabulary, windows longer than the model's positions" {
 	echo 1 2 2048 > ids
 	calib-pack -q --ids ids > c.qp
-	refuses 65 'token ids: id 2048 at position 2' record-acts -q -c c.qp "$MODEL"
+	refuses 65 'token ids: id 2048 at position 2 .*calib-pack -m MODEL' record-acts -q -c c.qp "$MODEL"
 	seq -s ' ' 1 513 > ids
 	calib-pack -q --ids ids > c.qp
 	refuses 65 'model: 512 positions, but a sequence has 513' record-acts -q -c c.qp "$MODEL"

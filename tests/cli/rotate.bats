@@ -91,6 +91,8 @@ same_function() {	# same_function STREAM IDS OPTION...
 	refuses 65 "vit: R3 stands behind rotary positions" rotate -r r3 vit.qp
 	rotate -q -r r4 acts.qp | record-acts -q -c calib.qp --stats=absmax - -o turned.qp
 	refuses 65 "layers.0.mlp.mid: is turned at run time" smooth turned.qp
+	rotate -q -r r4 acts.qp > r4.qp
+	refuses 65 "layers.0.mlp.mid: is turned at run time" smooth --search=w r4.qp
 	smooth -q --edges=attn.in,mlp.in turned.qp > smooth.qp
 	qp-forward -q -i ids.txt plain.qp > was.qp
 	qp-forward -q -i ids.txt smooth.qp > is.qp
@@ -142,6 +144,20 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	refuses 65 "layers.0.attn.in: no activation maxima; put \"record-acts -\"" smooth turned.qp
 }
 
+@test "rotate: Hessians that cannot follow are dropped, and a warning says so" {
+	echo "1 5 9 20 33 7 8 9 30 2 11" > few.txt
+	calib-pack -q --images -m "$DATA/vit" -n 2 "$DATA/vit/golden.safetensors" > images.qp
+	record-acts -q -c images.qp --stats=hessian "$DATA/vit" > vit.qp
+	rotate vit.qp > turned.qp 2> err
+	grep -E 'rotate: the Hessians of [0-9]+ inputs were dropped: .*record-acts -' err
+	n=$(sed 's/.*Hessians of \([0-9]*\).*/\1/' err)
+	[ "$(qp-dump --head turned.qp | grep -c 'statistics-dropped.*hessian')" -eq "$n" ]
+	rotate -q acts.qp > turned.qp 2> err
+	[ ! -s err ]
+	rotate acts.qp > turned.qp 2> err
+	run -1 grep Hessians err
+}
+
 @test "rotate: a tied head becomes a tensor of its own, or with --keep-tied is refused" {
 	rotate plain.qp > turned.qp 2> err
 	grep -F "rotate: the head parts from the embedding" err
@@ -177,7 +193,10 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 }
 
 @test "rotate: sizes without a matrix, blocks that do not divide, weights that are codes are refused" {
-	refuses 65 "--block: blocks of 48 do not divide 128" rotate --block=48 plain.qp
+	refuses 65 "--block: blocks of 48 do not divide 128 hidden channels; these do: 128, 64, 32" \
+		rotate --block=48 plain.qp
+	refuses 65 "mlp.mid: blocks of 256 do not divide 384 channels; these do: 384, 192, 128, 96" \
+		rotate -r r4 --block=256 plain.qp
 	"$PYTHON" "$ROOT/tests/mkmodel.py" odd hidden=66 heads=3 kv=3
 	record-acts -q --stats=none odd > odd.qp
 	refuses 65 "residual stream: no Hadamard matrix of order 66 is known here; --matrix=ortho" \
