@@ -26,11 +26,12 @@ static const char usage[] =
 	"      --compat         as published: f32 inverse, no ridge, nothing held out\n"
 	"      --begin=N        leave the blocks before N\n"
 	"      --except=LIST    leave these blocks: 0,3\n"
+	"      --keep-clamp     what is not compensated stays clamped\n"
 	"      --dtype=T        of what is stored: f16, bf16 or f32 (default f16)\n";
 
 enum {
 	OPT_PER = 256, OPT_RANK, OPT_DIAGONAL, OPT_RIDGE, OPT_HOLDOUT, OPT_COMPAT, OPT_BEGIN,
-	OPT_EXCEPT, OPT_DTYPE
+	OPT_EXCEPT, OPT_DTYPE, OPT_KEEP_CLAMP
 };
 
 struct job {
@@ -57,6 +58,7 @@ static const struct option longopts[] = {
 	{ "begin", required_argument, NULL, OPT_BEGIN },
 	{ "except", required_argument, NULL, OPT_EXCEPT },
 	{ "dtype", required_argument, NULL, OPT_DTYPE },
+	{ "keep-clamp", no_argument, NULL, OPT_KEEP_CLAMP },
 	{ 0 }
 };
 
@@ -84,14 +86,11 @@ static void options(int argc, char **argv, struct job *j)
 			if (qwt_except(&j->opt, optarg, &e) < 0)
 				cli_die(&e);
 			break;
+		case OPT_KEEP_CLAMP: j->opt.keep_clamp = true; break;
 		case OPT_DTYPE: j->opt.dtype = dtypes[cli_choice("--dtype", optarg, types)]; break;
 		}
-	if (j->opt.form == FORM_DIAGONAL && j->opt.rank > 0)
-		cli_fail(ERR_USAGE, "--diagonal", "does not go with --rank");
-	if (j->opt.rank > 0)
-		j->opt.form = FORM_LOW_RANK;
-	if (j->opt.compat && j->opt.form != FORM_FULL)
-		cli_fail(ERR_USAGE, "--compat", "goes with whole maps");
+	if (qwt_check(&j->opt, &e) < 0)
+		cli_die(&e);
 	cli_operands(0, 2);
 }
 
@@ -152,7 +151,7 @@ int main(int argc, char **argv)
 	struct model ref_model;
 	struct block b, ref;
 	struct backend be;
-	long taken, tried;
+	struct qwt_counts n;
 	struct err e;
 	int got;
 
@@ -180,10 +179,12 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	qwt_count(j.q, &taken, &tried);
-	if (taken < tried)
-		cli_warn("%ld of %ld places compensated; notes of the others say why not", taken,
-			 tried);
+	n = qwt_count(j.q);
+	if (n.taken < n.tried)
+		cli_warn("%ld of %ld places compensated; notes of the others say why not", n.taken,
+			 n.tried);
+	if (n.clamped < n.were)
+		cli_warn("%ld of %ld clamped blocks stay clamped", n.clamped, n.were);
 	block_release(&b);
 	block_release(&ref);
 	qwt_free(j.q);

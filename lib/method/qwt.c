@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lib/method/qwt_solve.h"
+#include "lib/model/clamp_note.h"
 #include "lib/model/runner.h"
 
 enum side { QUANTIZED, REFERENCE, SIDES };
@@ -23,7 +24,7 @@ struct qwt {
 	double *w, *bias, *low;    /* the solution; up and down */
 	float *ctx;                /* [a slice, q dim] */
 	struct block shadow;       /* the reference's weights, borrowed */
-	long taken, tried;
+	struct qwt_counts n;
 	bool ready;
 };
 
@@ -35,6 +36,16 @@ int qwt_except(struct qwt_options *o, const char *list, struct err *e)
 				       "got '%s'", list);
 	o->except = list;
 	return 0;
+}
+
+int qwt_check(struct qwt_options *o, struct err *e)
+{
+	if (o->form == FORM_DIAGONAL && o->rank > 0)
+		return err_set(e, ERR_USAGE, "--diagonal", "does not go with --rank");
+	if (o->rank > 0)
+		o->form = FORM_LOW_RANK;
+	return !o->compat || o->form == FORM_FULL ? 0 :
+	       err_set(e, ERR_USAGE, "--compat", "goes with whole maps");
 }
 
 int qwt_same(const struct model *m, const struct model *ref, struct err *e)
@@ -93,10 +104,9 @@ int qwt_front(struct qwt *q, struct stream_in *in, const struct record *rec, str
 	return got;
 }
 
-void qwt_count(const struct qwt *q, long *taken, long *tried)
+struct qwt_counts qwt_count(const struct qwt *q)
 {
-	*taken = q->taken;
-	*tried = q->tried;
+	return q->n;
 }
 
 /* ---- two streams ----------------------------------------------------------------- */
@@ -194,6 +204,7 @@ static int borrow(struct qwt *q, struct block *b, struct err *e)
 struct verdict {
 	double r2, before, after; /* sums of squares over the sequences that judge */
 	const char *reason;       /* NULL: taken */
+	bool unclamped;
 };
 
 static size_t fitted_tokens(const struct qwt *q)
@@ -343,6 +354,7 @@ static int note(struct block *b, const struct qwt *q, int place, const struct ve
 	      (v->reason != NULL && record_set_str(&it->rec, "reason", v->reason) < 0) ||
 	      (v->reason == NULL &&
 	       record_set_double(&it->rec, "rel_err", v->after / v->before) < 0) ||
+	      (v->unclamped && record_set_bool(&it->rec, "unclamped", true) < 0) ||
 	      record_set_str(&it->rec, "form", run_form_name(q->opt.form)) < 0;
 	return bad ? err_nomem(e, name, 256) : 0;
 }
@@ -356,6 +368,19 @@ static int again(struct qwt *q, struct block *b, enum stage stage, struct err *e
 	return forward_load(r->f, b, e) < 0 ? -1 : advance(q, QUANTIZED, stage, e);
 }
 
+/* What is not compensated is not clamped either; the stage anew. */
+static int fall_back(struct qwt *q, struct block *b, enum stage stage, bool *unclamped,
+		     struct err *e)
+{
+	size_t n = 0;
+
+	if (!q->opt.keep_clamp &&
+	    clamp_drop(b, stage != STAGE_MLP, stage != STAGE_ATTENTION, &n, e) < 0)
+		return -1;
+	*unclamped = n > 0;
+	return again(q, b, stage, e);
+}
+
 /* Fit, apply, judge; what does not pass is taken back. */
 static int fit(struct qwt *q, struct block *b, enum stage stage, int place, struct err *e)
 {
@@ -367,12 +392,13 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 	qwt_sums_zero(&q->sums);
 	qwt_sums_add(&q->sums, q->be->pool, q->before.x, ref->hidden.x, r->hidden.x, n);
 	total = spread(q, from, all, &v.before, e);
-	q->tried++;
+	q->n.tried++;
 	if (total < 0)
 		return -1;
 	if (total == 0 || !isfinite(total)) {
 		v.reason = total == 0 ? "no residual: R^2 is not defined" : "residual not finite";
-		return note(b, q, place, &v, e);
+		return total != 0 && fall_back(q, b, stage, &v.unclamped, e) < 0 ? -1 :
+		       note(b, q, place, &v, e);
 	}
 	if (solve(q, e) < 0 || add_records(q, b, place, e) < 0 || again(q, b, stage, e) < 0)
 		return -1;
@@ -383,10 +409,10 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 	else if (!(v.after < v.before))
 		v.reason = "the error is not smaller";
 	else
-		q->taken++;
+		q->n.taken++;
 	if (v.reason != NULL) {
 		drop_records(b, place);
-		if (again(q, b, stage, e) < 0)
+		if (fall_back(q, b, stage, &v.unclamped, e) < 0)
 			return -1;
 	}
 	return note(b, q, place, &v, e);
@@ -405,6 +431,18 @@ static bool excepted(const struct qwt *q, long layer)
 	return layer < q->opt.begin;
 }
 
+/* A block that is left out: a note only if it was clamped. */
+static int leave(struct qwt *q, struct block *b, enum stage stage, int place, struct err *e)
+{
+	struct verdict v = { .r2 = NAN, .reason = "left out" };
+
+	if (q->opt.keep_clamp || clamp_count(b) == 0)
+		return 0;
+	if (fall_back(q, b, stage, &v.unclamped, e) < 0)
+		return -1;
+	return v.unclamped ? note(b, q, place, &v, e) : 0;
+}
+
 static int one_stage(struct qwt *q, struct block *b, enum stage stage, int place, struct err *e)
 {
 	struct runner *r = &q->run[QUANTIZED];
@@ -412,11 +450,21 @@ static int one_stage(struct qwt *q, struct block *b, enum stage stage, int place
 	memcpy(q->before.x, r->hidden.x, r->hidden.tokens * r->hidden.width * sizeof(float));
 	if (advance(q, REFERENCE, stage, e) < 0 || advance(q, QUANTIZED, stage, e) < 0)
 		return -1;
-	return excepted(q, b->layer) ? 0 : fit(q, b, stage, place, e);
+	return excepted(q, b->layer) ? leave(q, b, stage, place, e) : fit(q, b, stage, place, e);
+}
+
+static int all_stages(struct qwt *q, struct block *b, struct err *e)
+{
+	if (!q->opt.sublayers)
+		return one_stage(q, b, STAGE_BLOCK, PLACE_OUT, e);
+	return one_stage(q, b, STAGE_ATTENTION, PLACE_ATTN_RESID, e) < 0 ? -1 :
+	       one_stage(q, b, STAGE_MLP, PLACE_MLP_RESID, e);
 }
 
 int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e)
 {
+	const bool clamped = clamp_count(b) > 0;
+
 	if (runner_load(&q->run[QUANTIZED], b, e) < 0 || (!q->ready && start(q, e) < 0))
 		return -1;
 	if (ref == NULL) {
@@ -424,10 +472,9 @@ int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e)
 			return -1;
 		ref = &q->shadow;
 	}
-	if (runner_load(&q->run[REFERENCE], ref, e) < 0)
+	if (runner_load(&q->run[REFERENCE], ref, e) < 0 || all_stages(q, b, e) < 0)
 		return -1;
-	if (!q->opt.sublayers)
-		return one_stage(q, b, STAGE_BLOCK, PLACE_OUT, e);
-	return one_stage(q, b, STAGE_ATTENTION, PLACE_ATTN_RESID, e) < 0 ? -1 :
-	       one_stage(q, b, STAGE_MLP, PLACE_MLP_RESID, e);
+	q->n.were += clamped;
+	q->n.clamped += clamp_count(b) > 0;
+	return 0;
 }

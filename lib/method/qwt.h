@@ -13,6 +13,9 @@
  *     R^2 = 1 - sum |e - e^|^2 / sum |e - mean e|^2
  * A place is compensated if R^2 > 0 and sum |e - e^|^2 < sum |e|^2; else it stays as it is, and a
  * note of kind "compensation" says why.
+ *
+ * Where activations are clamped (lib/compute/clamp.h), what is left without a compensation is left
+ * without a clamp too, as published: then the note has "unclamped" true.
  */
 #ifndef QP_QWT_H
 #define QP_QWT_H
@@ -31,10 +34,13 @@ struct qwt_options {
 	long begin;          /* blocks before it stay */
 	const char *except;  /* "0,3": these too; or NULL */
 	enum dtype dtype;    /* of W and b: F32, F16, BF16 */
+	bool keep_clamp;     /* what is not compensated stays clamped */
 };
 
 /* "0,3" into o->except; ERR_USAGE. */
 int qwt_except(struct qwt_options *o, const char *list, struct err *e) MUST_USE;
+/* All options are there: a rank makes the form FORM_LOW_RANK.  ERR_USAGE for what contradicts. */
+int qwt_check(struct qwt_options *o, struct err *e) MUST_USE;
 /* ERR_DATA if ref is no reference for m: its streams have other shapes. */
 int qwt_same(const struct model *m, const struct model *ref, struct err *e) MUST_USE;
 
@@ -51,7 +57,11 @@ int qwt_front(struct qwt *q, struct stream_in *in, const struct record *rec, str
 /* Fit the block; records are added to it.  ref: the reference's same block, or NULL: the `ref`
  * records in b; ERR_DATA if it has codes without. */
 int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e) MUST_USE;
-/* Places that were compensated, and all that were tried. */
-void qwt_count(const struct qwt *q, long *taken, long *tried);
+/* Of places and of blocks. */
+struct qwt_counts {
+	long taken, tried;      /* places compensated, and all that were tried */
+	long clamped, were;     /* blocks with a clamp, and all that came with one */
+};
+struct qwt_counts qwt_count(const struct qwt *q);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +135,59 @@ int clamp_note(struct block *b, enum edge g, const struct quant *q, struct err *
 	return ret == 0 ? set_note(b, name, q, rows, share, e) : -1;
 }
 
+/* ---- taken back ------------------------------------------------------------------ */
+
+static bool has_clamp(const struct record *r)
+{
+	const void *p;
+	size_t n;
+
+	return r->type == REC_RUN && record_get_raw(r, "clamp", &p, &n) == 1;
+}
+
+size_t clamp_count(const struct block *b)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->n; i++)
+		n += !b->items[i].drop && has_clamp(&b->items[i].rec);
+	return n;
+}
+
+static int note_off(struct block *b, const char *name, struct err *e)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		struct record *r = &b->items[i].rec;
+
+		if (is_note(r) && strcmp(r->name, name) == 0 &&
+		    (record_set_double(r, "packed", 1) < 0 || record_set_bool(r, "off", true) < 0))
+			return err_nomem(e, name, 64);
+	}
+	return 0;
+}
+
+int clamp_drop(struct block *b, bool attention, bool mlp, size_t *n, struct err *e)
+{
+	long layer;
+
+	*n = 0;
+	for (size_t i = 0; i < b->n; i++) {
+		struct record *r = &b->items[i].rec;
+		const int g = has_clamp(r) ? model_edge(b->model, r->name, &layer) : -1;
+		const bool front = g == EDGE_ATTN_IN || g == EDGE_ATTN_MID;
+
+		if (g < 0 || !(front ? attention : mlp))
+			continue;
+		record_unset(r, "clamp");
+		record_unset(r, "clamp_by");
+		record_unset(r, "clamp_mid");
+		++*n;
+		if (note_off(b, r->name, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* ---- read ------------------------------------------------------------------------ */
 
 void clamp_table_head(struct buf *out)
@@ -146,13 +200,30 @@ static void put_shares(struct buf *out, const double *share)
 {
 	for (int i = 0; i < 4; i++)
 		buf_printf(out, " %8.2f", 100 * share[i]);
-	buf_byte(out, '\n');
+}
+
+/* Blocks of which an input is clamped, and all.  Notes of a block follow one another. */
+static void count(struct clamp_table *t, const char *name, bool off)
+{
+	const char *dot = strncmp(name, "layers.", 7) == 0 ? strchr(name + 7, '.') : NULL;
+	const size_t n = dot != NULL ? (size_t)(dot + 1 - name) : 0;
+
+	if (strncmp(t->block, name, n) != 0 || t->block[n] != '\0' || t->edges == 0) {
+		snprintf(t->block, sizeof(t->block), "%.*s", (int)n, name);
+		t->blocks++;
+		t->block_is_on = false;
+	}
+	t->edges++;
+	t->on += !off;
+	t->blocks_on += !off && !t->block_is_on;
+	t->block_is_on |= !off;
 }
 
 int clamp_table_row(struct clamp_table *t, struct buf *out, const struct record *r, struct err *e)
 {
 	int64_t group, tokens;
 	double share[4];
+	bool off = false;
 
 	if (!is_note(r))
 		return 0;
@@ -164,9 +235,11 @@ int clamp_table_row(struct clamp_table *t, struct buf *out, const struct record 
 		return err_set(e, ERR_DATA, r->name, "a note on a clamp without group or tokens");
 	for (int i = 0; i < 4; i++)
 		t->sum[i] += share[i];
-	t->edges++;
+	(void)record_get_bool(r, "off", &off);
+	count(t, r->name, off);
 	buf_printf(out, "%-32s %6" PRId64 " %8" PRId64, r->name, group, tokens);
 	put_shares(out, share);
+	buf_printf(out, "%s\n", off ? "  not clamped" : "");
 	return 1;
 }
 
@@ -178,4 +251,6 @@ void clamp_table_mean(const struct clamp_table *t, struct buf *out)
 		mean[i] = t->sum[i] / t->edges;
 	buf_printf(out, "%-32s %6s %8s", "mean of edges", "", "");
 	put_shares(out, mean);
+	buf_printf(out, "\nclamped: %ld of %.0f inputs, in %ld of %ld blocks\n", t->on, t->edges,
+		   t->blocks_on, t->blocks);
 }

@@ -134,6 +134,52 @@ less() {	# less A B: numbers
 	refuses 65 '--rank: ' qwt-fit --rank=300 q.qp
 }
 
+@test "qwt-fit: what is not compensated is not clamped either, and that is said; --keep-clamp" {
+	record-acts -q -c calib.qp --stats=samples tiny | rtn -q -b 3 -g -1 --asym --keep-ref |
+		quant-acts -q -p w4a8 --clamp=4 > "$out/c.qp"
+	qwt-fit "$out/c.qp" > "$out/all.qp" 2> "$out/err"
+	run -1 grep -q clamped "$out/err"
+	[ "$(qp-ls --clamp "$out/all.qp" | tail -n 1)" = "clamped: 8 of 8 inputs, in 2 of 2 blocks" ]
+	qwt-fit --except=0 "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+	grep -q 'qwt-fit: 1 of 2 clamped blocks stay clamped' "$out/err"
+	qp-ls --clamp "$out/f.qp" > "$out/table"
+	[ "$(tail -n 1 "$out/table")" = "clamped: 4 of 8 inputs, in 1 of 2 blocks" ]
+	[ "$(grep -c '^layers.0.* 100.00  not clamped$' "$out/table")" = 4 ]
+	qp-dump --head "$out/f.qp" > "$out/dump"
+	grep -q '^note layers.0.out .*taken=false.*reason="left out" unclamped=true' "$out/dump"
+	[ "$(grep -c '^run layers.0.*clamp' "$out/dump")" = 0 ]
+	[ "$(grep -c '^run layers.1.*clamp=4 clamp_by="range"' "$out/dump")" = 4 ]
+	# block 0 is then the one that was never clamped
+	quant-acts -q -p w4a8 --clamp=4 --skip=layers.0 <(rtn -q -b 3 -g -1 --asym --keep-ref plain.qp) |
+		quant-acts -q -p w4a8 --skip=layers.1 | qwt-fit -q --except=0 > "$out/g.qp"
+	hidden "$out/f.qp" "$out/a.qp"
+	hidden "$out/g.qp" "$out/b.qp"
+	qp-cmp -q "$out/a.qp" "$out/b.qp"
+	qwt-fit --except=0 --keep-clamp "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+	[ ! -s "$out/err" ]
+	[ "$(qp-ls --clamp "$out/f.qp" | tail -n 1)" = "clamped: 8 of 8 inputs, in 2 of 2 blocks" ]
+}
+
+@test "qwt-fit: a map that windows held out reject falls back: no compensation, no clamp" {
+	local o
+	head -n 2 ids.txt | cut -d ' ' -f 1-9 > "$out/few.txt"	# 9 tokens for 16 channels
+	calib-pack -q --ids "$out/few.txt" > "$out/few.qp"
+	record-acts -q -c "$out/few.qp" --stats=none tiny | rtn -q -b 4 -g -1 --asym --keep-ref |
+		quant-acts -q -p w4a8 --clamp=4 > "$out/c.qp"
+	for o in block sublayer; do
+		qwt-fit --ridge=0 --per=$o "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+		cat "$out/err"
+		grep -q ' places compensated; notes of the others say why not' "$out/err"
+		qp-dump --head "$out/f.qp" > "$out/dump"
+		grep '^note .*taken=false' "$out/dump" | grep 'reason="R^2 is not above 0"' |
+			grep -q unclamped=true
+		# a place has a compensation and clamps, or neither
+		awk '/^note .*compensation/ { n++; lost += /taken=false/; un += /unclamped=true/ }
+			END { exit !(n > 0 && lost > 0 && un == lost) }' "$out/dump"
+		qp-check "$out/f.qp"
+	done
+}
+
 @test "qwt-fit: pack-int4 carries the compensation, and the packed model computes the same" {
 	pack-int4 -q fit.qp > "$out/p.qp"
 	hidden "$out/p.qp" "$out/a.qp"
