@@ -141,7 +141,7 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 {
 	if (j->stats == NULL) {
 		j->stats = stats_new(&j->run.model, j->run.be, j->which, j->samples,
-				     j->run.hidden.tokens, false, e);
+				     j->run.hidden.tokens, j->run.calib, false, e);
 		progress_start("record-acts", j->run.hidden.tokens *
 			       (uint64_t)j->run.model.cfg.layers, "tokens", cli_quiet());
 	}

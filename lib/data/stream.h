@@ -115,6 +115,9 @@ int stream_next(struct stream_in *in, struct record *r, struct err *e) MUST_USE;
  * if damaged or cut short, ERR_VERSION for an encoding this version does not know. */
 int stream_payload(struct stream_in *in, void *dst, struct err *e) MUST_USE;
 
+/* The fingerprint of the calibration set that came by, or "". */
+const char *stream_calib(const struct stream_in *in);
+
 /* Bytes taken from the input so far, and its size if it is a file, else 0: for progress. */
 uint64_t stream_offset(const struct stream_in *in);
 uint64_t stream_size_hint(const struct stream_in *in);

@@ -31,6 +31,7 @@ struct stream_in {
 
 	/* the current record */
 	struct record rec;      /* its known keys; extra keys are not kept here */
+	char calib[40];         /* stream_calib */
 	char label[320];
 	struct buf header;      /* as it lies in the stream */
 	bool taken;             /* its payload was read */

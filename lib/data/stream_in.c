@@ -257,6 +257,11 @@ static int read_record(struct stream_in *in, struct record *r, struct err *e)
 	return check_left(in, r, e) != 0 ? -1 : 1;
 }
 
+const char *stream_calib(const struct stream_in *in)
+{
+	return in->calib;
+}
+
 int stream_next(struct stream_in *in, struct record *r, struct err *e)
 {
 	double t = stream_clock();
@@ -274,6 +279,9 @@ int stream_next(struct stream_in *in, struct record *r, struct err *e)
 	} else {
 		got = read_record(in, r, e);
 	}
+	if (got == 1 && r->type == REC_CALIB &&
+	    !record_get_str(r, "fingerprint", in->calib, sizeof(in->calib)))
+		in->calib[0] = '\0';
 	in->seconds += stream_clock() - t;
 	return got;
 }

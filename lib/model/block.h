@@ -15,6 +15,9 @@
 enum stat { STAT_ABSMAX, STAT_ABSMEAN, STAT_MIN, STAT_MAX, STAT_HESSIAN, STAT_SAMPLES,
 	    STAT_COUNT };
 const char *stat_name(enum stat s); /* "absmax" ...: the value of key "stat" */
+/* ERR_DATA if r is a statistic that names another calibration set than calib, the fingerprint of
+ * the stream's ("": it has none). */
+int stat_check_calib(const struct record *r, const char *calib, struct err *e) MUST_USE;
 
 struct item {
 	struct record rec;

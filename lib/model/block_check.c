@@ -99,6 +99,17 @@ static int check_stat(const struct item *it, const struct model *m, struct err *
 	}
 }
 
+int stat_check_calib(const struct record *r, const char *calib, struct err *e)
+{
+	char of[40];
+
+	if (r->role != ROLE_STAT || !calib[0] || !record_get_str(r, "calib", of, sizeof(of)) ||
+	    strcmp(of, calib) == 0)
+		return 0;
+	return err_set(e, ERR_DATA, r->name, "from the calibration set %s, but the stream's is "
+		       "%s: record its statistics anew", of, calib);
+}
+
 int item_classify(struct item *it, const struct model *m, long layer, struct err *e)
 {
 	const struct record *r = &it->rec;

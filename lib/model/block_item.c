@@ -75,6 +75,7 @@ int item_read(struct item *it, const struct model *m, struct stream_in *in,
 {
 	it->drop = false;
 	if (record_dup(&it->rec, rec, e) < 0 || item_classify(it, m, -1, e) < 0 ||
+	    stat_check_calib(&it->rec, stream_calib(in), e) < 0 ||
 	    item_reserve(it, rec->nbytes > 0 ? rec->nbytes : 1, e) < 0 ||
 	    stream_payload(in, it->data, e) < 0)
 		return -1;

@@ -37,7 +37,8 @@ static int read_item(struct block *b, struct stream_in *in, struct err *e)
 	if (it->rec.type == REC_BLOCK || it->rec.type == REC_STREAM)
 		return err_set(e, ERR_DATA, "block", "%s record inside block %ld",
 			       it->rec.type_name, b->layer);
-	if (item_classify(it, b->model, b->layer, e) < 0 || block_check_twice(b, it, e) < 0)
+	if (item_classify(it, b->model, b->layer, e) < 0 || block_check_twice(b, it, e) < 0 ||
+	    stat_check_calib(&it->rec, stream_calib(in), e) < 0)
 		return -1;
 	if (b->hook != NULL && b->hook->wants != NULL && !b->hook->wants(b, it)) {
 		it->drop = true;

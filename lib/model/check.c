@@ -418,7 +418,8 @@ int check_record(struct check *c, struct stream_in *in, const struct record *r, 
 	case REC_BLOCK: case REC_BLOCK_END:
 		return check_block(c, r, e);
 	case REC_TENSOR:
-		return check_tensor(c, r, e) < 0 ? -1 : check_values(c, in, r, e);
+		return stat_check_calib(r, stream_calib(in), e) < 0 ||
+		       check_tensor(c, r, e) < 0 ? -1 : check_values(c, in, r, e);
 	case REC_ALIAS:
 		if (check_once(c, r, e) < 0)
 			return -1;

@@ -4,6 +4,7 @@
  */
 #include "lib/model/runner.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ int runner_calib(struct runner *r, const struct calib *c, struct err *e)
 	if (calib_suits(c, images ? (size_t)cfg->channels : 0, size, size, e) < 0 ||
 	    check_calib_ids(c, &r->model, e) < 0)
 		return -1;
+	snprintf(r->calib, sizeof(r->calib), "%s", c->fingerprint);
 	return runner_input(r, &input, e);
 }
 
@@ -224,7 +226,8 @@ int runner_record_front(struct runner *r, const struct record *rec, unsigned whi
 		return 0;
 	r->recorded = true;
 	block_init(&front, &r->model);
-	s = stats_new(&r->model, r->be, which, samples, r->hidden.tokens - images, true, e);
+	s = stats_new(&r->model, r->be, which, samples, r->hidden.tokens - images, r->calib, true,
+		      e);
 	if (s != NULL && runner_patches(r, stats_hook, s, e) == 0 &&
 	    stats_store(s, &front, e) == 0)
 		ret = block_write_front(&front, out, e);

@@ -47,6 +47,7 @@ struct runner {
 	struct runner_input input;
 	bool embedded, recorded;
 	size_t seqlen;         /* longest sequence */
+	char calib[40];        /* fingerprint of the set that it came from, or "" */
 	struct forward *f;
 	double seconds;        /* in forward passes and what hooks do */
 };

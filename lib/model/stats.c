@@ -22,6 +22,7 @@ struct stats {
 	const struct model *m;
 	struct backend *be;
 	unsigned which;
+	const char *calib;
 	size_t max_samples, stride; /* every stride-th token is a sample */
 	struct edge_stats *edge; /* [edges]; width 0: no layer has it */
 	int n;
@@ -63,7 +64,7 @@ static bool anywhere(const struct model *m, enum edge g, bool front)
 }
 
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
-			size_t total_tokens, bool front, struct err *e)
+			size_t total_tokens, const char *calib, bool front, struct err *e)
 {
 	struct stats *s = calloc(1, sizeof(*s));
 	size_t widest = 0;
@@ -76,6 +77,7 @@ struct stats *stats_new(const struct model *m, struct backend *be, unsigned whic
 	s->m = m;
 	s->be = be;
 	s->which = which;
+	s->calib = calib;
 	s->max_samples = samples > 0 ? (size_t)samples : 128;
 	if (s->max_samples > total_tokens && total_tokens > 0)
 		s->max_samples = total_tokens;
@@ -242,6 +244,8 @@ static int new_record(const struct stats *s, const struct edge_stats *g, enum ed
 		ret = record_set_int(r, "width", (int64_t)g->width);
 	if (ret == 0)
 		ret = record_set_int(r, "tokens", (int64_t)g->tokens);
+	if (ret == 0 && s->calib[0])
+		ret = record_set_str(r, "calib", s->calib);
 	return ret == 0 ? 0 : err_nomem(e, name, sizeof(*r));
 }
 

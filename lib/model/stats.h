@@ -17,9 +17,10 @@
 struct stats;
 
 /* which: bits 1 << STAT_...; samples: rows kept an edge (0: 128),
- * spread evenly over total_tokens.  front: of the edges in front of the blocks, else of theirs. */
+ * spread evenly over total_tokens.  front: of the edges in front of the blocks, else of theirs.
+ * calib: fingerprint of the set that the tokens are from, kept by reference; "": not known. */
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
-			size_t total_tokens, bool front, struct err *e);
+			size_t total_tokens, const char *calib, bool front, struct err *e);
 void stats_free(struct stats *s);
 int stats_reset(struct stats *s, struct err *e) MUST_USE;
 /* An edge_hook with ctx = struct stats *. */

@@ -20,6 +20,7 @@ struct sum {
 	void *data, *other;  /* payloads */
 	size_t data_cap, other_cap;
 	bool added;          /* there was a statistic */
+	char calib[40];      /* fingerprint of the set that is written, or "" */
 };
 
 struct sum *sum_new(struct stream_in *const *in, const char *const *names, int n, struct err *e)
@@ -186,6 +187,7 @@ static int add_tokens(struct sum *s, int64_t *tokens, struct err *e)
 		if (__builtin_add_overflow(i > 0 ? *tokens : 0, t, tokens))
 			return err_set(e, ERR_DATA, label(r), "more tokens than 2^63");
 		/* For the comparison of the other keys. */
+		record_unset(r, "calib");
 		if (record_set_int(r, "tokens", 0) < 0)
 			return err_nomem(e, label(r), 16);
 		if (i > 0 && (!same_fields(&s->rec[0], r) || !same_extra(&s->rec[0], r)))
@@ -292,6 +294,9 @@ static int sum_stat(struct sum *s, struct stream_out *out, struct err *e)
 {
 	struct record *a = &s->rec[0];
 	int64_t tokens = 0, *shares;
+	bool named = true; /* all say whose they are */
+	const void *set;
+	size_t len;
 	char name[32];
 	int kind = 0, r;
 
@@ -304,10 +309,13 @@ static int sum_stat(struct sum *s, struct stream_out *out, struct err *e)
 	shares = calloc((size_t)s->n, sizeof(*shares));
 	if (!shares)
 		return err_nomem(e, label(a), (size_t)s->n * sizeof(*shares));
-	for (int i = 0; i < s->n; i++)
+	for (int i = 0; i < s->n; i++) {
 		record_get_int(&s->rec[i], "tokens", &shares[i]);
+		named = named && record_get_raw(&s->rec[i], "calib", &set, &len);
+	}
 	r = add_tokens(s, &tokens, e);
-	if (r == 0 && record_set_int(a, "tokens", tokens) < 0)
+	if (r == 0 && (record_set_int(a, "tokens", tokens) < 0 ||
+		       (named && s->calib[0] && record_set_str(a, "calib", s->calib) < 0)))
 		r = err_nomem(e, label(a), 16);
 	if (r == 0)
 		r = kind == STAT_SAMPLES ? add_samples(s, out, e) :
@@ -414,6 +422,7 @@ static int sum_calib(struct sum *s, struct stream_out *out, struct err *e)
 		calib_fingerprint(&all);
 		a->shape[0] = (int64_t)all.nsamples;
 		a->nbytes = n;
+		memcpy(s->calib, all.fingerprint, sizeof(s->calib));
 		if (record_set_str(a, "fingerprint", all.fingerprint) < 0)
 			r = err_nomem(e, label(a), sizeof(all.fingerprint));
 	}

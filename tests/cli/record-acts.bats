@@ -298,3 +298,23 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	[ "$twelve" -le $((two + 3)) ]
 	[ "$spilled" -lt "$((held - 45))" ]
 }
+
+@test "record-acts: statistics name their calibration set, and those of another are refused" {
+	for i in 1 2; do
+		calib-pack -q -m "$MODEL" -n 2 -s 32 --seed=$i "$CALIB" > c$i
+		record-acts -q -c c$i "$MODEL" > a$i
+		eval "set$i=\$(qp-dump c$i | grep -o 'xxh128:[0-9a-f]*' | head -n 1)"
+	done
+	[ "$set1" != "$set2" ]
+	qp-dump a1 | grep "stat=\"hessian\".* calib=\"$set1\"" > found
+	# as if somebody had put another's Hessian here
+	qp-dump a1 | sed "/attn.mid role=stat.*hessian/s/$set1/$set2/" | qp-make > mixed
+	for p in "gptq -q" "smooth -q" "qp-alloc --budget=4" qp-check; do
+		refuses 65 "layers.0.attn.mid: from the calibration set $set2, but the stream's is $set1" \
+			sh -c "$p mixed > out"
+	done
+	# a sum of both is of a set of its own
+	qp-sum a1 a2 > sum
+	qp-check sum
+	gptq -q sum | qp-check -
+}

@@ -122,7 +122,7 @@ int main(void)
 	block_init(&b, &m);
 	tiny_block(&b, 1, &e);
 	n = b.n;
-	s = stats_new(&m, &be, ALL, 8, T, false, &e);
+	s = stats_new(&m, &be, ALL, 8, T, "", false, &e);
 	if (!ok(s != NULL, "statistics"))
 		return done();
 	ok(feed(s, &m) == 0 && stats_reset(s, &e) == 0 && feed(s, &m) == 0, "slices, twice");
@@ -144,11 +144,11 @@ int main(void)
 	   "NaN is named by its edge");
 	stats_free(s);
 	x[EDGE_MLP_IN][8 * 20 + 3] = 0;
-	s = stats_new(&m, &be, 1u << STAT_MAX, 1, T, false, &e);
+	s = stats_new(&m, &be, 1u << STAT_MAX, 1, T, "", false, &e);
 	ok(s != NULL && feed(s, &m) == 0 && stats_store(s, &b, &e) == 0 && b.n == n + EDGES,
 	   "only what was asked for; the others are gone");
 	stats_free(s);
-	s = stats_new(&m, &be, 1u << STAT_SAMPLES, 1000, T, false, &e);
+	s = stats_new(&m, &be, 1u << STAT_SAMPLES, 1000, T, "", false, &e);
 	ok(s != NULL && feed(s, &m) == 0 && stats_store(s, &b, &e) == 0 &&
 	   block_stat(&b, EDGE_ATTN_MID, STAT_SAMPLES)->rec.shape[0] == T,
 	   "more samples than tokens: every token once");
