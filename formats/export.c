@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/hf.h"
+
 #define CONFIG "config.json"
 
 static bool is_weight(const struct item *it)
@@ -43,7 +45,8 @@ static int codes_out(struct export *x, struct item *codes, struct err *e)
 	return x->ops->codes(x->ctx, &q, e);
 }
 
-/* All that belongs to one tensor of the checkpoint has come. */
+/* All that belongs to one tensor of the checkpoint has come, if it stands together: what was
+ * written has no data any more. */
 static int flush(struct export *x, struct err *e)
 {
 	struct block *b = &x->block;
@@ -54,6 +57,10 @@ static int flush(struct export *x, struct err *e)
 	x->pending = SLOT_NONE;
 	if (s == SLOT_NONE)
 		return 0;
+	for (size_t i = 0; i < b->n; i++)
+		if (b->items[i].slot == s && b->items[i].passed)
+			return err_set(e, ERR_DATA, b->items[i].rec.name,
+				       "its records do not stand together");
 	codes = block_find(b, s, ROLE_CODES);
 	weight = block_find(b, s, ROLE_WEIGHT);
 	if (codes)
@@ -61,8 +68,10 @@ static int flush(struct export *x, struct err *e)
 	else if (weight)
 		ret = x->ops->weight(x->ctx, &weight->rec, weight->data, e);
 	for (size_t i = 0; !ret && i < b->n; i++)
-		if (b->items[i].slot == s)
+		if (b->items[i].slot == s) {
+			b->items[i].passed = true;
 			ret = block_give(b, &b->items[i], e);
+		}
 	return ret;
 }
 
@@ -85,6 +94,23 @@ static bool plain_name(const char *name)
 	return *name && *name != '.' && !strchr(name, '/');
 }
 
+/* What is written has config.json's word for what it is, so it must be that of the stream. */
+static int check_config(const struct export *x, struct err *e)
+{
+	const struct model_config *a = &x->model.cfg;
+	struct model_config c;
+
+	if (hf_config_parse(&c, x->config, x->config_len, e) < 0)
+		return -1;
+	if (strcmp(a->model_type, c.model_type) != 0 || a->hidden != c.hidden ||
+	    a->layers != c.layers || a->heads != c.heads || a->kv_heads != c.kv_heads ||
+	    a->head_dim != c.head_dim || a->ffn != c.ffn || a->vocab != c.vocab ||
+	    a->experts != c.experts)
+		return err_set(e, ERR_DATA, CONFIG,
+			       "is of another model than the stream that carries it");
+	return 0;
+}
+
 static int take_file(struct export *x, struct stream_in *in, const struct record *rec,
 		     struct err *e)
 {
@@ -104,6 +130,7 @@ static int take_file(struct export *x, struct stream_in *in, const struct record
 		x->config = text;
 		x->config_len = (size_t)rec->nbytes;
 		text = NULL;
+		ret = check_config(x, e);
 	}
 	if (!ret && x->ops->file)
 		ret = x->ops->file(x->ctx, rec->name, text ? text : x->config,

@@ -260,3 +260,30 @@ nothing_but() {	# nothing_but NAME...: in $out
 		{ for (i = 1; i < NF; i++) if ($i == "peak") got = 1048576 * $(i + 1) }
 		END { print got, want; exit !(0.6 * want < got && got < want) }' err
 }
+
+@test "exports: the records of a linear that do not stand together are refused by name" {
+	qp-dump rtn.qp | awk '
+		/^[^ ]/ { far = $2 == "model.layers.0.self_attn.q_proj.weight" && $3 == "role=scale" }
+		far { held[n++] = $0; next }
+		/^block-end/ { for (i = 0; i < n; i++) print held[i]; n = 0 }
+		{ print }' | qp-make > "$out/far.qp"
+	for c in 'to-hf --dequantize' to-ct to-gptq to-awq \
+		'to-gguf --requantize --no-vocab'; do
+		refuses 65 '.*layers.0.self_attn.q_proj.*' $c "$out/far.qp" "$out/d"
+		[ ! -e "$out/d" ]
+	done
+}
+
+@test "exports: a config.json that is damaged, or of another model than the stream, is refused" {
+	qp-dump --head acts.qp | grep -q '^file config.json'
+	local key="layers\.0" with
+	for with in '{}|model_type' "$(sed 's/"hidden_size": *20/"hidden_size": 40/' tiny/config.json |
+			tr -d '\n')|.*another model"; do
+		qp-dump acts.qp | awk -v text="$(sed 's/"/\\\\"/g' <<< "${with%|*}")" '
+			/^[a-z]/ { skip = /^file config.json/
+				   if (skip) { print "file config.json"; print "  \"" text "\"" } }
+			!skip { print }' | qp-make > "$out/c.qp"
+		refuses 65 "config\\.json: ${with#*|}" to-hf "$out/c.qp" "$out/d"
+		[ ! -e "$out/d" ]
+	done
+}
