@@ -148,13 +148,13 @@ static int parse(struct plan *p, const char *text, size_t size, const char *wher
 		if (r < 0)
 			return -1;
 	}
+	if (p->n == 0)
+		return err_set(e, ERR_DATA, where, "a plan without a linear");
 	qsort(p->rows, p->n, sizeof(*p->rows), by_name);
 	for (size_t i = 1; i < p->n; i++)
 		if (strcmp(p->rows[i - 1].name, p->rows[i].name) == 0)
 			return err_set(e, ERR_DATA, where, "%s stands there twice",
 				       p->rows[i].name);
-	if (p->n == 0)
-		return err_set(e, ERR_DATA, where, "a plan without a linear");
 	return 0;
 }
 
