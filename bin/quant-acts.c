@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "bin/verbose.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/method/quant_acts.h"
@@ -190,6 +191,7 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	say_usage(in, out);
 	block_release(&b);
 	record_clear(&head);
 	stream_close_out(out);

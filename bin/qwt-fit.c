@@ -2,9 +2,9 @@
 /*
  * qwt-fit - make up for the error of quantized blocks by affine maps, fitted in closed form
  *
- * The calibration set goes through the reference and the quantized blocks side by side; each block
- * is written with its compensation and a note.
+ * The calibration set goes through reference and quantized blocks, which get maps and notes.
  */
+#include "bin/verbose.h"
 #include "formats/default_calib.h"
 #include "formats/source.h"
 #include "lib/base/cli.h"
@@ -185,6 +185,7 @@ int main(int argc, char **argv)
 			 n.tried);
 	if (n.clamped < n.were)
 		cli_warn("%ld of %ld clamped blocks stay clamped", n.clamped, n.were);
+	say_usage(in, j.out);
 	block_release(&b);
 	block_release(&ref);
 	qwt_free(j.q);
@@ -194,7 +195,6 @@ int main(int argc, char **argv)
 	backend_close(&be);
 	stream_close_out(j.out);
 	stream_close_in(in);
-	if (ref_in != NULL)
-		stream_close_in(ref_in);
+	stream_close_in(ref_in);
 	return 0;
 }
