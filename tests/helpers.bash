@@ -113,8 +113,8 @@ peak_is() {	# peak_is FILE BYTES
 
 # What peak_is wants, in the working folder: a model m whose blocks outweigh the programs, and its
 # statistics acts.qp.  Sets widths D and F, parameters P of a block, bytes H of its Hessians, MiB.
-heavy_model() {
-	D=768 F=2112 MiB=1048576
+heavy_model() {	# heavy_model [D F]
+	D=${1:-768} F=${2:-2112} MiB=1048576
 	P=$((3 * D * D + 3 * D * F + 2 * D)) H=$((6 * D * (D + 1) + 2 * F * (F + 1)))
 	need_python numpy
 	"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=$D ffn=$F heads=12 kv=6 vocab=9000 dtype=BF16

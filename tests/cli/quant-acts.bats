@@ -251,3 +251,14 @@ runs() {	# runs FILE: the run records, without their payload
 	grep -q 'sym=false rule="awq"' "$out/a"
 	quant-acts -q -p w8a8 --asym plain.qp | qp-dump --head | grep -q 'sym=false rule="gptq"'
 }
+
+@test "quant-acts: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	cd "$out"
+	heavy_model
+	quant-acts -v acts.qp > q.qp 2> err
+	peak_is err $((2 * P + H + 4 * (3 * D + F) + 3 * MiB))
+	heavy_model 384 1024
+	quant-acts -v acts.qp > q.qp 2> err
+	peak_is err $((2 * P + H + 4 * (3 * D + F) + 3 * MiB))
+}

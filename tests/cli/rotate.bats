@@ -244,3 +244,14 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	[ -e /dev/full ] || skip "no /dev/full"
 	refuses 74 ".*" sh -c 'rotate -q "$1" > /dev/full' sh plain.qp
 }
+
+@test "rotate: peak memory is the formula of the man page" {
+	not_with_sanitizers "memory is not what it would be"
+	cd "$BATS_TEST_TMPDIR"
+	heavy_model
+	rotate -v acts.qp > r.qp 2> err
+	peak_is err $((4 * P + H + 8 * F * F + 6 * 9000 * D + 3 * MiB))
+	heavy_model 384 1024
+	rotate -v acts.qp > r.qp 2> err
+	peak_is err $((4 * P + H + 8 * 9000 * D + 6 * 9000 * D + 3 * MiB))
+}
