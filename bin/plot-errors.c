@@ -5,6 +5,7 @@
  * Collects the notes of kind layer-error and hands gnuplot a script with the data in it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,32 +99,53 @@ static void put_script(struct buf *s, const struct job *j, const struct buf data
 	buf_puts(s, inputs == 2 ? ", $e1 using 2 title \"second\"\n" : "\n");
 }
 
-/* The script into gnuplot's standard input; the picture goes to our standard output. */
-static void run_gnuplot(const struct buf *script)
+/* gnuplot, reading from *to; its picture comes from *from. */
+static pid_t start_gnuplot(FILE **to, FILE **from)
 {
 	static char name[] = "gnuplot";
 	char *argv[] = { name, NULL };
 	posix_spawn_file_actions_t acts;
-	int fd[2], status, bad;
-	FILE *to;
+	int in[2], out[2], bad;
 	pid_t pid;
 
-	if (pipe(fd) < 0 || posix_spawn_file_actions_init(&acts) != 0 ||
-	    posix_spawn_file_actions_adddup2(&acts, fd[0], 0) != 0 ||
-	    posix_spawn_file_actions_addclose(&acts, fd[1]) != 0)
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 ||
+	    posix_spawn_file_actions_init(&acts) != 0 ||
+	    posix_spawn_file_actions_adddup2(&acts, in[0], 0) != 0 ||
+	    posix_spawn_file_actions_adddup2(&acts, out[1], 1) != 0)
 		cli_fail(ERR_IO, "gnuplot", "cannot be started");
 	bad = posix_spawnp(&pid, argv[0], &acts, NULL, argv, environ);
 	if (bad)
 		cli_fail(ERR_UNAVAIL, "gnuplot", "%s; install the package gnuplot-nox, or take "
 			 "--script", strerror(bad));
 	posix_spawn_file_actions_destroy(&acts);
-	close(fd[0]);
-	to = fdopen(fd[1], "w");
-	if (!to || fwrite(script->p, 1, script->n, to) != script->n || fclose(to) != 0)
+	close(in[0]);
+	close(out[1]);
+	*to = fdopen(in[1], "w");
+	*from = fdopen(out[0], "r");
+	if (!*to || !*from)
+		cli_fail(ERR_NOMEM, "gnuplot", "out of memory");
+	return pid;
+}
+
+/* The picture goes through us to standard output: gnuplot does not say that a disk is full.  It
+ * plots when it has the whole script, so that neither waits for the other. */
+static void run_gnuplot(const struct buf *script)
+{
+	FILE *to, *from;
+	char part[8192];
+	size_t got;
+	int status;
+	const pid_t pid = start_gnuplot(&to, &from);
+
+	if (fwrite(script->p, 1, script->n, to) != script->n || fclose(to) != 0)
 		cli_fail(ERR_IO, "gnuplot", "did not take its script");
+	while ((got = fread(part, 1, sizeof(part), from)) > 0 &&
+	       fwrite(part, 1, got, stdout) == got)
+		;
+	fclose(from);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+	if (!ferror(stdout) && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
 		cli_fail(ERR_UNAVAIL, "gnuplot", "failed; --script shows what it was given");
 }
 

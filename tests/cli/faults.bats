@@ -19,6 +19,7 @@ setup_file() {
 	tac ids.txt | calib-pack -q --ids > calib2.qp
 	record-acts -c calib2.qp --stats=all tiny > more.qp
 	rtn -b 4 -g 16 acts.qp > rtn.qp
+	rtn -b 8 -g 16 --keep-ref acts.qp > ref.qp
 	qp-dump acts.qp > acts.txt
 }
 
@@ -142,6 +143,13 @@ sweep_text() {	# sweep_text COMMAND...
 	sweep_output qp-forward tiny
 }
 
+@test "faults: clip, rotate, quant-acts, qwt-fit, pack-int8: each failing write is exit 74" {
+	for c in 'clip -g 16 acts.qp' 'rotate -q acts.qp' 'quant-acts acts.qp' 'qwt-fit -q ref.qp' \
+		'pack-int8 ref.qp'; do
+		sweep_output $c
+	done
+}
+
 @test "faults: compressed output: each failing write is exit 74 and leaves no file" {
 	sweep smooth -a 0.5 -z acts.qp
 	sweep_output smooth -a 0.5 -z acts.qp
@@ -153,9 +161,13 @@ sweep_text() {	# sweep_text COMMAND...
 		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp' 'qp-ls --json acts.qp' \
 		'qp-forward tiny < ids.txt' "qp-tok -m $MODEL < ids.txt" \
 		"eval-ppl --ctx=64 --windows=1 $MODEL < $EVAL" 'qp-cmp acts.qp rtn.qp' \
-		"eval-tasks -t $DATA/tasks/piqa.jsonl $MODEL"; do
+		"eval-tasks -t $DATA/tasks/piqa.jsonl $MODEL" 'clip -g 16 acts.qp' \
+		'rotate -q acts.qp' 'quant-acts acts.qp' 'qwt-fit -q ref.qp' 'pack-int8 ref.qp' \
+		'qp-alloc -q --budget=4 -g 16 acts.qp' 'plot-errors --script ref.qp' 'qp-lint tiny'; do
 		refuses 74 '.*No space left' sh -c "$c > /dev/full"
 	done
+	[ -z "$(command -v gnuplot)" ] ||
+		refuses 74 '.*No space left' sh -c 'plot-errors ref.qp > /dev/full'
 }
 
 # Not below 20 MB, where the dynamic linker fails before us.
@@ -206,7 +218,10 @@ in_little_memory() {	# in_little_memory KB COMMAND...: sets st
 @test "faults: a closed pipe ends every writer silently, by SIGPIPE" {
 	for c in 'record-acts -c calib.qp tiny' 'calib-pack --ids ids.txt' 'smooth acts.qp' \
 		'rtn -g 16 acts.qp' 'gptq -g 16 acts.qp' 'pack-int4 rtn.qp' 'qp-make acts.txt' \
-		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp'; do
+		'qp-dump acts.qp' 'qp-sum acts.qp more.qp' 'qp-ls acts.qp' 'clip -g 16 acts.qp' \
+		'rotate -q acts.qp' 'quant-acts acts.qp' 'qwt-fit -q ref.qp' 'pack-int8 ref.qp' \
+		'qp-alloc -q --budget=4 -g 16 acts.qp' 'plot-errors --script ref.qp' 'qp-lint tiny' \
+		"qp-tok -m $MODEL ids.txt" "eval-ppl -q --ctx=64 --windows=1 -t $EVAL $MODEL"; do
 		dies_quietly_in_a_closed_pipe $c || { echo "$c"; return 1; }
 	done
 	dies_quietly_in_a_closed_pipe sh -c 'exec qp-forward tiny < ids.txt'
