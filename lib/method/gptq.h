@@ -48,6 +48,14 @@ struct gptq_options {
 			      * 256 from K = 2048 on */
 };
 
+/* Which of two candidates a linear kept, and why (gptq_guard.h). */
+struct gptq_verdict {
+	bool judged;         /* were there two? */
+	bool keep_plain, unsure;
+	double options, plain; /* J of each, in units of tr W Hv W' */
+	size_t rows;         /* in which */
+};
+
 struct gptq_result {
 	double damp;         /* used */
 	int damp_raised;     /* how often */
@@ -58,6 +66,8 @@ struct gptq_result {
 	double seconds;
 	int64_t tokens_short; /* tokens in H where they are fewer than columns, else 0: for the
 			       * note; gptq_quantize leaves it */
+	int64_t tokens_aside; /* in Hv of gptq_guard.h; 0: none were set aside */
+	struct gptq_verdict guard; /* these two too */
 };
 
 /* A factorized Hessian, shared by the linears that read one edge, and the solver's scratch. */
@@ -103,12 +113,16 @@ struct gptq_input {
 	int64_t tokens;      /* in it */
 	const float *whole;  /* an expert's: H of all tokens of the layer, or NULL */
 	struct gptq_target *target; /* the full stream, or NULL */
+	const float *aside;  /* H of windows set aside, which are in tri too, or NULL */
+	int64_t tokens_aside;
 };
 /* The linears that read one edge. */
 int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
 	      struct err *e) MUST_USE;
 /* Does any linear of the edge want a Hessian, or are all passed over? */
 bool gptq_wants(const struct gptq *g, const struct block *b, enum edge edge);
+/* Are windows set aside to judge options by (gptq_guard.h)? */
+bool gptq_guarded(const struct gptq *g);
 /* Is the full stream asked for? */
 bool gptq_wants_target(const struct gptq *g);
 /* Linears so far whose H had fewer tokens than they have columns. */

@@ -7,6 +7,7 @@
 
 #include "lib/base/usage.h"
 #include "lib/method/gptq.h"
+#include "lib/method/gptq_guard.h"
 #include "lib/method/gptq_solve.h"
 #include "lib/method/gptq_target.h"
 #include "lib/method/rtn.h"
@@ -18,6 +19,8 @@ struct gptq {
 	struct gptq_hessian *h;
 	struct quantized z;
 	struct gptq_target *target; /* ready for the edge at hand, or NULL */
+	struct gptq_guard guard;
+	int64_t aside;              /* tokens of the others, at the edge at hand */
 	double factor, solve;
 	long shorts;
 };
@@ -42,6 +45,7 @@ void gptq_free(struct gptq *g)
 	if (!g)
 		return;
 	gptq_hessian_free(g->h);
+	gptq_guard_release(&g->guard);
 	quantized_release(&g->z);
 	free(g);
 }
@@ -125,9 +129,11 @@ static int quantize_layer(struct gptq *g, struct block *b, struct layer *l, cons
 	}
 
 	opt.q = l->q;
+	res.tokens_aside = g->aside;
 	if (layer_weigh(l, g->be, tri, e) < 0 ||
 	    (g->target && move_weight(g, l, &was, &res, e) < 0) ||
-	    gptq_quantize(&g->z, &res, g->h, l->w, l->rows, &opt, l->where, e) < 0 ||
+	    gptq_guard_quantize(&g->guard, &g->z, &res, g->h, l->w, was, l->rows, &opt, l->where,
+				e) < 0 ||
 	    (was && moved_energy(g, l, was, tri, &res.energy, e) < 0) ||
 	    layer_store(l, b, &g->z, g->layers, e) < 0)
 		return -1;
@@ -150,6 +156,31 @@ static int enough(const struct gptq *g, const struct block *b, enum edge edge,
 	return err_set(e, ERR_DATA, where, "%lld tokens came here, fewer than "
 		       "--min-tokens=%ld; record more, or record-acts --moe-all, or "
 		       "--starved=rtn|borrow", (long long)in->tokens, g->opt->min_tokens);
+}
+
+/* What there is to judge by. */
+static int guard_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
+		      const float *tri, const struct gptq_options *opt, struct err *e)
+{
+	const float *aside = g->target ? gptq_target_aside(g->target) : in->aside;
+	char where[256];
+
+	g->guard.target = g->target;
+	g->guard.judge = NULL;
+	g->aside = 0;
+	if (!gptq_wants(g, b, edge) || tri != in->tri)
+		return 0;
+	model_edge_name(b->model, edge, b->layer, where);
+	if (gptq_guard_edge(&g->guard, g->be, tri, aside,
+			    (size_t)model_edge_width(b->model, edge), opt, where, e) < 0)
+		return -1;
+	g->aside = g->guard.judge ? in->tokens_aside : 0;
+	return 0;
+}
+
+bool gptq_guarded(const struct gptq *g)
+{
+	return gptq_guard_wanted(g->opt);
 }
 
 int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq_input *in,
@@ -177,6 +208,8 @@ int gptq_edge(struct gptq *g, struct block *b, enum edge edge, const struct gptq
 	}
 	g->target = gptq_wants(g, b, edge) ? in->target : NULL;
 	if (g->target && gptq_target_shift(g->target, edge, tri, g->opt->damp, where, e) < 0)
+		return -1;
+	if (guard_edge(g, b, edge, in, tri, &opt, e) < 0)
 		return -1;
 	g->factor += usage_seconds() - start;
 	for (size_t n = 0; model_linear(b->model, b->layer, n, &row); n++) {

@@ -7,8 +7,11 @@
 
 #include "lib/data/calib.h"
 #include "lib/method/gptq.h"
+#include "lib/method/gptq_guard.h"
 #include "lib/method/gptq_target.h"
 #include "lib/model/runner.h"
+
+enum { EDGES = EDGE_MLP_MID + 1 };
 
 struct gptq_sequence {
 	struct gptq *g;
@@ -18,6 +21,11 @@ struct gptq_sequence {
 	struct hidden mid;            /* [tokens, attn.mid's width]: attention's output */
 	struct hessian **sum;         /* [edges]: those of one width in different phases share */
 	int64_t *tokens;              /* [edges] summed up */
+	/* Of windows set aside (gptq_guard.h), of edges that all tokens come to: */
+	struct hessian *aside[EDGES]; /* those of one width share; or NULL */
+	int64_t tokens_aside;         /* in each */
+	size_t seen[EDGES];           /* tokens this pass */
+	float *tri_aside;
 	float *tri, *whole;           /* a sum as a triangle; that of all tokens, for experts */
 	struct gptq_target *target;   /* or NULL */
 	struct hessian *front_sum;    /* of patches, while they are summed up */
@@ -69,6 +77,14 @@ void gptq_sequence_free(struct gptq_sequence *s)
 		if (s->sum[i] && !shared)
 			s->be->ops->hessian_free(s->be, s->sum[i]);
 	}
+	for (int i = 0; i < EDGES; i++) {
+		bool shared = false;
+
+		for (int j = 0; j < i; j++)
+			shared |= s->aside[j] == s->aside[i];
+		if (s->aside[i] && !shared)
+			s->be->ops->hessian_free(s->be, s->aside[i]);
+	}
 	gptq_target_free(s->target);
 	runner_release(&s->run);
 	hidden_close(&s->mid);
@@ -76,6 +92,7 @@ void gptq_sequence_free(struct gptq_sequence *s)
 	free(s->sum);
 	free(s->tokens);
 	free(s->tri);
+	free(s->tri_aside);
 	free(s->whole);
 	free(s);
 }
@@ -200,6 +217,32 @@ static bool in_any_layer(const struct model *m, enum edge edge)
 	return false;
 }
 
+/* Sums of the windows set aside, one for each width: an edge at a time is summed up. */
+static int start_aside(struct gptq_sequence *s, size_t most, struct err *e)
+{
+	const struct model *m = &s->run.model;
+	const size_t windows = s->run.hidden.tokens / s->run.seqlen;
+
+	for (size_t i = 0; i < windows; i++)
+		s->tokens_aside += gptq_guard_aside(i, windows) ? (int64_t)s->run.seqlen : 0;
+	/* The full stream has its own. */
+	if (!gptq_guarded(s->g) || s->target || !s->tokens_aside)
+		return 0;
+	if (!(s->tri_aside = malloc(most)))
+		return err_nomem(e, "hessian", most);
+	for (int i = 0; i < EDGES; i++) {
+		const size_t k = (size_t)model_edge_width(m, (enum edge)i);
+
+		for (int j = 0; j < i && !s->aside[i]; j++)
+			if (model_edge_width(m, (enum edge)j) == (int64_t)k)
+				s->aside[i] = s->aside[j];
+		if (!s->aside[i] && in_any_layer(m, (enum edge)i) &&
+		    s->be->ops->hessian_new(s->be, &s->aside[i], k, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* Room for attention's output and for Hessians. */
 static int start(struct gptq_sequence *s, struct err *e)
 {
@@ -230,9 +273,29 @@ static int start(struct gptq_sequence *s, struct err *e)
 	s->whole = m->cfg.experts > 0 ? malloc(most) : NULL;
 	if (!s->tri || (m->cfg.experts > 0 && !s->whole))
 		return err_nomem(e, "hessian", most);
+	if (start_aside(s, most, e) < 0)
+		return -1;
 	s->ready = true;
 	if (s->target)
 		return gptq_target_start(s->target, &s->run.hidden, s->run.seqlen, e);
+	return 0;
+}
+
+/* Tokens of windows set aside; they come in their order. */
+static int add_aside(struct gptq_sequence *s, enum edge edge, const float *x, size_t t,
+		     struct err *e)
+{
+	const size_t len = s->run.seqlen, k = (size_t)model_edge_width(&s->run.model, edge);
+	const size_t windows = s->run.hidden.tokens / len;
+	size_t some;
+
+	for (; t > 0; t -= some, x += some * k, s->seen[edge] += some) {
+		some = len - s->seen[edge] % len;
+		some = some < t ? some : t;
+		if (gptq_guard_aside(s->seen[edge] / len, windows) &&
+		    s->be->ops->hessian_add(s->be, s->aside[edge], x, some, e) < 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -243,7 +306,8 @@ static int add_inputs(void *ctx, enum edge edge, const float *x, size_t t, struc
 	if (phase_of(edge) != s->phase)
 		return 0;
 	s->tokens[edge] += (int64_t)t;
-	if (s->target && gptq_target_add(s->target, edge, x, t, e) < 0)
+	if ((s->target && gptq_target_add(s->target, edge, x, t, e) < 0) ||
+	    ((int)edge < EDGES && s->aside[edge] && add_aside(s, edge, x, t, e) < 0))
 		return -1;
 	return s->be->ops->hessian_add(s->be, s->sum[edge], x, t, e);
 }
@@ -301,7 +365,11 @@ static int sum_phase(struct gptq_sequence *s, struct block *b, int phase, enum p
 		if (!in_phase(s, b, i, phase))
 			continue;
 		s->tokens[i] = 0;
-		if (s->be->ops->hessian_zero(s->be, s->sum[i], e) < 0 ||
+		if (i < EDGES)
+			s->seen[i] = 0;
+		if ((i < EDGES && s->aside[i] &&
+		     s->be->ops->hessian_zero(s->be, s->aside[i], e) < 0) ||
+		    s->be->ops->hessian_zero(s->be, s->sum[i], e) < 0 ||
 		    (s->target && gptq_target_zero(s->target, (enum edge)i, e) < 0))
 			return -1;
 	}
@@ -321,6 +389,12 @@ static int quantize_edge(struct gptq_sequence *s, struct block *b, enum edge edg
 			return -1;
 	}
 	in.target = s->target;
+	in.tokens_aside = s->tokens_aside;
+	if ((int)edge < EDGES && s->aside[edge]) {
+		in.aside = s->tri_aside;
+		if (s->be->ops->hessian_get(s->be, s->aside[edge], s->tri_aside, e) < 0)
+			return -1;
+	}
 	if (s->be->ops->hessian_get(s->be, s->sum[edge], s->tri, e) < 0 ||
 	    gptq_edge(s->g, b, edge, &in, e) < 0)
 		return -1;

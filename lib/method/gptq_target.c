@@ -10,6 +10,7 @@
 
 #include "lib/base/pool.h"
 #include "lib/method/gptq.h"
+#include "lib/method/gptq_guard.h"
 
 enum { EDGES = EDGE_MLP_MID + 1 }; /* of a model without experts */
 
@@ -38,13 +39,11 @@ struct gptq_target {
 	float *tri, *turn;       /* Hv; Mv - Hv, f32 [k, k] */
 };
 
-#define EVERY 8 /* window is set aside */
-
 static bool set_aside(const struct gptq_target *t, size_t window)
 {
 	const size_t all = t->hidden.tokens / t->seqlen;
 
-	return window % EVERY == EVERY - 1 || (all < EVERY && window + 1 == all);
+	return gptq_guard_aside(window, all);
 }
 
 struct gptq_target *gptq_target_new(const struct model *m, struct backend *be, const char *spill,
@@ -339,4 +338,29 @@ int gptq_target_move(struct gptq_target *t, float *w, size_t rows, double *step,
 	free(want);
 	*step = a;
 	return r;
+}
+
+int gptq_target_cross(struct gptq_target *t, const float *w, const float *d, size_t rows,
+		      double *cross, struct err *e)
+{
+	const size_t k = t->now->k, n = rows * k;
+	float *want = malloc(n * sizeof(*want));
+	double sum = 0;
+
+	if (!want)
+		return err_nomem(e, "target", n * sizeof(*want));
+	if (t->be->ops->gemm(t->be, 0, rows, k, k, 1, w, k, t->turn, k, 0, want, k, e) < 0) {
+		free(want);
+		return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		sum += (double)d[i] * want[i];
+	free(want);
+	*cross = sum;
+	return 0;
+}
+
+const float *gptq_target_aside(const struct gptq_target *t)
+{
+	return t->tri;
 }

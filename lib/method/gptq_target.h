@@ -48,5 +48,10 @@ int gptq_target_shift(struct gptq_target *t, enum edge edge, const float *tri, d
 /* w [rows, k] of a linear that reads that edge becomes W'; *step: a. */
 int gptq_target_move(struct gptq_target *t, float *w, size_t rows, double *step, struct err *e)
 	MUST_USE;
+/* tr D (Mv - Hv)' W' of rows as they came and their distance from what they became, d = w - q. */
+int gptq_target_cross(struct gptq_target *t, const float *w, const float *d, size_t rows,
+		      double *cross, struct err *e) MUST_USE;
+/* Hv, until the next shift. */
+const float *gptq_target_aside(const struct gptq_target *t);
 
 #endif

@@ -389,6 +389,13 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 		     record_set_int(r, "tokens_short", res->tokens_short) < 0) ||
 		    (res->moved && record_set_double(r, "step", res->step) < 0)))
 		return nomem(l->where, e);
+	if (res && res->guard.judged &&
+	    (record_set_str(r, "kept", res->guard.keep_plain ? "plain" : "options") < 0 ||
+	     record_set_double(r, "err_options", res->guard.options) < 0 ||
+	     record_set_double(r, "err_plain", res->guard.plain) < 0 ||
+	     record_set_int(r, "rows_judged", (int64_t)res->guard.rows) < 0 ||
+	     record_set_int(r, "tokens_aside", res->tokens_aside) < 0))
+		return nomem(l->where, e);
 	if (l->starved && (record_set_str(r, "starved", l->starved) < 0 ||
 			   record_set_int(r, "tokens", l->tokens) < 0))
 		return nomem(l->where, e);

@@ -31,6 +31,7 @@ struct listing {
 	double q_elements, q_bits;
 	/* layer errors */
 	uint64_t errors, with_h, few; /* few: H of fewer tokens than columns */
+	uint64_t judged;              /* of two candidates one kept */
 	double rel_sum, rel_max;
 	char worst[STREAM_MAX_NAME + 1];
 	struct clamp_table clamps;
@@ -295,6 +296,7 @@ static void add_number(struct buf *out, const struct record *r, const char *key,
 /* The columns of LISTING_ERRORS_TSV behind name, by, measure and rel_err: keys of the note. */
 static const char *const error_keys[] = {
 	"bits", "group", "damp", "damp_raised", "dead", "step", "tokens", "starved", "seconds",
+	"kept", "err_options", "err_plain",
 };
 
 /* measure: h, under a Hessian; t, under one of too few tokens; w, of the weights alone. */
@@ -350,6 +352,12 @@ static void add_error(struct listing *l, const struct record *r)
 	add_number(out, r, "damp", " %9.3g", "         -");
 	add_number(out, r, "damp_raised", " %6.0f", "      -");
 	add_number(out, r, "dead", " %6.0f", "      -");
+	add_number(out, r, "err_options", " %11.4e", "");
+	add_number(out, r, "err_plain", " %11.4e", "");
+	if (record_get_str(r, "kept", kind, sizeof(kind))) {
+		l->judged++;
+		buf_printf(out, " %s", kind);
+	}
 	add_number(out, r, "seconds", " %8.3f", "");
 	if (record_get_str(r, "starved", kind, sizeof(kind))) {
 		add_number(out, r, "tokens", " %8.0f tokens:", "");
@@ -537,6 +545,9 @@ static int put_errors(struct listing *l, struct buf *out, struct err *e)
 	if (l->few)
 		buf_printf(out, "t: H of fewer tokens than columns: looks better than it is "
 			   "(%" PRIu64 " layers)\n", l->few);
+	if (l->judged)
+		buf_puts(out, "behind dead: errors with the options and without, by which one is "
+			 "kept\n");
 	if (l->with_h < l->errors)
 		buf_puts(out, "w: of the weights alone, where there was no Hessian\n");
 	return 0;

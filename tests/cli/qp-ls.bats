@@ -208,17 +208,17 @@ EOF
 		echo 'stream v=[1,0]'
 		echo "note layers.0.q $note by=\"gptq\" rel_err=0.123456789 damp=0.01 damp_raised=2 dead=3"
 		echo "note layers.0.k $note group=-1 by=\"rtn\" w_rel_err=0.5 starved=\"rtn\" tokens=7"
-		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9 step=0.25"
+		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9 step=0.25 kept=\"plain\" err_options=0.8 err_plain=0.75"
 		echo 'note layers.0.o kind="remark" rel_err=7'
 		echo end
 	} | qp-make > e.qp
 	qp-ls --errors --tsv e.qp > out
 	tr '\t' '|' < out > bars
 	cat > want << 'EOF'
-layer|by|measure|rel_err|bits|group|damp|damp_raised|dead|step|tokens|starved|seconds
-layers.0.q|gptq|h|0.123456789|4||0.01|2|3||||
-layers.0.k|rtn|w|0.5|4|-1|||||7|rtn|
-layers.0.v|gptq|t|0.75|4|||||0.25|||1.5
+layer|by|measure|rel_err|bits|group|damp|damp_raised|dead|step|tokens|starved|seconds|kept|err_options|err_plain
+layers.0.q|gptq|h|0.123456789|4||0.01|2|3|||||||
+layers.0.k|rtn|w|0.5|4|-1|||||7|rtn||||
+layers.0.v|gptq|t|0.75|4|||||0.25|||1.5|plain|0.8|0.75
 EOF
 	diff -u want bars
 	qp-ls --tsv --errors e.qp | cmp out
@@ -230,7 +230,7 @@ EOF
 	calib-pack -q -m "$MODEL" -n 2 -s 32 "$CALIB" > c.qp
 	record-acts -q -c c.qp "$MODEL" | gptq -q -b 3 > q.qp
 	qp-ls --errors --tsv q.qp > out
-	awk -F '\t' 'NF != 13 { exit 1 } NR > 1 { s += $4; n++ }
+	awk -F '\t' 'NF != 16 { exit 1 } NR > 1 { s += $4; n++ }
 		END { printf "%d layers, mean rel_err %.4e\n", n, s / n }' out > mean
 	qp-ls --errors q.qp | grep -qF "$(cat mean)"
 }
