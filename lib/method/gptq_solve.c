@@ -422,6 +422,7 @@ int gptq_quantize_by(size_t kernels, struct quantized *z, struct gptq_result *re
 
 	s.q.energy = h->energy;
 	s.q.n_energy = h->k;
+	quantizer_choose(&s.q);
 	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, e) == 0 &&
 	    (!(opt->sweeps || opt->refit) || gptq_refine(&s, opt, where, e) == 0))
 		r = finish(&s, res, where, e);

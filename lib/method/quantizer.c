@@ -15,6 +15,7 @@
 #define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
 #define MSE_CHUNK 512     /* weights in cache at a time */
 #define LANES 16          /* sums side by side */
+#define CLIP_EVERY 4      /* steps of the shrinking */
 
 void quantizer_sizes(size_t n, char *buf, size_t cap)
 {
@@ -244,18 +245,40 @@ __attribute__((always_inline))
 static inline double energy_body(const float *w, const float *h, size_t n, float scale, int zero,
 				 int bits)
 {
-	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid;
+	/* x inv is x / scale but for its last bit, and then both codes are as good. */
+	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / scale;
 	float lane[LANES] = { 0 };
 	double sum = 0;
 
 	for (size_t i = 0; i < n; i += LANES) {
 		for (size_t c = 0; c < LANES; c++) {
-			float x = w[i + c], t = x / scale + shift;
+			float x = w[i + c], t = x * inv + shift;
 
 			t = t < -mid ? -mid : t;
 			t = t > mid - 1 ? mid - 1 : t;
 			x -= scale * (round_even(t) - shift);
 			lane[c] += h[i + c] * (x * x);
+		}
+	}
+	for (size_t c = 0; c < LANES; c++)
+		sum += lane[c];
+	return sum;
+}
+
+/* sum h d^2 over weights, d their distance from [lo, hi]: what no grid within it can mend. */
+__attribute__((always_inline))
+static inline double clip_body(const float *w, const float *h, size_t n, float lo, float hi)
+{
+	float lane[LANES] = { 0 };
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i += LANES) {
+		for (size_t c = 0; c < LANES; c++) {
+			float x = w[i + c], t = x;
+
+			t = t < lo ? lo : t;
+			t = t > hi ? hi : t;
+			lane[c] += h[i + c] * ((x - t) * (x - t));
 		}
 	}
 	for (size_t c = 0; c < LANES; c++)
@@ -270,6 +293,11 @@ static inline double energy_body(const float *w, const float *h, size_t n, float
 	{                                                                                          \
 		return h ? energy_body(w, h, n, scale, zero, bits) :                               \
 			   loss_body(w, n, scale, zero, bits, unit);                               \
+	}                                                                                          \
+	attribute static double name##_clip(const float *w, const float *h, size_t n, float lo,    \
+					    float hi)                                              \
+	{                                                                                          \
+		return clip_body(w, h, n, lo, hi);                                                 \
 	}
 
 typedef double (*loss_fn)(const float *w, const float *h, size_t n, float scale, int zero,
@@ -281,15 +309,23 @@ DEFINE_LOSS(loss_avx2, __attribute__((target("avx2"))))
 DEFINE_LOSS(loss_avx512, __attribute__((target("avx512f,avx512dq"))))
 #endif
 
-static loss_fn choose_loss(void)
+struct range_kernels {
+	loss_fn loss;
+	double (*clip)(const float *w, const float *h, size_t n, float lo, float hi);
+};
+
+void quantizer_choose(struct quantizer *q)
 {
+	static const struct range_kernels plain = { loss_plain, loss_plain_clip };
 #if defined(__x86_64__)
-	if (vec_level() >= VEC_AVX512)
-		return loss_avx512;
-	if (vec_level() >= VEC_AVX2)
-		return loss_avx2;
+	static const struct range_kernels avx2 = { loss_avx2, loss_avx2_clip };
+	static const struct range_kernels avx512 = { loss_avx512, loss_avx512_clip };
+	const enum vec_level level = vec_level();
+
+	q->kernels = level >= VEC_AVX512 ? &avx512 : level >= VEC_AVX2 ? &avx2 : &plain;
+#else
+	q->kernels = &plain;
 #endif
-	return loss_plain;
 }
 
 /* Weights [at, at + m) into buf and, for RANGE_HMSE, their energies; zeros, which have no error,
@@ -310,11 +346,41 @@ static const float *take_chunk(const struct quantizer *q, const float *w, size_t
 	return energy;
 }
 
+/*
+ * The step with the least energy of m weights, all at hand.  The ends of later grids lie within
+ * 0.8 of this step's scale (0.5: the grid itself and its zero; the rest: the scale's rounding) of
+ * its range, so that what lies beyond is lost to all of them: once that alone is more than the
+ * least so far, none of them can be it.
+ */
+static int least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
+			double lo, double hi, const float *s, const uint8_t *z)
+{
+	const bool normal = s[MSE_STEPS - 1] > 0x1p-14f; /* F16 rounds as said */
+	const double a = -lo > hi ? -lo : hi;
+	double least = INFINITY;
+	int best = 0;
+
+	m = (m + LANES - 1) / LANES * LANES;
+	for (int i = 0; i < MSE_STEPS; i++) {
+		const double p = 1 - i / 100.0, slack = 0.8 * s[i];
+		const double loss = q->kernels->loss(w, h, m, s[i], z[i], q->bits, 1);
+
+		if (loss < least) {
+			least = loss;
+			best = i;
+		}
+		if (normal && i % CLIP_EVERY == CLIP_EVERY - 1 &&
+		    q->kernels->clip(w, h, m, (float)(p * (q->sym ? -a : lo) - slack),
+			 (float)(p * (q->sym ? a : hi) + slack)) > least * 1.001)
+			break;
+	}
+	return best;
+}
+
 /* Shrink [lo, hi] to where the loss is least; the first of equals. */
 static void shrink_params(const struct quantizer *q, const float *w, size_t n, size_t stride,
 			  double lo, double hi, float *scale, uint8_t *zero)
 {
-	loss_fn error = choose_loss();
 	float s[MSE_STEPS], buf[MSE_CHUNK], energy[MSE_CHUNK];
 	double loss[MSE_STEPS] = { 0 };
 	uint8_t z[MSE_STEPS];
@@ -326,11 +392,15 @@ static void shrink_params(const struct quantizer *q, const float *w, size_t n, s
 		size_t m = n - at < MSE_CHUNK ? n - at : MSE_CHUNK;
 		const float *h = take_chunk(q, w, stride, at, m, buf, energy);
 
+		if (h && m == n) {
+			best = least_energy(q, buf, h, m, lo, hi, s, z);
+			break;
+		}
 		for (int i = 0; i < MSE_STEPS; i++)
-			loss[i] += error(buf, h, (m + LANES - 1) / LANES * LANES, s[i], z[i],
+			loss[i] += q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s[i], z[i],
 					 q->bits, s[0]);
 	}
-	for (int i = 1; i < MSE_STEPS; i++)
+	for (int i = best + 1; i < MSE_STEPS; i++)
 		if (loss[i] < loss[best])
 			best = i;
 	*scale = s[best];
@@ -340,9 +410,14 @@ static void shrink_params(const struct quantizer *q, const float *w, size_t n, s
 void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
 			 double lo, double hi, float *scale, uint8_t *zero)
 {
+	struct quantizer with = *q;
+
 	range_params(q, lo, hi, scale, zero);
-	if (q->range != RANGE_MINMAX && (lo < 0 || hi > 0) && isfinite(*scale))
-		shrink_params(q, w, n, stride, lo, hi, scale, zero);
+	if (q->range == RANGE_MINMAX || (lo == 0 && hi == 0) || !isfinite(*scale))
+		return;
+	if (!with.kernels)
+		quantizer_choose(&with);
+	shrink_params(&with, w, n, stride, lo, hi, scale, zero);
 }
 
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
@@ -407,10 +482,12 @@ int quantizer_check_finite(const float *w, size_t rows, size_t cols, const char 
 int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
 		      struct pool *pool, const char *where, struct err *e)
 {
-	struct fit_ctx f = { .z = z, .q = q, .w = w };
+	struct quantizer with = *q;
+	struct fit_ctx f = { .z = z, .q = &with, .w = w };
 
 	if (quantizer_check_finite(w, z->rows, z->cols, where, e) < 0)
 		return -1;
+	quantizer_choose(&with);
 	if (z->per_tensor) {
 		float scale;
 		uint8_t zero;

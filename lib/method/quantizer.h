@@ -46,6 +46,7 @@ struct quantizer {
 	 * quantizer_fit_all those of a row.  The caller's. */
 	const float *energy;
 	size_t n_energy;
+	const struct range_kernels *kernels; /* quantizer_choose; NULL: chosen at every fit */
 };
 
 /* Codes and parameters of one linear [rows, cols]; groups = cols / group, 1 for -1 and 0. */
@@ -75,6 +76,10 @@ void quantizer_sizes(size_t n, char *buf, size_t cap);
 int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, size_t cols,
 		   const char *where, struct err *e) MUST_USE;
 void quantized_release(struct quantized *z);
+
+/* What this machine shrinks ranges with: to ask the processor for every group takes longer than
+ * the group does. */
+void quantizer_choose(struct quantizer *q);
 
 /* Scale and zero of n weights at stride ld between them (group params for one row). */
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
