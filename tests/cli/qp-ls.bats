@@ -208,7 +208,8 @@ EOF
 		echo 'stream v=[1,0]'
 		echo "note layers.0.q $note by=\"gptq\" rel_err=0.123456789 damp=0.01 damp_raised=2 dead=3"
 		echo "note layers.0.k $note group=-1 by=\"rtn\" w_rel_err=0.5 starved=\"rtn\" tokens=7"
-		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9 step=0.25 kept=\"plain\" err_options=0.8 err_plain=0.75"
+		echo "note layers.0.v $note by=\"gptq\" rel_err=0.75 seconds=1.5 tokens_short=9" \
+			'step=0.25 kept="plain" err_options=0.8 err_plain=0.75'
 		echo 'note layers.0.o kind="remark" rel_err=7'
 		echo end
 	} | qp-make > e.qp
