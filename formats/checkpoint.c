@@ -311,6 +311,15 @@ static int source_payload(void *self, void *dst, struct err *e)
 	return 0;
 }
 
+static int source_piece(void *self, uint64_t from, void *dst, size_t n, struct err *e)
+{
+	struct source *d = self;
+
+	if (d->text || d->grid || !d->name[0] || d->role != ROLE_NONE || !d->ops->read_piece)
+		return 1;
+	return d->ops->read_piece(d->self, d->name, from, dst, n, e);
+}
+
 static void source_close(void *self)
 {
 	struct source *d = self;
@@ -323,7 +332,8 @@ static void source_close(void *self)
 int checkpoint_stream(struct stream_in **in, const struct checkpoint_ops *ops, void *self,
 		      struct err *e)
 {
-	static const struct stream_in_ops stream = { source_next, source_payload, source_close };
+	static const struct stream_in_ops stream = { source_next, source_payload, source_close,
+						     source_piece };
 	struct source *d = calloc(1, sizeof(*d));
 
 	if (!d) {

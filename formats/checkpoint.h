@@ -42,6 +42,10 @@ struct checkpoint_ops {
 	const struct hf_codes *(*codes)(const void *self, const char *name);
 	int (*codes_read)(void *self, const char *name, enum role role, void *dst,
 			  struct err *e);
+	/* n bytes of a tensor from its byte `from` on, as read but not looked at: 0; 1: this one
+	 * cannot be had in pieces; -1.  May be NULL. */
+	int (*read_piece)(void *self, const char *name, uint64_t from, void *dst, size_t n,
+			  struct err *e);
 };
 
 /* All values are finite, else ERR_DATA with row and column. */

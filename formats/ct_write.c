@@ -458,7 +458,8 @@ static int write_all(struct ct_writer *t, struct outdir *dir, struct stream_in *
 int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	     const struct ct_options *o, struct err *e)
 {
-	static const struct export_ops ops = { NULL, take_codes, take_weight, take_run, NULL };
+	static const struct export_ops ops = { NULL, take_codes, take_weight, NULL, take_run,
+					       NULL };
 	struct ct_writer t = { .o = o, .x = x, .bf16 = true, .f16 = true, .layer = -1 };
 	int ret;
 

@@ -156,6 +156,13 @@ static int take_end(struct export *x, struct stream_in *in, const struct record 
 	if (x->seen[s])
 		return err_set(e, ERR_DATA, rec->name, "twice");
 	x->seen[s] = true;
+	if (x->ops->pass) {
+		const int got = item_head(&x->item, &x->model, rec, e) < 0 ? -1 :
+				x->ops->pass(x->ctx, &x->item.rec, in, e);
+
+		if (got != 0)
+			return got < 0 ? -1 : 0;
+	}
 	if (item_read(&x->item, &x->model, in, rec, e) ||
 	    x->ops->weight(x->ctx, &x->item.rec, x->item.data, e))
 		return -1;

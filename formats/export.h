@@ -30,6 +30,9 @@ struct export_ops {
 	int (*codes)(void *ctx, const struct export_codes *q, struct err *e);
 	/* Any other tensor of the checkpoint, F32, F16 or BF16. */
 	int (*weight)(void *ctx, const struct record *rec, const void *data, struct err *e);
+	/* The same, but with the payload still in the stream: 1: taken by export_pass; 0: it is
+	 * wanted in memory; -1.  Only of tensors outside of blocks.  May be NULL. */
+	int (*pass)(void *ctx, const struct record *rec, struct stream_in *in, struct err *e);
 	/* What the run time must do beside the weights. */
 	int (*run)(void *ctx, const struct record *rec, struct err *e);
 	/* A block is over, or (layer -1) all are.  May be NULL. */
@@ -87,6 +90,11 @@ uint64_t export_header_room(const struct model *m, int per_linear);
  * infinite: hint says which option would help. */
 int export_weight(struct st_writer *w, struct readback *b, const struct record *rec,
 		  const void *data, enum dtype dtype, const char *hint, struct err *e) MUST_USE;
+
+/* A weight as it is, from the stream to the file without being held.  ERR_DATA for a value that
+ * is not finite. */
+int export_pass(struct st_writer *w, struct readback *b, const struct record *rec,
+		struct stream_in *in, struct err *e) MUST_USE;
 
 /* config.json as x->config, but with tie_word_embeddings as the model has it, torch_dtype or dtype
  * (whichever it has) naming dtype (DT_NONE: as it is), and quantization_config being what the text

@@ -74,6 +74,43 @@ int export_weight(struct st_writer *w, struct readback *b, const struct record *
 	return st_writer_bytes(w, data, (size_t)rec->nbytes, e);
 }
 
+struct passing {
+	struct st_writer *w;
+	struct readback *b;
+	const struct record *rec;
+	uint64_t at;
+};
+
+static int pass_piece(void *ctx, const void *p, size_t n, struct err *e)
+{
+	struct passing *t = ctx;
+	const struct record *r = t->rec;
+	const size_t width = (size_t)dtype_bits(r->dtype) / 8;
+	const int64_t bad = dtype_first_nonfinite(p, r->dtype, n / width);
+	const int64_t cols = r->rank > 1 ? r->shape[r->rank - 1] : 1;
+
+	if (bad >= 0) {
+		const int64_t i = (int64_t)(t->at / width) + bad;
+
+		return err_set(e, ERR_DATA, r->name, "value at row %lld column %lld is not finite",
+			       (long long)(i / cols), (long long)(i % cols));
+	}
+	t->at += n;
+	readback_bytes(t->b, p, n);
+	return st_writer_bytes(t->w, p, n, e);
+}
+
+int export_pass(struct st_writer *w, struct readback *b, const struct record *rec,
+		struct stream_in *in, struct err *e)
+{
+	struct passing t = { w, b, rec, 0 };
+
+	if (readback_begin(b, rec->name, rec->role, rec->dtype, rec->rank, rec->shape, e) ||
+	    st_writer_begin(w, rec->name, rec->dtype, rec->rank, rec->shape, e))
+		return -1;
+	return stream_pieces(in, rec->nbytes, pass_piece, &t, e);
+}
+
 static const char *const dtype_words[][2] = {
 	{ "F32", "float32" }, { "F16", "float16" }, { "BF16", "bfloat16" },
 };

@@ -349,7 +349,7 @@ static int copy_head(struct state *s, struct err *e)
 				     .cols = x->cols, .hash = { x->hash[0], x->hash[1] } };
 	i = gguf_writer_tensor(&s->w, name, t->type, t->rank, t->ne, e);
 	buf = malloc(PIECE);
-	fd = i < 0 ? -1 : file_open(s->out->temp, s->out->name, &size, e);
+	fd = i < 0 || gguf_writer_sync(&s->w, e) ? -1 : file_open(s->out->temp, s->out->name, &size, e);
 	if (fd < 0 || !buf)
 		ret = buf ? -1 : err_nomem(e, name, PIECE);
 	for (uint64_t at = 0; !ret && at < s->w.t[i].nbytes; at += PIECE) {
@@ -406,8 +406,8 @@ static void release(struct state *s)
 int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 		const struct gguf_export_options *o, struct err *e)
 {
-	static const struct export_ops ops = { put_file, put_codes, put_weight, refuse_run,
-					       end_block };
+	static const struct export_ops ops = { put_file, put_codes, put_weight, NULL,
+					       refuse_run, end_block };
 	struct state s = { .x = x, .o = o, .m = &x->model, .out = out, .w = { .out = out } };
 	int ret;
 

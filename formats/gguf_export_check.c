@@ -3,6 +3,7 @@
  * gguf_export_check.c - a GGUF file that was just written, read as any model and compared
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,6 +122,19 @@ static int check_records(struct stream_in *in, const struct model *m, struct ggu
 	return ret;
 }
 
+/* What the reader says of a file of ours is not the input's fault. */
+static int blame(struct err *e)
+{
+	char where[sizeof(e->where)];
+
+	if (e->cls != ERR_DATA && e->cls != ERR_VERSION && e->cls != ERR_NOINPUT)
+		return -1;
+	snprintf(where, sizeof(where), "%s", e->where);
+	snprintf(e->where, sizeof(e->where), "read back: %.300s", where);
+	e->cls = ERR_IO;
+	return -1;
+}
+
 int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
 		      const struct tokenizer *t, struct pool *pool, struct err *e)
 {
@@ -131,7 +145,7 @@ int gguf_export_check(const char *path, const struct model *m, struct gguf_expec
 
 	qsort(v, n, sizeof(*v), by_name);
 	if (gguf_model_open(&in, path, e))
-		return -1;
+		return blame(e);
 	ret = check_records(in, m, v, n, pool, e);
 	stream_close_in(in);
 	if (!ret && t) {
@@ -139,5 +153,7 @@ int gguf_export_check(const char *path, const struct model *m, struct gguf_expec
 		      gguf_tokens_same(&same, t, back, e) ? -1 : 0;
 		tokenizer_free(back);
 	}
-	return ret ? ret : same ? 0 : wrong("tokenizer", "cuts text otherwise", e);
+	if (!ret && !same)
+		ret = wrong("tokenizer", "cuts text otherwise", e);
+	return ret ? blame(e) : 0;
 }

@@ -12,7 +12,7 @@
 #include "lib/base/hash.h"
 #include "lib/base/pool.h"
 
-#define PIECE ((size_t)4 << 20) /* bytes that are written at once */
+#define PIECE ((size_t)1 << 20) /* bytes that are written at once */
 #define TASK ((size_t)64 << 10) /* weights of a task, about */
 
 /* What each thread has for itself. */

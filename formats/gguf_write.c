@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "formats/ggml.h"
+#include "lib/data/behind.h"
 
 enum { ALIGNMENT = 32, VERSION = 3, HEAD = 4 + 4 + 8 + 8 };
 /* Types of values, by number. */
@@ -34,6 +35,7 @@ static uint64_t padded(uint64_t n)
 
 void gguf_writer_release(struct gguf_writer *w)
 {
+	behind_free(w->behind);
 	buf_release(&w->kv);
 	free(w->t);
 	memset(w, 0, sizeof(*w));
@@ -127,7 +129,7 @@ int gguf_writer_begin(struct gguf_writer *w, size_t n, uint64_t listed, struct e
 	w->cap = n;
 	w->room = listed;
 	w->data = padded(HEAD + w->kv.n + listed);
-	return 0;
+	return behind_new(&w->behind, e);
 }
 
 long gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type, int rank,
@@ -185,7 +187,13 @@ int gguf_writer_put(struct gguf_writer *w, long i, uint64_t from, const void *p,
 	if (from + n > t->nbytes)
 		return err_set(e, ERR_BUG, t->name, "BUG: written beyond its end");
 	t->have += n;
-	return write_at(w, p, n, w->data + t->offset + from, e);
+	return behind_write(w->behind, w->out->fd, p, n, w->data + t->offset + from, w->out->name,
+			    e);
+}
+
+int gguf_writer_sync(struct gguf_writer *w, struct err *e)
+{
+	return behind_drain(w->behind, e);
 }
 
 int gguf_writer_end(struct gguf_writer *w, struct err *e)
@@ -212,7 +220,7 @@ int gguf_writer_end(struct gguf_writer *w, struct err *e)
 			return err_set(e, ERR_BUG, t->name, "BUG: not written as a whole");
 		}
 	}
-	ret = buf_failed(&b, w->out->name, e);
+	ret = buf_failed(&b, w->out->name, e) || gguf_writer_sync(w, e) ? -1 : 0;
 	if (!ret && (w->n != w->cap || w->info != w->room || padded(b.n) != w->data))
 		ret = err_set(e, ERR_BUG, w->out->name, "BUG: tensors are not those announced");
 	if (!ret)

@@ -36,6 +36,7 @@ struct gguf_writer {
 	size_t n, cap;       /* so far; in all */
 	uint64_t data, end;  /* where the data section begins in the file; its bytes so far */
 	uint64_t info, room; /* bytes of the list so far, and those kept free for it */
+	struct behind *behind;
 };
 
 void gguf_writer_release(struct gguf_writer *w);
@@ -62,6 +63,8 @@ long gguf_writer_tensor(struct gguf_writer *w, const char *name, uint32_t type, 
 /* n bytes of tensor i from its byte `from` on; each byte once. */
 int gguf_writer_put(struct gguf_writer *w, long i, uint64_t from, const void *p, size_t n,
 		    struct err *e) MUST_USE;
+/* What was put so far is in the file. */
+int gguf_writer_sync(struct gguf_writer *w, struct err *e) MUST_USE;
 /* All tensors are there: the head of the file.  ERR_BUG if something is missing. */
 int gguf_writer_end(struct gguf_writer *w, struct err *e) MUST_USE;
 

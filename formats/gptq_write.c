@@ -12,9 +12,6 @@
 #include "lib/base/buf.h"
 #include "lib/data/bits.h"
 
-/* Rows that are packed at once: a line of the cache of their words, or more. */
-enum { BAND = 128 };
-
 struct writer {
 	const struct gptq_write_options *o;
 	struct export *x;
@@ -155,62 +152,88 @@ static void put_nibble(uint32_t *words, size_t row, uint32_t code)
 			words[row / 8] |= code << 4 * i;
 }
 
-/* Word i of a packed row; behind its end are zeros. */
-static uint32_t word_at(const uint8_t *row, size_t bytes, size_t i)
-{
-	uint32_t w = 0;
+/* A line of the cache: 16 words of a row, or of 16 rows. */
+enum { LINE = 16, LINE_BYTES = 4 * LINE };
+typedef uint32_t words_of __attribute__((vector_size(LINE_BYTES), aligned(4), may_alias));
 
-	memcpy(&w, row + 4 * i, bytes - 4 * i < 4 ? bytes - 4 * i : 4);
-	return w;
+/* Words i .. i + 15 of a packed row; behind its end are zeros. */
+static void line_at(words_of *w, const uint8_t *row, size_t bytes, size_t i)
+{
+	const size_t left = bytes - 4 * i;
+
+	if (left >= LINE_BYTES) {
+		memcpy(w, row + 4 * i, LINE_BYTES);
+		return;
+	}
+	memset(w, 0, LINE_BYTES);
+	memcpy(w, row + 4 * i, left);
 }
 
-/* Rows first .. first + n of GPTQ's words: a packed row is the stream of bits that a column of
- * words is, so words change their places only. */
-static void gptq_band(uint32_t *w, size_t rows, size_t first, size_t n, const uint8_t *packed,
-		      size_t bytes)
+/* GPTQ's words [i, i + n) of all rows: a packed row is the stream of bits that a column of words
+ * is, so words change their places only, 16 by 16. */
+static void gptq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t bytes, size_t i,
+		       size_t n)
 {
-	for (size_t i = 0; i < bytes / 4; i++)
-		for (size_t j = 0; j < n; j++)
-			memcpy(w + i * rows + first + j, packed + j * bytes + 4 * i, 4);
+	uint32_t t[LINE][LINE];
+
+	for (size_t r = 0; r < rows; r += LINE) {
+		const size_t m = rows - r < LINE ? rows - r : LINE;
+
+		for (size_t j = 0; j < m; j++) {
+			words_of x;
+
+			line_at(&x, packed + (r + j) * bytes, bytes, i);
+			for (size_t k = 0; k < LINE; k++)
+				t[k][j] = x[k];
+		}
+		for (size_t k = 0; k < n; k++)
+			memcpy(w + k * rows + r, t[k], m * 4);
+	}
 }
 
-/* x[i]'s nibble j becomes x[j]'s nibble i: halves change places, then quarters, then eighths. */
-static void transpose_nibbles(uint32_t x[8])
+/* x[i]'s nibble j becomes x[j]'s nibble i, of 16 words each: halves change places, then quarters,
+ * then eighths. */
+static void transpose_nibbles(words_of x[8])
 {
 	static const uint32_t low[] = { 0x0f0f0f0f, 0x00ff00ff, 0x0000ffff };
-	uint32_t t;
 
 	for (int step = 2; step >= 0; step--)
 		for (int i = 0; i < 8; i++) {
-			const int d = 1 << step;
+			const uint32_t d = 1u << step;
+			words_of t;
 
-			if (i & d)
+			if ((uint32_t)i & d)
 				continue;
-			t = (x[i] >> 4 * d ^ x[i + d]) & low[step];
-			x[i + d] ^= t;
+			t = (x[i] >> 4 * d ^ x[(uint32_t)i + d]) & low[step];
+			x[(uint32_t)i + d] ^= t;
 			x[i] ^= t << 4 * d;
 		}
 }
 
-/* The same of AWQ's words: n is a multiple of 8, BAND at most. */
-static void awq_band(uint32_t *w, size_t rows, size_t first, size_t n, const uint8_t *packed,
-		     size_t cols)
+/* AWQ's words of columns 8 i .. 8 (i + n): of eight rows a line each makes eight lines of which
+ * word k is column 8 (i + k) and so on; 16 times eight rows fill lines of the result. */
+static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t bytes, size_t i,
+		      size_t n)
 {
-	const size_t bytes = bits_row_bytes(cols, 4), eighths = n / 8;
-	uint32_t x[8], out[8][BAND / 8];
+	const size_t eighths = rows / 8;
+	uint32_t t[8 * LINE][LINE];
+	words_of x[8];
 
-	for (size_t k = 0; k < cols; k += 8) {
-		for (size_t o = 0; o < eighths; o++) {
-			const uint8_t *row = packed + 8 * o * bytes;
+	for (size_t o = 0; o < eighths; o += LINE) {
+		const size_t m = eighths - o < LINE ? eighths - o : LINE;
 
-			for (int i = 0; i < 8; i++)
-				x[i] = word_at(row + awq_order[i] * bytes, bytes, k / 8);
+		for (size_t j = 0; j < m; j++) {
+			const uint8_t *row = packed + 8 * (o + j) * bytes;
+
+			for (int r = 0; r < 8; r++)
+				line_at(&x[r], row + awq_order[r] * bytes, bytes, i);
 			transpose_nibbles(x);
-			for (int i = 0; i < 8; i++)
-				out[i][o] = x[i];
+			for (size_t k = 0; k < LINE; k++)
+				for (size_t r = 0; r < 8; r++)
+					t[8 * k + r][j] = x[r][k];
 		}
-		for (size_t i = 0; i < 8 && k + i < cols; i++)
-			memcpy(w + (k + i) * (rows / 8) + first / 8, out[i], eighths * 4);
+		for (size_t k = 0; k < n; k++)
+			memcpy(w + k * eighths + o, t[k], m * 4);
 	}
 }
 
@@ -247,73 +270,74 @@ static const uint8_t *row_codes(const struct export_codes *q, size_t n, uint8_t 
 	return code;
 }
 
-/* Rows first .. first + n packed, in room unless they are already: NULL is an error. */
-static const uint8_t *packed_rows(const struct export_codes *q, int bits, size_t first, size_t n,
-				  uint8_t *room, struct err *e)
+/* All rows packed, in room unless they are already: NULL is an error. */
+static const uint8_t *packed_rows(const struct export_codes *q, int bits, uint8_t *room,
+				  struct err *e)
 {
-	const size_t cols = q->c.cols, bytes = bits_row_bytes(cols, bits);
-	uint8_t *scratch = room + n * bytes;
+	const size_t rows = q->c.rows, cols = q->c.cols, bytes = bits_row_bytes(cols, bits);
 
-	if (q->c.codes->dtype != DT_U8 && q->c.bits == bits)
-		return (const uint8_t *)q->codes + first * bytes;
-	for (size_t i = 0; i < n; i++) {
-		const uint8_t *code = row_codes(q, first + i, scratch, e);
+	for (size_t i = 0; room && i < rows; i++) {
+		const uint8_t *code = row_codes(q, i, room + rows * bytes, e);
 
 		if (!code)
 			return NULL;
 		bits_pack_row(room + i * bytes, code, cols, bits);
 	}
-	return room;
+	return room ? room : q->codes;
 }
 
-/* All of qweight in w; the rows are noted as the reader has them, packed. */
-static int pack_rows(struct writer *t, const struct export_codes *q, uint32_t *w, uint8_t *room,
-		     struct err *e)
+/* qweight, so many words of each row at a time, in w. */
+static int put_words(struct writer *t, const struct export_codes *q, const uint8_t *packed,
+		     uint32_t *w, struct err *e)
 {
-	const size_t rows = q->c.rows, cols = q->c.cols;
-	const int bits = width_of(t, q);
-	const size_t bytes = bits_row_bytes(cols, bits);
+	const size_t rows = q->c.rows, cols = q->c.cols, each = t->o->awq ? rows / 8 : rows;
+	const size_t bytes = bits_row_bytes(cols, width_of(t, q));
+	int ret = 0;
 
-	for (size_t i = 0; i < rows; i += BAND) {
-		const size_t n = rows - i < BAND ? rows - i : BAND;
-		const uint8_t *packed = packed_rows(q, bits, i, n, room, e);
+	for (size_t i = 0; !ret && 4 * i < bytes; i += LINE) {
+		const size_t left = t->o->awq ? cols - 8 * i : bytes / 4 - i;
+		const size_t most = t->o->awq ? 8 * LINE : LINE, n = left < most ? left : most;
 
-		if (!packed)
-			return -1;
-		readback_bytes(t->b, packed, n * bytes);
 		if (t->o->awq)
-			awq_band(w, rows, i, n, packed, cols);
+			awq_words(w, rows, packed, bytes, i, n);
 		else
-			gptq_band(w, rows, i, n, packed, bytes);
+			gptq_words(w, rows, packed, bytes, i, n);
+		ret = st_writer_bytes(t->w, w, n * each * 4, e);
 	}
-	return 0;
+	return ret;
 }
 
 static int put_codes(struct writer *t, const struct export_codes *q, struct err *e)
 {
 	static const enum dtype types[] = { [2] = DT_U2, [3] = DT_U3, [4] = DT_U4, [8] = DT_U8 };
 	const size_t rows = q->c.rows, cols = q->c.cols;
-	const int bits = width_of(t, q);
-	const size_t words = rows * cols / 32 * (size_t)bits;
-	uint32_t *w = malloc(words * sizeof(*w));
-	uint8_t *room = malloc(BAND * bits_row_bytes(cols, bits) + cols);
-	int ret = w && room ? 0 : err_nomem(e, q->name, words * sizeof(*w));
+	const int bits = width_of(t, q), n = (int)(strlen(q->name) - strlen(".weight"));
+	const bool ready = q->c.bits == bits && q->c.codes->dtype == types[bits];
+	const size_t room_bytes = rows * bits_row_bytes(cols, bits) + cols;
+	const size_t line = LINE * rows * 4; /* of AWQ: 8 LINE times rows / 8 words */
+	const int64_t shape[2] = { t->o->awq ? (int64_t)cols : (int64_t)cols * bits / 32,
+				   t->o->awq ? (int64_t)rows / 8 : (int64_t)rows };
+	const uint8_t *packed = NULL;
+	uint32_t *w = malloc(line);
+	uint8_t *room = ready ? NULL : malloc(room_bytes);
+	char name[320];
+	int ret = w && (room || ready) ? 0 : err_nomem(e, q->name, line + room_bytes);
 
+	snprintf(name, sizeof(name), "%.*s.qweight", n, q->name);
 	if (!ret)
-		ret = readback_begin(t->b, q->name, ROLE_CODES, types[bits], 2,
-				     (const int64_t[]){ (int64_t)rows, (int64_t)cols }, e) ||
-		      pack_rows(t, q, w, room, e) ? -1 : 0;
-	if (!ret && t->o->awq)
-		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols, (int64_t)rows / 8, w, e);
-	else if (!ret)
-		ret = put_part(t, q, ".qweight", DT_I32, 2, (int64_t)cols * bits / 32,
-			       (int64_t)rows, w, e);
+		ret = readback_codes(t->b, q->name, &q->c, q->codes, types[bits], bits, e);
+	if (!ret) {
+		packed = packed_rows(q, bits, room, e);
+		ret = packed && !st_writer_begin(t->w, name, DT_I32, 2, shape, e) &&
+		      !put_words(t, q, packed, w, e) ? 0 : -1;
+	}
 	free(room);
 	free(w);
 	return ret;
 }
 
-/* Scales and zeros: as they are written, and as the reader has them. */
+/* Scales and zeros: as they are written, and as the reader has them where the stream has them
+ * otherwise. */
 struct params {
 	uint16_t *scale, *scale_back;
 	uint32_t *zero;
@@ -346,15 +370,19 @@ static int put_params(struct writer *t, const struct export_codes *q, struct err
 	const size_t words = n * (size_t)width_of(t, q) / 32;
 	const int64_t back[2] = { (int64_t)rows, (int64_t)groups };
 	const int64_t r = (int64_t)rows, g = (int64_t)groups;
+	const bool own = !q->c.one_row;
 	struct params p = { malloc(n * 2), malloc(n * 2), calloc(words, 4), malloc(n) };
 	int ret = p.scale && p.scale_back && p.zero && p.zero_back ? 0 :
 		  err_nomem(e, q->name, n * 9);
 
 	if (!ret) {
 		fill_params(t, q, &p);
-		ret = readback_note(t->b, q->name, ROLE_SCALE, DT_F16, 2, back, p.scale_back, e) ||
+		ret = readback_note(t->b, q->name, ROLE_SCALE, DT_F16, 2, back,
+				    own && q->c.scale->dtype == DT_F16 ? q->scale : p.scale_back,
+				    e) ||
 		      ((t->o->awq || !q->c.sym) &&
-		       readback_note(t->b, q->name, ROLE_ZERO, DT_U8, 2, back, p.zero_back, e)) ||
+		       readback_note(t->b, q->name, ROLE_ZERO, DT_U8, 2, back,
+				     own && q->zero ? q->zero : p.zero_back, e)) ||
 		      put_part(t, q, ".scales", DT_F16, 2, g, r, p.scale, e) ||
 		      put_part(t, q, ".qzeros", DT_I32, 2, g, r * width_of(t, q) / 32, p.zero,
 			       e) ? -1 : 0;
@@ -462,18 +490,34 @@ static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 
 /* ---- the rest ---------------------------------------------------------------------------- */
 
+/* What a weight without codes is written as. */
+static enum dtype target(const struct writer *t, const struct record *rec)
+{
+	const enum dtype to = t->o->dtype ? t->o->dtype :
+			      export_plan_dtype(&t->x->plan, rec->name);
+
+	return to == DT_F32 || to == DT_F16 || to == DT_BF16 ? to : rec->dtype;
+}
+
+static int take_pass(void *ctx, const struct record *rec, struct stream_in *in, struct err *e)
+{
+	struct writer *t = ctx;
+
+	if (target(t, rec) != rec->dtype)
+		return 0;
+	return export_pass(t->w, t->b, rec, in, e) ? -1 : 1;
+}
+
 static int take_weight(void *ctx, const struct record *rec, const void *data, struct err *e)
 {
 	struct writer *t = ctx;
 	long layer;
 	const enum slot s = model_slot(&t->x->model, rec->name, &layer);
-	enum dtype to = t->o->dtype ? t->o->dtype : export_plan_dtype(&t->x->plan, rec->name);
+	const enum dtype to = target(t, rec);
 
 	if (slot_in_block(s) && rec->rank == 2)
 		buf_printf(&t->plain, "%.*s\n", (int)(strlen(rec->name) - strlen(".weight")),
 			   rec->name);
-	if (to != DT_F32 && to != DT_F16 && to != DT_BF16)
-		to = rec->dtype;
 	export_rounded(t->x, rec, data, to);
 	return export_weight(t->w, t->b, rec, data, to, ": --dtype=bf16 or f32", e);
 }
@@ -557,7 +601,8 @@ static int write_config(struct writer *t, struct outdir *dir, struct err *e)
 int gptq_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	       const struct gptq_write_options *o, struct err *e)
 {
-	static const struct export_ops ops = { NULL, take_codes, take_weight, take_run, NULL };
+	static const struct export_ops ops = { NULL, take_codes, take_weight, take_pass, take_run,
+					       NULL };
 	struct writer t = { .o = o, .x = x };
 	int ret;
 

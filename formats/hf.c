@@ -577,6 +577,18 @@ int hf_read(const struct hf *h, const char *name, void *dst, struct err *e)
 	return check_finite(p->t, dst, name, e);
 }
 
+int hf_read_piece(const struct hf *h, const char *name, uint64_t from, void *dst, size_t n,
+		  struct err *e)
+{
+	const struct hf_place *p = find(h, name);
+
+	if (!p)
+		return err_set(e, ERR_BUG, name, "BUG: the model has no such tensor");
+	if (find_coded(h, name))
+		return 1;
+	return file_pread(p->shard->fd, dst, n, p->t->begin + from, p->t->name, e);
+}
+
 void hf_readahead(const struct hf *h, long layer)
 {
 	if (layer < 0 || layer >= h->model.cfg.layers)

@@ -39,6 +39,9 @@ const struct model *hf_model(const struct hf *h);
 int hf_tensor(const struct hf *h, const char *name, struct hf_tensor *t);
 /* The bytes, dst[nbytes]; a value that is not finite is ERR_DATA with its row and column. */
 int hf_read(const struct hf *h, const char *name, void *dst, struct err *e) MUST_USE;
+/* n bytes of it from its byte `from` on, finite or not; 1: it is in codes. */
+int hf_read_piece(const struct hf *h, const char *name, uint64_t from, void *dst, size_t n,
+		  struct err *e) MUST_USE;
 /* How a linear that is in codes is (hf_quant.h), or NULL: it has a weight.  hf_tensor tells the
  * type of its scales then, and hf_read is not for it unless it is dense. */
 const struct hf_codes *hf_codes(const struct hf *h, const char *name);

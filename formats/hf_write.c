@@ -34,6 +34,15 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 			     e);
 }
 
+static int take_pass(void *ctx, const struct record *rec, struct stream_in *in, struct err *e)
+{
+	struct hf_writer *h = ctx;
+
+	if (target(h, rec->name, rec->dtype) != rec->dtype)
+		return 0;
+	return export_pass(h->w, h->b, rec, in, e) ? -1 : 1;
+}
+
 static int reserve(struct hf_writer *h, size_t cols, struct err *e)
 {
 	if (cols <= h->cols)
@@ -106,7 +115,8 @@ static int write_all(struct hf_writer *h, struct outdir *dir, struct stream_in *
 int hf_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	     const struct hf_write_options *o, struct err *e)
 {
-	static const struct export_ops ops = { NULL, take_codes, take_weight, take_run, NULL };
+	static const struct export_ops ops = { NULL, take_codes, take_weight, take_pass, take_run,
+					       NULL };
 	struct hf_writer h = { .o = o, .x = x };
 	int ret;
 

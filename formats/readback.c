@@ -10,6 +10,7 @@
 
 #include "formats/source.h"
 #include "lib/base/hash.h"
+#include "lib/model/codes.h"
 
 struct noted {
 	char *name;
@@ -19,6 +20,9 @@ struct noted {
 	int64_t shape[STREAM_MAX_RANK];
 	uint64_t sum;
 	bool seen;
+	bool unpack;          /* sum is of codes, a byte each */
+	int bits;             /* of codes; 0: none, or nobody said */
+	int64_t group;
 };
 
 struct readback {
@@ -102,6 +106,72 @@ int readback_note(struct readback *b, const char *name, enum role role, enum dty
 	return 0;
 }
 
+/* ---- codes ------------------------------------------------------------------------------ */
+
+/* Codes of so many bits, lowest first, a byte each. */
+static void spread(uint8_t *dst, const uint8_t *row, size_t n, int bits)
+{
+	for (size_t k = 0; bits == 4 && k < n / 2; k++) {
+		dst[2 * k] = row[k] & 15;
+		dst[2 * k + 1] = row[k] >> 4;
+	}
+	for (size_t k = bits == 4 ? n / 2 * 2 : 0; k < n; k++) {
+		unsigned v = 0;
+
+		for (int i = 0; i < bits; i++) {
+			const size_t at = k * (size_t)bits + (size_t)i;
+
+			v |= (unsigned)(row[at / 8] >> at % 8 & 1) << i;
+		}
+		dst[k] = (uint8_t)v;
+	}
+}
+
+/* The sum of codes [rows, cols] of this type, a byte each. */
+static int sum_bytes(struct hash *sum, const void *codes, enum dtype t, size_t rows, size_t cols,
+		     const char *name, struct err *e)
+{
+	const int bits = t == DT_U8 ? 8 : dtype_bits(t);
+	const size_t bytes = (cols * (size_t)bits + 7) / 8;
+	uint8_t *row;
+
+	hash_reset(sum);
+	if (t == DT_U8) {
+		hash_add(sum, codes, rows * cols);
+		return 0;
+	}
+	row = malloc(cols);
+	if (!row)
+		return err_nomem(e, name, cols);
+	for (size_t n = 0; n < rows; n++) {
+		spread(row, (const uint8_t *)codes + n * bytes, cols, bits);
+		hash_add(sum, row, cols);
+	}
+	free(row);
+	return 0;
+}
+
+int readback_codes(struct readback *b, const char *name, const struct codes *c, const void *codes,
+		   enum dtype there, int bits, struct err *e)
+{
+	const int64_t shape[2] = { (int64_t)c->rows, (int64_t)c->cols };
+	const enum dtype t = c->codes->dtype;
+	struct noted *x;
+
+	if (readback_begin(b, name, ROLE_CODES, there, 2, shape, e))
+		return -1;
+	x = &b->v[b->n - 1];
+	x->unpack = t != there;
+	x->bits = bits;
+	x->group = (int64_t)c->group;
+	if (x->unpack)
+		return sum_bytes(b->sum, codes, t, c->rows, c->cols, name, e);
+	readback_bytes(b, codes, (size_t)c->codes->nbytes);
+	return 0;
+}
+
+/* ---- what is read ----------------------------------------------------------------------- */
+
 static int by_name(const void *a, const void *b)
 {
 	const struct noted *x = a, *y = b;
@@ -115,7 +185,58 @@ static int differs(const struct noted *t, const char *how, struct err *e)
 	return err_set(e, ERR_IO, t->name, "%s: read back, its %s", role_name(t->role), how);
 }
 
-static int check_tensor(struct readback *b, const struct record *r, const void *data,
+/* Keys of codes that say what they stand for. */
+static int check_keys(const struct noted *t, const struct record *r, struct err *e)
+{
+	int64_t bits = 0, group = 0;
+
+	if (t->bits == 0)
+		return 0;
+	if (!record_get_int(r, "bits", &bits) || bits != t->bits)
+		return differs(t, "bits are others", e);
+	if (!record_get_int(r, "group", &group) || group != t->group)
+		return differs(t, "groups are others", e);
+	return 0;
+}
+
+static int add_piece(void *ctx, const void *p, size_t n, struct err *e)
+{
+	(void)e;
+	hash_add(ctx, p, n);
+	return 0;
+}
+
+struct unpacking {
+	struct hash *sum;
+	const struct record *r;
+};
+
+/* Codes come as one piece. */
+static int add_codes(void *ctx, const void *p, size_t n, struct err *e)
+{
+	struct unpacking *u = ctx;
+	const struct record *r = u->r;
+
+	if (n != r->nbytes)
+		return err_set(e, ERR_BUG, r->name, "BUG: codes in pieces");
+	return sum_bytes(u->sum, p, r->dtype, (size_t)r->shape[0], (size_t)r->shape[1], r->name,
+			 e);
+}
+
+static int check_sum(struct readback *b, const struct noted *t, const struct record *r,
+		     struct stream_in *in, struct err *e)
+{
+	struct unpacking u = { b->sum, r };
+
+	hash_reset(b->sum);
+	if (r->nbytes && stream_pieces(in, r->nbytes, t->unpack ? add_codes : add_piece,
+				       t->unpack ? (void *)&u : (void *)b->sum, e))
+		return -1;
+	return t->sum == hash_get64(b->sum) ? 0 :
+	       differs(t, "values are not what was written", e);
+}
+
+static int check_tensor(struct readback *b, const struct record *r, struct stream_in *in,
 			struct err *e)
 {
 	const struct noted key = { .name = (char *)(uintptr_t)r->name, .role = r->role };
@@ -131,15 +252,12 @@ static int check_tensor(struct readback *b, const struct record *r, const void *
 		return differs(t, "type is another", e);
 	if (t->rank != r->rank || memcmp(t->shape, r->shape, (size_t)t->rank * sizeof(*t->shape)))
 		return differs(t, "shape is another", e);
-	return t->sum == hash64(data, (size_t)r->nbytes) ? 0 :
-	       differs(t, "values are not what was written", e);
+	return check_keys(t, r, e) ? -1 : check_sum(b, t, r, in, e);
 }
 
 static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 {
 	struct record r = { .rank = -1 };
-	void *data = NULL;
-	size_t cap = 0;
 	int got, ret = 0;
 
 	while (!ret && (got = stream_next(in, &r, e)) != 0) {
@@ -153,19 +271,8 @@ static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 		} else if (r.type != REC_TENSOR) {
 			continue;
 		}
-		if (r.nbytes > cap) {
-			free(data);
-			cap = (size_t)r.nbytes;
-			data = malloc(cap);
-			if (!data) {
-				ret = err_nomem(e, r.name, r.nbytes);
-				break;
-			}
-		}
-		ret = r.nbytes && stream_payload(in, data, e) < 0 ? -1 :
-		      check_tensor(b, &r, r.nbytes ? data : "", e);
+		ret = check_tensor(b, &r, in, e);
 	}
-	free(data);
 	record_clear(&r);
 	return ret;
 }

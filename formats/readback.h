@@ -24,6 +24,12 @@ int readback_begin(struct readback *b, const char *name, enum role role, enum dt
 		   int rank, const int64_t *shape, struct err *e) MUST_USE;
 void readback_bytes(struct readback *b, const void *p, size_t n);
 
+struct codes;
+/* Codes as the stream has them; the reader will hand them out as type `there`, with this key bits.
+ * Where the two types differ both are unpacked, by nobody else's code, and compared as bytes. */
+int readback_codes(struct readback *b, const char *name, const struct codes *c, const void *codes,
+		   enum dtype there, int bits, struct err *e) MUST_USE;
+
 /* Open path as a model and compare it: all that were noted are there, bit for bit, and no other.
  * ERR_IO naming the first that is not. */
 int readback_check(struct readback *b, const char *path, struct err *e) MUST_USE;

@@ -12,6 +12,7 @@
 
 #include "formats/file.h"
 #include "lib/base/buf.h"
+#include "lib/data/behind.h"
 
 #define METADATA "{\"__metadata__\":{\"format\":\"pt\"}"
 #define COPY ((size_t)1 << 20)
@@ -38,6 +39,7 @@ struct st_writer {
 	int fd, side;             /* side: of the odd ones; -1: none is open */
 	uint64_t even_bytes, odd_bytes, total;
 	uint64_t left;            /* bytes of the tensor that is being written */
+	struct behind *behind;    /* writes tensors */
 };
 
 size_t st_header_room(const char *name)
@@ -69,13 +71,14 @@ int st_writer_new(struct st_writer **out, struct outdir *dir, uint64_t max_shard
 	w->room = (8 + sizeof(METADATA) + header + 7) / 8 * 8;
 	w->shard = w->fd = w->side = -1;
 	*out = w;
-	return 0;
+	return behind_new(&w->behind, e);
 }
 
 void st_writer_free(struct st_writer *w)
 {
 	if (!w)
 		return;
+	behind_free(w->behind);
 	for (size_t i = 0; i < w->n; i++)
 		free(w->t[i].name);
 	if (w->fd >= 0)
@@ -119,6 +122,8 @@ static int append_odd(struct st_writer *w, struct err *e)
 	size_t n = 0;
 	int ret = odd && buf ? 0 : err_nomem(e, w->dir->name, COPY);
 
+	if (!ret && lseek(w->fd, (off_t)(w->room + w->even_bytes), SEEK_SET) < 0)
+		ret = err_errno(e, ERR_IO, w->dir->name, "%s", "");
 	for (size_t i = w->first; !ret && i < w->n; i++)
 		if (w->t[i].odd)
 			odd[n++] = &w->t[i];
@@ -189,7 +194,7 @@ static int close_shard(struct st_writer *w, struct err *e)
 
 	if (w->shard < 0)
 		return 0;
-	if ((w->odd_bytes && append_odd(w, e)) || write_header(w, e))
+	if (behind_drain(w->behind, e) || (w->odd_bytes && append_odd(w, e)) || write_header(w, e))
 		return -1;
 	w->fd = -1;
 	if (w->side >= 0 && ftruncate(w->side, 0)) {
@@ -209,10 +214,7 @@ static int open_shard(struct st_writer *w, struct err *e)
 	w->even_bytes = w->odd_bytes = 0;
 	shard_name(name, sizeof(name), w->shard, 0);
 	w->fd = outdir_create(w->dir, name, e);
-	if (w->fd < 0)
-		return -1;
-	return lseek(w->fd, (off_t)w->room, SEEK_SET) < 0 ?
-	       err_errno(e, ERR_IO, w->dir->name, "%s", "") : 0;
+	return w->fd < 0 ? -1 : 0;
 }
 
 /* ---- tensors ---------------------------------------------------------------------- */
@@ -257,10 +259,7 @@ static int place(struct st_writer *w, struct out_tensor *t, struct err *e)
 		return 0;
 	if (w->side < 0)
 		w->side = outdir_create(w->dir, "side", e);
-	if (w->side < 0)
-		return -1;
-	return lseek(w->side, (off_t)t->begin, SEEK_SET) < 0 ?
-	       err_errno(e, ERR_IO, w->dir->name, "%s", "") : 0;
+	return w->side < 0 ? -1 : 0;
 }
 
 int st_writer_begin(struct st_writer *w, const char *name, enum dtype dtype, int rank,
@@ -294,10 +293,12 @@ int st_writer_bytes(struct st_writer *w, const void *p, size_t n, struct err *e)
 {
 	const struct out_tensor *t = &w->t[w->n - 1];
 
+	const uint64_t at = (t->odd ? 0 : w->room) + t->begin + (t->nbytes - w->left);
+
 	if (n > w->left)
 		return err_set(e, ERR_BUG, t->name, "BUG: too many bytes");
 	w->left -= n;
-	return outdir_write(t->odd ? w->side : w->fd, p, n, t->name, e);
+	return behind_write(w->behind, t->odd ? w->side : w->fd, p, n, at, t->name, e);
 }
 
 int st_writer_put(struct st_writer *w, const char *name, enum dtype dtype, int rank,

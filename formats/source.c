@@ -68,11 +68,17 @@ static int dir_codes_read(void *self, const char *name, enum role role, void *ds
 	return hf_codes_read(self, name, role, dst, e);
 }
 
+static int dir_read_piece(void *self, const char *name, uint64_t from, void *dst, size_t n,
+			  struct err *e)
+{
+	return hf_read_piece(self, name, from, dst, n, e);
+}
+
 static int open_dir(struct stream_in **in, const char *path, struct err *e)
 {
 	static const struct checkpoint_ops ops = {
 		dir_model, dir_tensor, dir_read, dir_readahead, dir_file, dir_file_read, dir_close,
-		dir_codes, dir_codes_read,
+		dir_codes, dir_codes_read, dir_read_piece,
 	};
 	struct hf *h;
 

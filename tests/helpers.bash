@@ -48,6 +48,29 @@ refuses_every_prefix() {	# refuses_every_prefix FILE FILTER [ARG...]
 	done
 }
 
+# COMMAND writes OUT.  Of each of its writes in turn (25 of them, spread evenly, and the last) the
+# disk turns one bit over: it must notice, and leave nothing.
+notices_every_flip() {	# notices_every_flip OUT COMMAND [ARG...]
+	local to=$1 shim=${BUILD:-$ROOT/build}/shim/flipbit.so n at st=0 step
+	shift
+	LD_PRELOAD=$shim FLIP_COUNT=$BATS_TEST_TMPDIR/flips "$@"
+	[ -e "$to" ]
+	rm -r "$to"
+	n=$(cat "$BATS_TEST_TMPDIR/flips")
+	[ "$n" -gt 5 ]
+	step=$((n / 25 + 1))
+	for ((at = 1; at <= n; at += (at < n && at + step > n ? n - at : step))); do
+		st=0
+		LD_PRELOAD=$shim FLIP_AT=$at "$@" 2> "$BATS_TEST_TMPDIR/flip.err" || st=$?
+		[ "$st" -eq 74 ] || [ "$st" -eq 70 ] || {
+			echo "write $at of $n: exit $st"
+			cat "$BATS_TEST_TMPDIR/flip.err"
+			return 1
+		}
+		[ ! -e "$to" ] || { echo "write $at of $n: $to is there"; return 1; }
+	done
+}
+
 # COMMAND writes into a pipe that nobody reads any more: it must die of SIGPIPE without a word,
 # also when its parent ignores the signal.  No race: the reader is gone before COMMAND starts.
 # COMMAND is a program with its arguments (input by operand or "sh -c 'prog < file'").

@@ -161,13 +161,34 @@ int outdir_finish(int fd, const char *where, struct err *e)
 	return ret;
 }
 
+/* What is in the file is what was to be. */
+static int same_again(int fd, const char *p, size_t n, const char *where, struct err *e)
+{
+	char buf[16384];
+	size_t at = 0;
+
+	while (at < n) {
+		const ssize_t got = pread(fd, buf, n - at < sizeof(buf) ? n - at : sizeof(buf),
+					  (off_t)at);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_errno(e, ERR_IO, where, "%s", "");
+		if (got == 0 || memcmp(buf, p + at, (size_t)got))
+			return err_set(e, ERR_IO, where, "read back, it is not what was written");
+		at += (size_t)got;
+	}
+	return 0;
+}
+
 int outdir_put(struct outdir *d, const char *name, const void *p, size_t n, struct err *e)
 {
 	int fd = outdir_create(d, name, e);
 
 	if (fd < 0)
 		return -1;
-	if (outdir_write(fd, p, n, name, e)) {
+	if (outdir_write(fd, p, n, name, e) || same_again(fd, p, n, name, e)) {
 		close(fd);
 		return -1;
 	}

@@ -118,6 +118,14 @@ int stream_payload(struct stream_in *in, void *dst, struct err *e) MUST_USE;
 /* The fingerprint of the calibration set that came by, or "". */
 const char *stream_calib(const struct stream_in *in);
 
+/* The same in pieces of a few 100 KiB, each a multiple of 8 bytes but the last: nobody holds all
+ * of it.  Where the payload cannot be had in pieces (compressed ones; most foreign formats) it is
+ * one, in memory that is kept for the next.  Pieces are handed out before the last of them has
+ * shown whether all are sound: ERR_DATA then as ever.  nbytes: the record's. */
+typedef int stream_take(void *ctx, const void *p, size_t n, struct err *e);
+int stream_pieces(struct stream_in *in, uint64_t nbytes, stream_take *take, void *ctx,
+		  struct err *e) MUST_USE;
+
 /* Bytes taken from the input so far, and its size if it is a file, else 0: for progress. */
 uint64_t stream_offset(const struct stream_in *in);
 uint64_t stream_size_hint(const struct stream_in *in);
@@ -127,6 +135,8 @@ struct stream_in_ops {
 	int (*next)(void *self, struct record *r, struct err *e);      /* 1, 0, -1 */
 	int (*payload)(void *self, void *dst, struct err *e);
 	void (*close)(void *self);
+	/* n bytes of the payload from its byte `from` on: 0; 1: not of this one; -1.  Or NULL. */
+	int (*piece)(void *self, uint64_t from, void *dst, size_t n, struct err *e);
 };
 int stream_in_from(struct stream_in **in, const struct stream_in_ops *ops, void *self,
 		   struct err *e) MUST_USE;

@@ -35,7 +35,9 @@ struct stream_in {
 	char label[320];
 	struct buf header;      /* as it lies in the stream */
 	bool taken;             /* its payload was read */
-	unsigned char *piece;   /* scratch for payloads nobody wants */
+	unsigned char *piece;   /* scratch for payloads nobody wants, or in pieces */
+	void *whole;            /* of stream_pieces, for what cannot be had so */
+	size_t whole_cap;
 };
 
 /* The parts of a payload, as it lies in the stream, are handed to this: each bin's prefix, then

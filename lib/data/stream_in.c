@@ -88,6 +88,7 @@ void stream_close_in(struct stream_in *in)
 	record_clear(&in->rec);
 	buf_release(&in->header);
 	free(in->piece);
+	free(in->whole);
 	free(in);
 }
 

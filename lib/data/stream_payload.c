@@ -2,6 +2,7 @@
 /*
  * stream_payload.c - the chunks after a header: taken, skipped or passed on, always verified
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/hash.h"
@@ -157,4 +158,70 @@ int stream_payload(struct stream_in *in, void *dst, struct err *e)
 
 	in->seconds += stream_clock() - t;
 	return ret;
+}
+
+/* ---- in pieces ------------------------------------------------------------------------- */
+
+static int whole(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx, struct err *e)
+{
+	if (nbytes > in->whole_cap) {
+		free(in->whole);
+		in->whole_cap = 0;
+		in->whole = malloc((size_t)nbytes);
+		if (!in->whole)
+			return err_nomem(e, in->label, nbytes);
+		in->whole_cap = (size_t)nbytes;
+	}
+	return stream_payload(in, in->whole, e) < 0 ? -1 : to(ctx, in->whole, (size_t)nbytes, e);
+}
+
+/* Of another source: 1: it cannot. */
+static int foreign_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx,
+			  struct err *e)
+{
+	int ret = in->ops->piece ? 0 : 1;
+
+	if (!ret && !in->piece && !(in->piece = malloc(STREAM_PIECE)))
+		return err_nomem(e, in->label, STREAM_PIECE);
+	for (uint64_t at = 0; at < nbytes && !ret; at += STREAM_PIECE) {
+		const uint64_t left = nbytes - at;
+		const size_t n = left < STREAM_PIECE ? (size_t)left : STREAM_PIECE;
+
+		ret = in->ops->piece(in->self, at, in->piece, n, e);
+		if (!ret)
+			ret = to(ctx, in->piece, n, e);
+	}
+	return ret;
+}
+
+static int own_pieces(struct stream_in *in, stream_take *to, void *ctx, struct err *e)
+{
+	hash_reset(in->payload);
+	for (uint64_t i = 0; i < in->rec.chunks; i++) {
+		size_t n, some;
+
+		if (next_chunk(in, &n, NULL, NULL, e) != 0)
+			return -1;
+		if (n != record_slice(in->rec.nbytes, i))
+			return wrong_length(in, n, e);
+		for (; n > 0; n -= some) {
+			some = n < STREAM_PIECE ? n : STREAM_PIECE;
+			if (read_bytes(in, in->piece, some, e) != 0 ||
+			    to(ctx, in->piece, some, e) != 0)
+				return -1;
+		}
+	}
+	return verify(in, e);
+}
+
+int stream_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx,
+		  struct err *e)
+{
+	if (in->ops) {
+		const int got = foreign_pieces(in, nbytes, to, ctx, e);
+
+		return got > 0 ? whole(in, nbytes, to, ctx, e) : got;
+	}
+	return in->rec.enc[0] == 0 && !in->taken ? own_pieces(in, to, ctx, e) :
+	       whole(in, nbytes, to, ctx, e);
 }

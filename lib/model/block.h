@@ -93,6 +93,9 @@ struct item *block_note(struct block *b, const char *name, const char *kind, str
  * A tensor outside the blocks (embedding, final norm, head): its payload, held to the model's
  * table and finite like those of a block.  it: zeroed, or used before (its buffer is reused).
  */
+/* The same without the payload, which is the caller's to take: it->data is nothing. */
+int item_head(struct item *it, const struct model *m, const struct record *rec,
+	      struct err *e) MUST_USE;
 int item_read(struct item *it, const struct model *m, struct stream_in *in,
 	      const struct record *rec, struct err *e) MUST_USE;
 void item_release(struct item *it);

@@ -70,11 +70,16 @@ int item_key(const struct item *it)
 	return -1;
 }
 
+int item_head(struct item *it, const struct model *m, const struct record *rec, struct err *e)
+{
+	it->drop = false;
+	return record_dup(&it->rec, rec, e) < 0 || item_classify(it, m, -1, e) < 0 ? -1 : 0;
+}
+
 int item_read(struct item *it, const struct model *m, struct stream_in *in,
 	      const struct record *rec, struct err *e)
 {
-	it->drop = false;
-	if (record_dup(&it->rec, rec, e) < 0 || item_classify(it, m, -1, e) < 0 ||
+	if (item_head(it, m, rec, e) < 0 ||
 	    stat_check_calib(&it->rec, stream_calib(in), e) < 0 ||
 	    item_reserve(it, rec->nbytes > 0 ? rec->nbytes : 1, e) < 0 ||
 	    stream_payload(in, it->data, e) < 0)

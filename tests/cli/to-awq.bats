@@ -98,6 +98,13 @@ assert q == {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": T
 	[ ! -e "$out/d" ]
 }
 
+@test "to-awq: a bit that the disk turns over is noticed, wherever it is" {
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	notices_every_flip "$out/d" to-awq -q asym.qp "$out/d"
+	pack-int4 -q asym.qp > "$out/p.qp"
+	notices_every_flip "$out/d" to-awq -q "$out/p.qp" "$out/d"
+}
+
 @test "to-awq: what is there is not touched without --force; a cut stream leaves nothing" {
 	mkdir "$out/o" "$out/o/d"
 	refuses 73 ".*/d: " to-awq -q asym.qp "$out/o/d"

@@ -285,6 +285,14 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	grep -q '"torch_dtype": "bfloat16"' "$out/b/config.json"
 }
 
+@test "to-ct: a bit that the disk turns over is noticed, wherever it is" {
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	# words without padding, whose bits say nothing
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/m" hidden=32 ffn=64 heads=4 kv=2 dtype=BF16
+	rtn -q -g 32 --asym "$out/m" > "$out/s.qp"
+	notices_every_flip "$out/d" to-ct -q "$out/s.qp" "$out/d"
+}
+
 @test "to-ct: an existing target, a cut stream and a full disk leave what there was" {
 	local n at st shim=${BUILD:-$ROOT/build}/shim/failwrite.so
 	mkdir -p "$out/o" "$out/there"

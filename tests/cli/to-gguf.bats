@@ -396,6 +396,11 @@ for path, want in zip(sys.argv[1:], ("{{ one }}", "{{ two }}")):
 	refuses 73 "/dev/null: is no regular file" to-gguf -q --no-vocab --force sym.qp /dev/null
 }
 
+@test "to-gguf: a bit that the disk turns over is noticed, wherever it is" {
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	notices_every_flip "$out/f" to-gguf -q --no-vocab asym.qp "$out/f"
+}
+
 @test "to-gguf: a full disk leaves nothing behind, wherever it strikes" {
 	local n at st
 	local shim=${BUILD:-$ROOT/build}/shim/failwrite.so

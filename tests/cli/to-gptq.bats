@@ -204,6 +204,13 @@ for path, want in (sys.argv[1], 0x77777777), (sys.argv[2], 0x88888888):
 	done
 }
 
+@test "to-gptq: a bit that the disk turns over is noticed, wherever it is" {
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	notices_every_flip "$out/d" to-gptq -q sym.qp "$out/d"
+	pack-int4 -q sym.qp > "$out/p.qp"
+	notices_every_flip "$out/d" to-gptq -q "$out/p.qp" "$out/d"
+}
+
 @test "to-gptq: what is there is not touched without --force" {
 	mkdir "$out/d"
 	refuses 73 ".*/d: " to-gptq -q sym.qp "$out/d"

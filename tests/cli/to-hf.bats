@@ -202,6 +202,11 @@ nothing_but() {	# nothing_but NAME...: in $out
 	[ -z "$(ls -A "$out/x")" ]
 }
 
+@test "to-hf: a bit that the disk turns over is noticed, wherever it is" {
+	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"
+	notices_every_flip "$out/d" to-hf -q smooth.qp "$out/d"
+}
+
 @test "to-hf: each failing write is exit 74 and leaves no directory" {
 	local n at st shim=${BUILD:-$ROOT/build}/shim/failwrite.so
 	not_with_sanitizers "the shim must be loaded before the sanitizer's runtime"

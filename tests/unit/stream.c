@@ -927,7 +927,7 @@ static void model_close(void *self)
 
 static void sources(void)
 {
-	static const struct stream_in_ops ops = { model_next, model_payload, model_close };
+	static const struct stream_in_ops ops = { model_next, model_payload, model_close, NULL };
 	const struct provenance prov = { "s", "1", 0, NULL, NULL };
 	struct stream_out_options opt = { .path = file_path("source") };
 	struct model m = { 0 };
