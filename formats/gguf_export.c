@@ -281,6 +281,25 @@ static int put_weight(void *ctx, const struct record *rec, const void *data, str
 	return 0;
 }
 
+static int pass_weight(void *ctx, const struct record *rec, struct stream_in *in, struct err *e)
+{
+	struct state *s = ctx;
+	long layer, i;
+	const enum slot slot = model_slot(s->m, rec->name, &layer);
+	struct gguf_rows r = { .name = rec->name, .from = rec->dtype };
+	uint64_t at;
+
+	if (rec->rank != 2 || always_f32(slot, rec->rank) || head_rows(s, slot) ||
+	    (s->o->dtype && s->o->dtype != rec->dtype))
+		return 0;
+	r.rows = (size_t)rec->shape[0];
+	r.cols = (size_t)rec->shape[1];
+	if (begin(s, e))
+		return -1;
+	i = place(s, slot, layer, float_type(rec->dtype), &at, e);
+	return i < 0 || gguf_rows_pass(&r, &s->w, i, in, e) || expect(s, &r, e) ? -1 : 1;
+}
+
 static int put_file(void *ctx, const char *name, const char *text, size_t n, struct err *e)
 {
 	struct state *s = ctx;
@@ -406,7 +425,7 @@ static void release(struct state *s)
 int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 		const struct gguf_export_options *o, struct err *e)
 {
-	static const struct export_ops ops = { put_file, put_codes, put_weight, NULL,
+	static const struct export_ops ops = { put_file, put_codes, put_weight, pass_weight,
 					       refuse_run, end_block };
 	struct state s = { .x = x, .o = o, .m = &x->model, .out = out, .w = { .out = out } };
 	int ret;
@@ -420,8 +439,7 @@ int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 	block_release(&x->block);
 	block_init(&x->block, s.m);
 	if (!ret)
-		ret = gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok, o->pool,
-					e);
+		ret = gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok, e);
 	release(&s);
 	return ret;
 }

@@ -62,6 +62,6 @@ struct gguf_expected {
 };
 /* Open path and compare. t: the tokenizer, or NULL. */
 int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
-		      const struct tokenizer *t, struct pool *pool, struct err *e) MUST_USE;
+		      const struct tokenizer *t, struct err *e) MUST_USE;
 
 #endif

@@ -59,8 +59,15 @@ static int same_config(const struct model *a, const struct model *b, struct err 
 	return same_rope(a, b, e);
 }
 
+static int add_piece(void *ctx, const void *p, size_t n, struct err *e)
+{
+	(void)e;
+	gguf_rows_sum_add(ctx, p, n);
+	return 0;
+}
+
 static int same_tensor(struct gguf_expected *v, size_t n, const struct record *r,
-		       const void *data, struct pool *pool, struct err *e)
+		       struct stream_in *in, struct gguf_rows_sum *sum, struct err *e)
 {
 	struct gguf_expected key, *x;
 	uint64_t hash[2];
@@ -73,35 +80,19 @@ static int same_tensor(struct gguf_expected *v, size_t n, const struct record *r
 	x->seen = true;
 	if (r->nbytes % x->rows)
 		return wrong(r->name, "has another shape", e);
-	if (gguf_rows_hash(hash, data, x->rows, (size_t)r->nbytes / x->rows, pool, e))
+	if (gguf_rows_sum_begin(sum, r->name, x->rows, (size_t)r->nbytes / x->rows, e) ||
+	    stream_pieces(in, r->nbytes, add_piece, sum, e))
 		return -1;
+	gguf_rows_sum_end(sum, hash);
 	return hash[0] == x->hash[0] && hash[1] == x->hash[1] ? 0 :
 	       wrong(r->name, "has other values than the stream", e);
 }
 
-/* A buffer that grows to the largest tensor. */
-struct room {
-	void *p;
-	size_t cap;
-};
-
-static int take(struct stream_in *in, const struct record *r, struct room *room, struct err *e)
-{
-	if (r->nbytes > room->cap) {
-		free(room->p);
-		room->p = malloc((size_t)r->nbytes);
-		room->cap = room->p ? (size_t)r->nbytes : 0;
-		if (!room->p)
-			return err_nomem(e, r->name, r->nbytes);
-	}
-	return stream_payload(in, room->p, e);
-}
-
 static int check_records(struct stream_in *in, const struct model *m, struct gguf_expected *v,
-			 size_t n, struct pool *pool, struct err *e)
+			 size_t n, struct err *e)
 {
 	struct record r = { .rank = -1 };
-	struct room room = { NULL, 0 };
+	struct gguf_rows_sum sum = { 0 };
 	struct model got;
 	int next, ret = 0;
 
@@ -111,10 +102,9 @@ static int check_records(struct stream_in *in, const struct model *m, struct ggu
 		else if (r.type == REC_STREAM)
 			ret = model_from_head(&got, &r, e) < 0 || same_config(m, &got, e) ? -1 : 0;
 		else if (r.type == REC_TENSOR)
-			ret = take(in, &r, &room, e) ||
-			      same_tensor(v, n, &r, room.p, pool, e) ? -1 : 0;
+			ret = same_tensor(v, n, &r, in, &sum, e);
 	}
-	free(room.p);
+	gguf_rows_sum_release(&sum);
 	record_clear(&r);
 	for (size_t i = 0; !ret && i < n; i++)
 		if (!v[i].seen)
@@ -136,7 +126,7 @@ static int blame(struct err *e)
 }
 
 int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
-		      const struct tokenizer *t, struct pool *pool, struct err *e)
+		      const struct tokenizer *t, struct err *e)
 {
 	struct tokenizer *back = NULL;
 	struct stream_in *in;
@@ -146,7 +136,7 @@ int gguf_export_check(const char *path, const struct model *m, struct gguf_expec
 	qsort(v, n, sizeof(*v), by_name);
 	if (gguf_model_open(&in, path, e))
 		return blame(e);
-	ret = check_records(in, m, v, n, pool, e);
+	ret = check_records(in, m, v, n, e);
 	stream_close_in(in);
 	if (!ret && t) {
 		ret = gguf_model_tokenizer(&back, path, e) ||

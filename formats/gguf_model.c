@@ -363,6 +363,42 @@ static int model_read(void *self, const char *name, void *dst, struct err *e)
 	return ret ? ret : checkpoint_check_finite(&t, dst, name, e);
 }
 
+/* Rows as they lie in the file: of whole blocks, when they are asked for so. */
+static int model_piece(void *self, const char *name, uint64_t from, void *dst, size_t n,
+		       struct err *e)
+{
+	const struct gguf_model *m = self;
+	const struct ggml_type *type;
+	struct place p;
+	uint64_t first, count, base = 0;
+	unsigned char *buf;
+	size_t width;
+	int ret;
+
+	find(m, name, &p);
+	type = p.t ? p.t->type : NULL;
+	if (!type || (m->arch->permuted && p.row->heads))
+		return 1;
+	width = (size_t)dtype_bits(type->dtype) / 8;
+	first = from / width;
+	count = n / width;
+	if (first % type->block || count % type->block)
+		return 1;
+	if (p.expert >= 0)
+		base = p.t->nbytes / (uint64_t)p.t->ne[2] * (uint64_t)p.expert;
+	base += first / type->block * type->bytes;
+	if (!type->dequantize)
+		return gguf_read(&m->g, p.t, base, dst, n, e);
+	buf = malloc((size_t)(count / type->block * type->bytes));
+	if (!buf)
+		return err_nomem(e, name, count);
+	ret = gguf_read(&m->g, p.t, base, buf, count / type->block * type->bytes, e);
+	if (!ret)
+		type->dequantize(dst, buf, (size_t)(count / type->block));
+	free(buf);
+	return ret;
+}
+
 /* The tensors are sorted by name: a block's are neighbours. */
 static void model_readahead(const void *self, long layer)
 {
@@ -403,7 +439,7 @@ int gguf_model_open(struct stream_in **in, const char *path, struct err *e)
 	static const struct checkpoint_ops ops = {
 		model_of, model_tensor, model_read, model_readahead, model_file,
 		model_file_read, model_close,
-		NULL, NULL, NULL,
+		NULL, NULL, model_piece,
 	};
 	struct gguf_model *m = calloc(1, sizeof(*m));
 

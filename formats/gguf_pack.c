@@ -254,23 +254,24 @@ static void put_nibbles(unsigned char *restrict low, unsigned char *high,
 		high[j] = (unsigned char)(fifth >> 8 * j & 0xff);
 }
 
-/* A block of v[32], as they are stored, with d and m. */
-static void put_block(unsigned char *dst, uint32_t type, float d, float m, const uint8_t *v)
+/* A block of v[32], as they are stored; d and m as put_half has put them. */
+static void put_block(unsigned char *dst, uint32_t type, const unsigned char d[2],
+		      const unsigned char m[2], const uint8_t *v)
 {
-	put_half(dst, d);
+	memcpy(dst, d, 2);
 	switch (type) {
 	case GGML_Q4_0:
 		put_nibbles(dst + 2, NULL, v);
 		break;
 	case GGML_Q4_1:
-		put_half(dst + 2, m);
+		memcpy(dst + 2, m, 2);
 		put_nibbles(dst + 4, NULL, v);
 		break;
 	case GGML_Q5_0:
 		put_nibbles(dst + 6, dst + 2, v);
 		break;
 	case GGML_Q5_1:
-		put_half(dst + 2, m);
+		memcpy(dst + 2, m, 2);
 		put_nibbles(dst + 8, dst + 4, v);
 		break;
 	default: /* Q8_0 */
@@ -327,24 +328,30 @@ static void keep_codes(unsigned char *restrict dst, const struct form *f,
 {
 	const size_t bytes = ggml_type(f->type)->bytes;
 	const size_t at = g->c.one_row ? 0 : n * g->c.groups;
-	uint8_t v[GGUF_BLOCK];
+	unsigned char d[2] = { 0 }, m[2] = { 0 };
+	uint8_t v[GGUF_BLOCK], shift = 0;
 
 	for (size_t k = 0; k < g->c.cols; k += GGUF_BLOCK, dst += bytes) {
-		const size_t i = at + k / g->c.group;
-		const float s = scale_at(g, i);
-		const int z = zero_at(g, i);
-		/* Q8_0 stores c - z itself, modulo 256. */
-		const int shift = f->min ? 0 : f->bits == 8 ? -z : -f->lo - z;
+		if (k % g->c.group == 0) {
+			const size_t i = at + k / g->c.group;
+			const float s = scale_at(g, i);
+			const int z = zero_at(g, i);
 
+			/* Q8_0 stores c - z itself, modulo 256. */
+			shift = (uint8_t)(f->min ? 0 : f->bits == 8 ? -z : -f->lo - z);
+			put_half(d, s);
+			put_half(m, 0 - s * (float)z);
+		}
 		for (int j = 0; j < GGUF_BLOCK; j++)
 			v[j] = (uint8_t)(code[k + (size_t)j] + shift);
-		put_block(dst, f->type, s, 0 - s * (float)z, v);
+		put_block(dst, f->type, d, m, v);
 	}
 }
 
 /* ggml's rule: d from the value furthest from zero (which becomes lo), or from the range. */
 static void anew(unsigned char *dst, const struct form *f, const float *w)
 {
+	unsigned char dh[2], mh[2];
 	float lo = w[0], hi = w[0], far = 0, d, inv;
 	uint8_t v[GGUF_BLOCK];
 
@@ -364,7 +371,9 @@ static void anew(unsigned char *dst, const struct form *f, const float *w)
 		q = q < bottom ? bottom : q > top ? top : q;
 		v[j] = (uint8_t)(f->min || f->bits == 8 ? q : q - f->lo);
 	}
-	put_block(dst, f->type, d, lo, v);
+	put_half(dh, d);
+	put_half(mh, lo);
+	put_block(dst, f->type, dh, mh, v);
 }
 
 static int check_range(const struct gguf_packing *p, const struct gguf_codes *g, const float *w,

@@ -11,6 +11,7 @@
 #include "formats/ggml.h"
 #include "lib/base/hash.h"
 #include "lib/base/pool.h"
+#include "lib/data/stream.h"
 
 #define PIECE ((size_t)1 << 20) /* bytes that are written at once */
 #define TASK ((size_t)64 << 10) /* weights of a task, about */
@@ -217,31 +218,97 @@ int gguf_rows_write(struct gguf_rows *r, struct gguf_writer *w, long index, uint
 	return ret;
 }
 
-struct hashing {
-	const char *data;
-	size_t rows, row_bytes, each;
-	uint64_t *hash;
-};
+/* ---- in pieces ------------------------------------------------------------------------- */
 
-static void hash_task(void *ctx, size_t t, int thread)
+int gguf_rows_sum_begin(struct gguf_rows_sum *s, const char *name, size_t rows, size_t row_bytes,
+			struct err *e)
 {
-	const struct hashing *h = ctx;
-
-	(void)thread;
-	for (size_t i = t * h->each; i < (t + 1) * h->each && i < h->rows; i++)
-		h->hash[i] = hash64(h->data + i * h->row_bytes, h->row_bytes);
+	if (!s->row)
+		s->row = hash_new(64);
+	if (rows > s->rows) {
+		free(s->hash);
+		s->hash = malloc(rows * sizeof(*s->hash));
+		s->rows = s->hash ? rows : 0;
+	}
+	if (!s->row || !s->hash)
+		return err_nomem(e, name, rows * sizeof(*s->hash));
+	s->n = s->have = 0;
+	s->row_bytes = row_bytes;
+	hash_reset(s->row);
+	return 0;
 }
 
-int gguf_rows_hash(uint64_t hash[2], const void *data, size_t rows, size_t row_bytes,
-		   struct pool *pool, struct err *e)
+void gguf_rows_sum_add(struct gguf_rows_sum *s, const void *data, size_t n)
 {
-	struct hashing h = { data, rows, row_bytes, TASK / row_bytes + 1, NULL };
+	const char *p = data;
 
-	h.hash = malloc(rows * sizeof(*h.hash));
-	if (!h.hash)
-		return err_nomem(e, "rows", rows * sizeof(*h.hash));
-	pool_run(pool, (rows + h.each - 1) / h.each, hash_task, &h);
-	hash128(h.hash, rows * sizeof(*h.hash), &hash[0], &hash[1]);
-	free(h.hash);
+	while (n > 0) {
+		const size_t left = s->row_bytes - s->have, some = n < left ? n : left;
+
+		if (some == s->row_bytes) {
+			s->hash[s->n++] = hash64(p, some);
+		} else {
+			hash_add(s->row, p, some);
+			s->have += some;
+			if (s->have == s->row_bytes) {
+				s->hash[s->n++] = hash_get64(s->row);
+				hash_reset(s->row);
+				s->have = 0;
+			}
+		}
+		p += some;
+		n -= some;
+	}
+}
+
+void gguf_rows_sum_end(const struct gguf_rows_sum *s, uint64_t hash[2])
+{
+	hash128(s->hash, s->n * sizeof(*s->hash), &hash[0], &hash[1]);
+}
+
+void gguf_rows_sum_release(struct gguf_rows_sum *s)
+{
+	hash_free(s->row);
+	free(s->hash);
+	memset(s, 0, sizeof(*s));
+}
+
+struct passing {
+	const struct gguf_rows *r;
+	struct gguf_writer *w;
+	long index;
+	uint64_t at;
+	struct gguf_rows_sum sum;
+};
+
+static int pass_piece(void *ctx, const void *p, size_t n, struct err *e)
+{
+	struct passing *t = ctx;
+	const size_t width = (size_t)dtype_bits(t->r->from) / 8;
+	const int64_t bad = dtype_first_nonfinite(p, t->r->from, n / width);
+
+	if (bad >= 0)
+		return err_set(e, ERR_DATA, t->r->name, "value at row %zu column %zu is not finite",
+			       (size_t)(t->at / width + (uint64_t)bad) / t->r->cols,
+			       (size_t)(t->at / width + (uint64_t)bad) % t->r->cols);
+	gguf_rows_sum_add(&t->sum, p, n);
+	if (gguf_writer_put(t->w, t->index, t->at, p, n, e))
+		return -1;
+	t->at += n;
 	return 0;
+}
+
+int gguf_rows_pass(struct gguf_rows *r, struct gguf_writer *w, long index, struct stream_in *in,
+		   struct err *e)
+{
+	struct passing t = { .r = r, .w = w, .index = index };
+	const size_t row_bytes = r->cols * (size_t)dtype_bits(r->from) / 8;
+	int ret = gguf_rows_sum_begin(&t.sum, r->name, r->rows, row_bytes, e);
+
+	if (!ret)
+		ret = stream_pieces(in, r->rows * row_bytes, pass_piece, &t, e);
+	if (!ret)
+		gguf_rows_sum_end(&t.sum, r->hash);
+	gguf_rows_sum_release(&t.sum);
+	return ret;
 }

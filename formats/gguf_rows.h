@@ -15,6 +15,7 @@
 #include "lib/data/dtype.h"
 
 struct pool;
+struct stream_in;
 
 struct gguf_rows {
 	/* set by the caller */
@@ -36,8 +37,22 @@ struct gguf_rows {
 int gguf_rows_write(struct gguf_rows *r, struct gguf_writer *w, long index, uint64_t at,
 		    struct err *e) MUST_USE;
 
-/* The hash that a tensor has whose values are data [rows, cols], each row row_bytes. */
-int gguf_rows_hash(uint64_t hash[2], const void *data, size_t rows, size_t row_bytes,
-		   struct pool *pool, struct err *e) MUST_USE;
+/* The hash that a tensor has whose values come in pieces, rows of row_bytes in all. */
+struct gguf_rows_sum {
+	struct hash *row;    /* of the one at hand */
+	uint64_t *hash;      /* [rows] */
+	size_t n, rows, row_bytes, have; /* rows done; bytes of the one at hand */
+};
+/* Zero-initialised, or used before.  Release it also after an error. */
+int gguf_rows_sum_begin(struct gguf_rows_sum *s, const char *name, size_t rows, size_t row_bytes,
+			struct err *e) MUST_USE;
+void gguf_rows_sum_add(struct gguf_rows_sum *s, const void *p, size_t n);
+void gguf_rows_sum_end(const struct gguf_rows_sum *s, uint64_t hash[2]);
+void gguf_rows_sum_release(struct gguf_rows_sum *s);
+
+/* Floats that stay as they are and where they are, from the stream into tensor `index`: r->rows,
+ * cols and from, found is hash.  ERR_DATA for a value that is not finite. */
+int gguf_rows_pass(struct gguf_rows *r, struct gguf_writer *w, long index, struct stream_in *in,
+		   struct err *e) MUST_USE;
 
 #endif

@@ -250,46 +250,69 @@ static void code_row(const struct int32 *q, const struct hf_linear *l, const uin
 				    stream_code(w + n, rows, k, q->bits));
 }
 
-/* Rows first .. end: row n is the bits of words n, n + rows, n + 2 rows .. */
+/* 16 words. */
+enum { SIDE = 16 };
+typedef uint32_t line_of __attribute__((vector_size(4 * SIDE), aligned(4), may_alias));
+
+/* Rows first .. end, 16 at most: row n is the bits of words n, n + rows, n + 2 rows .. */
 static void gptq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t words, size_t first,
 		      size_t end)
 {
-	for (size_t i = 0; i < words; i++)
+	uint32_t t[SIDE][SIDE];
+
+	for (size_t i = 0; i < words; i += SIDE) {
+		const size_t m = words - i < SIDE ? words - i : SIDE;
+
+		for (size_t k = 0; k < m; k++)
+			for (size_t n = first; n < end; n++)
+				t[n - first][k] = w[(i + k) * rows + n];
 		for (size_t n = first; n < end; n++)
-			memcpy(dst + (n * words + i) * 4, &w[i * rows + n], 4);
+			memcpy(dst + (n * words + i) * 4, t[n - first], 4 * m);
+	}
 }
 
-/* Rows first .. end, eight rows and two columns at a time. */
+/* Eight columns of sixteen words each: of each the nibble that holds row r, side by side. */
+static void collect(line_of *out, const line_of x[8], int r)
+{
+	static const uint32_t at[8] = { 0, 16, 4, 20, 8, 24, 12, 28 };
+	line_of sum = { 0 };
+
+	for (uint32_t j = 0; j < 8; j++)
+		sum |= (x[j] >> at[r] & 15) << 4 * j;
+	*out = sum;
+}
+
+/* Rows first .. end, 128 at most, by tiles of 128 columns. */
 static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t cols, size_t first,
 		     size_t end)
 {
-	const size_t bytes = bits_row_bytes(cols, 4);
+	const size_t bytes = bits_row_bytes(cols, 4), m = (end - first) / 8;
+	uint32_t t[8 * SIDE][SIDE];
+	line_of x[8], got;
 
-	for (size_t k = 0; k < cols; k += 2)
-		for (size_t n = first; n < end; n += 8) {
-			const uint32_t *at = w + k * (rows / 8) + n / 8;
-			const uint32_t even = at[0], odd = k + 1 < cols ? at[rows / 8] : 0;
-			const uint32_t low = (even & 0x0f0f0f0f) | (odd & 0x0f0f0f0f) << 4;
-			const uint32_t high = (even >> 4 & 0x0f0f0f0f) | (odd & 0xf0f0f0f0);
-			uint8_t *to = dst + n * bytes + k / 2;
+	for (size_t k = 0; k < cols; k += 8 * SIDE) {
+		const size_t left = bytes - k / 2 < 4 * SIDE ? bytes - k / 2 : 4 * SIDE;
 
-			/* Nibbles 0 2 4 6 are rows 0 4 1 5, nibbles 1 3 5 7 rows 2 6 3 7. */
-			to[0] = (uint8_t)low;
-			to[4 * bytes] = (uint8_t)(low >> 8);
-			to[bytes] = (uint8_t)(low >> 16);
-			to[5 * bytes] = (uint8_t)(low >> 24);
-			to[2 * bytes] = (uint8_t)high;
-			to[6 * bytes] = (uint8_t)(high >> 8);
-			to[3 * bytes] = (uint8_t)(high >> 16);
-			to[7 * bytes] = (uint8_t)(high >> 24);
+		for (size_t i = 0; 4 * i < left; i++) {
+			memset(x, 0, sizeof(x));
+			for (size_t j = 0; j < 8 && k + 8 * i + j < cols; j++)
+				memcpy(&x[j], w + (k + 8 * i + j) * (rows / 8) + first / 8, 4 * m);
+			for (int r = 0; r < 8; r++) {
+				collect(&got, x, r);
+				for (size_t n = 0; n < m; n++)
+					t[8 * n + (size_t)r][i] = got[n];
+			}
 		}
+		for (size_t n = 0; n < 8 * m; n++)
+			memcpy(dst + (first + n) * bytes + k / 2, t[n], left);
+	}
 }
 
 static int read_codes(const struct int32 *q, const struct hf_linear *l, uint8_t *dst,
 		      struct err *e)
 {
 	const size_t cols = (size_t)l->cols, bytes = bits_row_bytes(cols, q->bits);
-	const size_t rows = (size_t)l->rows, lane = q->awq ? 128 : 16;
+	const size_t rows = (size_t)l->rows, lane = q->awq ? 8 * SIDE : SIDE;
 	uint32_t *w = whole(&l->part[HF_CODES], e);
 
 	if (!w)

@@ -209,7 +209,7 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 	}
 	if (c->f8)
 		return f8_row(c, w, n, codes, (const char *)scale + at * width, e);
-	if (beyond(q, c->cols, c->bits))
+	if (q != buf && beyond(q, c->cols, c->bits))
 		return beyond_error(c, q, n, e);
 	for (size_t i = 0; c->grid && i < c->cols / KGRID_BLOCK; i++) {
 		const size_t head = kgrid(c->grid)->head, b = n * (c->cols / KGRID_BLOCK) + i;
