@@ -368,7 +368,8 @@ static int copy_head(struct state *s, struct err *e)
 				     .cols = x->cols, .hash = { x->hash[0], x->hash[1] } };
 	i = gguf_writer_tensor(&s->w, name, t->type, t->rank, t->ne, e);
 	buf = malloc(PIECE);
-	fd = i < 0 || gguf_writer_sync(&s->w, e) ? -1 : file_open(s->out->temp, s->out->name, &size, e);
+	fd = i < 0 || gguf_writer_sync(&s->w, e) ? -1 :
+	     file_open(s->out->temp, s->out->name, &size, e);
 	if (fd < 0 || !buf)
 		ret = buf ? -1 : err_nomem(e, name, PIECE);
 	for (uint64_t at = 0; !ret && at < s->w.t[i].nbytes; at += PIECE) {
