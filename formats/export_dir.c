@@ -18,7 +18,7 @@
 
 uint64_t export_header_room(const struct model *m, int per_linear)
 {
-	char name[256 + 24];
+	char name[256 + 25];
 	uint64_t room = 0;
 	enum slot s;
 	long layer;
@@ -26,9 +26,12 @@ uint64_t export_header_room(const struct model *m, int per_linear)
 	for (size_t i = 0; model_nth(m, i, &s, &layer); i++) {
 		const bool matrix = model_dims(m, s, (int64_t[MODEL_MAX_RANK]){ 0 }) == 2;
 
+		size_t n;
+
 		model_tensor_name(m, s, layer, name);
-		memset(name + strlen(name), ' ', 24);
-		name[255] = '\0';
+		n = strlen(name);
+		memset(name + n, ' ', 24);
+		name[n + 24] = '\0';
 		room += st_header_room(name) * (slot_in_block(s) && matrix ?
 						(unsigned)per_linear : 1u);
 	}
