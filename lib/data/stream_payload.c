@@ -205,9 +205,13 @@ static int own_pieces(struct stream_in *in, stream_take *to, void *ctx, struct e
 		if (n != record_slice(in->rec.nbytes, i))
 			return wrong_length(in, n, e);
 		for (; n > 0; n -= some) {
+			const double t = stream_clock();
+			int ret;
+
 			some = n < STREAM_PIECE ? n : STREAM_PIECE;
-			if (read_bytes(in, in->piece, some, e) != 0 ||
-			    to(ctx, in->piece, some, e) != 0)
+			ret = read_bytes(in, in->piece, some, e);
+			in->seconds += stream_clock() - t;
+			if (ret != 0 || to(ctx, in->piece, some, e) != 0)
 				return -1;
 		}
 	}
