@@ -18,10 +18,10 @@ static const char usage[] =
 	"                       weights in the stream, as --keep-ref leaves them)\n"
 	"  -c, --calib=FILE     calibration set (default: the one in the stream, else\n"
 	"                       windows of the text installed with the toolkit)\n"
-	"      --per=WHAT       block or sublayer (default block)\n"
+	"      --per=WHAT       block or sublayer (default sublayer)\n"
 	"      --rank=N         maps of rank N\n"
 	"      --diagonal       a factor and a bias for each channel\n"
-	"      --ridge=R        times the mean second moment (default 1e-6)\n"
+	"      --ridge=R        times the mean second moment (default: best held out)\n"
 	"      --holdout=F      part of the windows that judges (default 0.2)\n"
 	"      --compat         as published: f32 inverse, no ridge, nothing held out\n"
 	"      --begin=N        leave the blocks before N\n"
@@ -145,7 +145,7 @@ static void open_ref(const struct job *j, struct stream_in **in, struct model *m
 
 int main(int argc, char **argv)
 {
-	struct job j = { .opt = { .ridge = 1e-6, .holdout = 0.2, .dtype = DT_F16 } };
+	struct job j = { .opt = { .sublayers = true, .ridge = -1, .holdout = 0.2, .dtype = DT_F16 } };
 	struct record head = { .rank = -1 };
 	struct stream_in *in, *ref_in = NULL;
 	struct model ref_model;

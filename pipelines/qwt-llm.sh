@@ -4,7 +4,7 @@
 #
 # Prints the perplexity of EVAL in five modes: base (as it is), quant (W4A8), clamp (and groups of
 # activations that 6 bits hold cut to 4), and either with the compensation that qwt-fit finds on
-# CALIB; and the share of groups that need at most 4, 6 and 8 bits.
+# CALIB; the share of groups that need at most 4, 6 and 8 bits; and how many blocks clamp+qwt clamps.
 # MODEL is anything that record-acts reads; CALIB a text, or a set that calib-pack made (*.qp);
 # EVAL a text.  CLAMP (128) channels are a group: a divisor of the model's widths.
 # NSAMPLES (128) windows of SEQLEN (2048) tokens are fitted.  QWT, EVALOPT: options of qwt-fit and
@@ -29,9 +29,11 @@ rtn -b 4 --asym -g -1 --keep-ref "$tmp/base" > "$tmp/w4"
 quant-acts --preset=w4a8 "$tmp/w4" > "$tmp/quant"
 quant-acts --preset=w4a8 --clamp="${CLAMP:-128}" "$tmp/w4" > "$tmp/clamp"
 rm "$tmp/w4"
+# One map a block, as published (QWT=--per=sublayer: two); blocks that windows held out reject run
+# unclamped.
 for mode in quant clamp; do
 	# shellcheck disable=SC2086 # several, perhaps
-	qwt-fit ${QWT:-} "$tmp/$mode" > "$tmp/$mode+qwt"
+	qwt-fit --per=block ${QWT:-} "$tmp/$mode" > "$tmp/$mode+qwt"
 done
 
 for mode in base quant clamp quant+qwt clamp+qwt; do
@@ -41,3 +43,5 @@ for mode in base quant clamp quant+qwt clamp+qwt; do
 done
 qp-ls --clamp "$tmp/clamp" | awk '/^mean/ {
 	printf "groups     int4 %s %%, int5-6 %s %%, int7-8 %s %%\n", $4, $5, $6 }'
+qp-ls --clamp "$tmp/clamp+qwt" | awk '/^clamped/ {
+	printf "clamped    %s of %s blocks with clamp+qwt\n", $7, $9 }'

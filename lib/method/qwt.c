@@ -20,8 +20,9 @@ struct qwt {
 	struct backend *be;
 	struct runner run[SIDES];
 	struct hidden before;      /* input of the stage, quantized side */
-	struct qwt_sums sums;
+	struct qwt_sums sums, held;
 	double *w, *bias, *low;    /* the solution; up and down */
+	double ridge;              /* of it */
 	float *ctx;                /* [a slice, q dim] */
 	struct block shadow;       /* the reference's weights, borrowed */
 	struct qwt_counts n;
@@ -84,6 +85,7 @@ void qwt_free(struct qwt *q)
 	runner_release(&q->run[REFERENCE]);
 	hidden_close(&q->before);
 	qwt_sums_release(&q->sums);
+	qwt_sums_release(&q->held);
 	free(q->w);
 	free(q->ctx);
 	free(q->shadow.items);
@@ -111,6 +113,13 @@ struct qwt_counts qwt_count(const struct qwt *q)
 
 /* ---- two streams ----------------------------------------------------------------- */
 
+/* The ridge is one of several: those that windows held out tell apart. */
+static bool chooses(const struct qwt *q)
+{
+	return q->opt.ridge < 0 && q->opt.holdout > 0 && !q->opt.compat &&
+	       q->opt.form != FORM_DIAGONAL;
+}
+
 /* Both begin as the same embeddings. */
 static int start(struct qwt *q, struct err *e)
 {
@@ -127,7 +136,7 @@ static int start(struct qwt *q, struct err *e)
 	ref->embedded = true;
 	if (hidden_open(&ref->hidden, r->hidden.tokens, d, NULL, e) < 0 ||
 	    hidden_open(&q->before, r->hidden.tokens, d, NULL, e) < 0 ||
-	    qwt_sums_init(&q->sums, d, e) < 0)
+	    qwt_sums_init(&q->sums, d, e) < 0 || (chooses(q) && qwt_sums_init(&q->held, d, e) < 0))
 		return -1;
 	memcpy(ref->hidden.x, r->hidden.x, n * sizeof(float));
 	q->w = malloc(doubles * sizeof(*q->w));
@@ -219,17 +228,40 @@ static size_t fitted_tokens(const struct qwt *q)
 	return (n - held) * r->seqlen;
 }
 
+static const double ridges[] = { 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1 };
+
+/* Up from the least ridge, as long as the error held out falls. */
+static int choose_ridge(struct qwt *q, struct err *e)
+{
+	double least = INFINITY;
+
+	for (size_t i = 0; i < sizeof(ridges) / sizeof(*ridges); i++) {
+		double err;
+
+		if (qwt_solve(&q->sums, ridges[i], q->w, q->bias, e) < 0)
+			return -1;
+		err = qwt_misfit(&q->held, q->w, q->bias);
+		if (!(err < least))
+			return qwt_solve(&q->sums, q->ridge, q->w, q->bias, e);
+		least = err;
+		q->ridge = ridges[i];
+	}
+	return 0;
+}
+
 static int solve(struct qwt *q, struct err *e)
 {
 	const size_t d = q->sums.d, r = (size_t)q->opt.rank;
 
+	q->ridge = q->opt.ridge < 0 ? ridges[0] : q->opt.ridge;
 	if (q->opt.form == FORM_DIAGONAL) {
-		qwt_solve_diagonal(&q->sums, q->opt.ridge, q->w, q->bias);
+		qwt_solve_diagonal(&q->sums, q->ridge, q->w, q->bias);
 		return 0;
 	}
 	if (q->opt.compat)
 		return qwt_solve_compat(&q->sums, q->w, q->bias, e);
-	if (qwt_solve(&q->sums, q->opt.ridge, q->w, q->bias, e) < 0)
+	if (chooses(q) ? choose_ridge(q, e) < 0 :
+	    qwt_solve(&q->sums, q->ridge, q->w, q->bias, e) < 0)
 		return -1;
 	return q->opt.form != FORM_LOW_RANK ? 0 :
 	       qwt_low_rank(&q->sums, q->w, r, q->low, q->low + d * r, q->bias, e);
@@ -354,6 +386,8 @@ static int note(struct block *b, const struct qwt *q, int place, const struct ve
 	      (v->reason != NULL && record_set_str(&it->rec, "reason", v->reason) < 0) ||
 	      (v->reason == NULL &&
 	       record_set_double(&it->rec, "rel_err", v->after / v->before) < 0) ||
+	      (isfinite(v->r2) && !q->opt.compat &&
+	       record_set_double(&it->rec, "ridge", q->ridge) < 0) ||
 	      (v->unclamped && record_set_bool(&it->rec, "unclamped", true) < 0) ||
 	      record_set_str(&it->rec, "form", run_form_name(q->opt.form)) < 0;
 	return bad ? err_nomem(e, name, 256) : 0;
@@ -391,6 +425,13 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 
 	qwt_sums_zero(&q->sums);
 	qwt_sums_add(&q->sums, q->be->pool, q->before.x, ref->hidden.x, r->hidden.x, n);
+	if (chooses(q)) {
+		const size_t skip = n * q->sums.d;
+
+		qwt_sums_zero(&q->held);
+		qwt_sums_add(&q->held, q->be->pool, q->before.x + skip, ref->hidden.x + skip,
+			     r->hidden.x + skip, all - n);
+	}
 	total = spread(q, from, all, &v.before, e);
 	q->n.tried++;
 	if (total < 0)

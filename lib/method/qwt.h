@@ -28,7 +28,8 @@ struct qwt_options {
 	bool sublayers;      /* attention and the MLP, each by itself */
 	enum run_form form;
 	long rank;           /* FORM_LOW_RANK */
-	double ridge;        /* times the mean of X'X's diagonal */
+	double ridge;        /* times the mean of X'X's diagonal; below 0: 1e-6, or of its multiples
+			      * by 10 up to 0.1 the one with the least error held out */
 	bool compat;         /* as published: f32 inverse, no ridge, judged on what was fitted */
 	double holdout;      /* of the sequences, 0: judged on what was fitted */
 	long begin;          /* blocks before it stay */

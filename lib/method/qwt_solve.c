@@ -249,6 +249,29 @@ int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct 
 	return 0;
 }
 
+double qwt_misfit(const struct qwt_sums *s, const double *w, const double *bias)
+{
+	const size_t d = s->d;
+	double sum = s->ee;
+
+	for (size_t i = 0; i < d; i++, w += d) {
+		double xe = 0, x = 0, xx = 0;
+
+		for (size_t j = 0; j < d; j++) {
+			const double *g = s->g + j * d;
+			double rest = 0;
+
+			for (size_t k = j + 1; k < d; k++)
+				rest += g[k] * w[k];
+			xx += w[j] * (g[j] * w[j] + 2 * rest);
+			xe += w[j] * s->c[i * d + j];
+			x += w[j] * s->mx[j];
+		}
+		sum += xx - 2 * xe + bias[i] * (2 * x - 2 * s->me[i] + (double)s->n * bias[i]);
+	}
+	return sum;
+}
+
 /* Gauss-Jordan with row pivots, f32, [n, 2n]: the inverse is in the right half. */
 static int invert(float *a, size_t n)
 {

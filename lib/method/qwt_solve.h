@@ -35,6 +35,8 @@ void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const f
 
 /* W [d, d] and b [d] from the sums.  -1: no memory. */
 int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct err *e) MUST_USE;
+/* Sum of |e - W x - b|^2 over the rows that made the sums, which need not be those of W and b. */
+double qwt_misfit(const struct qwt_sums *s, const double *w, const double *bias);
 /* As published: inverse of [X 1]'[X 1] in f32, no ridge. */
 int qwt_solve_compat(struct qwt_sums *s, double *w, double *bias, struct err *e) MUST_USE;
 /* Of each channel by itself: W is diag(w), w [d]. */

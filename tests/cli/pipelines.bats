@@ -46,11 +46,12 @@ ppl() {	# ppl STREAM
 	export SEQLEN=128 NSAMPLES=40 CLAMP=32 QWT="-q --per=sublayer" EVALOPT="-q -c 256 -w 4"
 	sh "$recipes/qwt-llm.sh" "$MODEL" "$CALIB" "$EVAL" > table 2> err || { cat err; false; }
 	cat table
-	[ "$(cut -d ' ' -f 1 table | tr '\n' ' ')" = "base quant clamp quant+qwt clamp+qwt groups " ]
+	[ "$(cut -d ' ' -f 1 table | tr '\n' ' ')" = "base quant clamp quant+qwt clamp+qwt groups clamped " ]
 	awk '{ p[$1] = $2 } END { exit !(p["base"] > 10 && p["base"] < p["quant"] &&
 		p["clamp"] != p["quant"] && p["quant+qwt"] != p["quant"] &&
 		p["clamp+qwt"] != p["quant+qwt"] && p["clamp+qwt"] < 1.5 * p["base"]) }' table
 	grep -Eq '^groups +int4 [0-9.]+ %, int5-6 [0-9.]+ %, int7-8 [0-9.]+ %$' table
+	grep -Eq '^clamped +[0-2] of 2 blocks' table
 	run -64 sh "$recipes/qwt-llm.sh" one two
 	[[ $output == "usage: qwt-llm.sh MODEL CALIB EVAL" ]]
 	CLAMP=100 run sh "$recipes/qwt-llm.sh" "$MODEL" "$CALIB" "$EVAL"

@@ -142,15 +142,34 @@ runs() {	# runs FILE: the run records, without their payload
 	qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
 }
 
-@test "quant-acts: every family passes, 8 bits cost little" {
-	need_shared
-	local f
-	for f in "$SHARED"/families/*/; do
+@test "quant-acts: every family passes, images too, and 8 bits cost little" {
+	local f in
+	echo "1 5 9 20 33 7 8 9 30 2 11" > "$out/few"
+	for f in "$DATA/vit" "$DATA/opt-post-proj" "$DATA/qwen2-moe-sparse-step" \
+		"$SHARED"/families/*/; do
 		[ -f "$f/config.json" ] || continue
-		record-acts -q --stats=none "$f" | quant-acts -q -p w8a8 > "$out/q.qp" ||
+		in=(-i "$out/few")
+		case $f in
+		*/vit | */vit/)
+			calib-pack -q --images -m "$f" -n 2 "$f/golden.safetensors" > "$out/c.qp"
+			in=(-c "$out/c.qp") ;;
+		esac
+		record-acts -q --stats=none "$f" > "$out/p.qp"
+		quant-acts -q -p w8a8 --kv=8 --probs=8 --resid=8 "$out/p.qp" > "$out/q.qp" ||
 			{ echo "$f"; return 1; }
-		[ "$(runs "$out/q.qp" | wc -l)" -ge 8 ]
+		[ "$(runs "$out/q.qp" | wc -l)" -ge 16 ]
+		qp-forward -q "${in[@]}" "$out/p.qp" > "$out/a.qp"
+		qp-forward -q "${in[@]}" "$out/q.qp" > "$out/b.qp"
+		qp-cmp -q --rel=0.1 "$out/a.qp" "$out/b.qp" || { echo "$f"; return 1; }
+		run -1 qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
 	done
+}
+
+@test "quant-acts: a statistic that is not finite is refused by name" {
+	qp-dump acts.qp | awk '/^tensor layers.1.mlp.in .*stat="max"/ { n = NR + 1 }
+		NR == n { sub(/ [^ ]+/, " nan") } 1' | qp-make > "$out/nan.qp"
+	refuses 65 'layers.1.mlp.in.*not finite' quant-acts --static --per=tensor "$out/nan.qp" "$out/q.qp"
+	[ ! -e "$out/q.qp" ]
 }
 
 @test "quant-acts: every proper prefix of a stream is refused" {

@@ -15,7 +15,7 @@ setup_file() {
 	calib-pack -q --ids ids.txt > calib.qp
 	record-acts -q -c calib.qp --stats=none tiny > plain.qp
 	rtn -q -b 3 -g -1 --keep-ref plain.qp | quant-acts -q -b 6 --asym --rule=awq > q.qp
-	qwt-fit -q q.qp > fit.qp
+	qwt-fit --per=block -q q.qp > fit.qp
 }
 
 setup() {
@@ -56,7 +56,7 @@ less() {	# less A B: numbers
 @test "qwt-fit: the first block's W and b are least squares (numpy), R^2 as noted" {
 	hidden tiny "$out/ref.qp"
 	hidden q.qp "$out/q.qp"
-	qwt-fit -q --dtype=f32 --ridge=0 --holdout=0.25 q.qp > "$out/fit.qp"
+	qwt-fit --per=block -q --dtype=f32 --ridge=0 --holdout=0.25 q.qp > "$out/fit.qp"
 	"$PYTHON" - "$out/ref.qp" "$out/q.qp" "$out/fit.qp" <<-'END'
 		import sys
 		import numpy as np
@@ -89,15 +89,15 @@ less() {	# less A B: numbers
 	local whole none part o
 	none=$(error_of q.qp) whole=$(error_of fit.qp)
 	for o in "--rank=4" "--diagonal" "--per=sublayer" "--dtype=bf16" "--compat"; do
-		qwt-fit -q $o q.qp > "$out/f.qp"
+		qwt-fit --per=block -q $o q.qp > "$out/f.qp"
 		part=$(error_of "$out/f.qp")
 		less "$part" "$none" || { echo "$o"; return 1; }
 		case $o in
 		--rank=4 | --diagonal) less "$whole" "$part" || { echo "$o"; return 1; } ;;
 		esac
 	done
-	qwt-fit -q --rank=16 --dtype=f32 q.qp > "$out/a.qp"
-	qwt-fit -q --dtype=f32 q.qp > "$out/b.qp"
+	qwt-fit --per=block -q --rank=16 --dtype=f32 q.qp > "$out/a.qp"
+	qwt-fit --per=block -q --dtype=f32 q.qp > "$out/b.qp"
 	hidden "$out/a.qp" "$out/ha.qp"
 	hidden "$out/b.qp" "$out/hb.qp"
 	qp-cmp -q --rel=1e-4 "$out/ha.qp" "$out/hb.qp"
@@ -105,17 +105,17 @@ less() {	# less A B: numbers
 
 @test "qwt-fit: --ref=MODEL is as good as --keep-ref" {
 	rtn -q -b 3 -g -1 plain.qp | quant-acts -q -b 6 --asym --rule=awq > "$out/q.qp"
-	qwt-fit -q -r tiny "$out/q.qp" > "$out/a.qp"
+	qwt-fit --per=block -q -r tiny "$out/q.qp" > "$out/a.qp"
 	hidden "$out/a.qp" "$out/ha.qp"
 	hidden fit.qp "$out/hb.qp"
 	qp-cmp -q --rel=1e-6 "$out/ha.qp" "$out/hb.qp"
-	refuses 65 '.*no reference weight; .*--keep-ref, or give --ref' qwt-fit "$out/q.qp"
+	refuses 65 '.*no reference weight; .*--keep-ref, or give --ref' qwt-fit --per=block "$out/q.qp"
 	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/other" hidden=32 dtype=BF16
-	refuses 65 '--ref: is another model' qwt-fit -r "$out/other" "$out/q.qp"
+	refuses 65 '--ref: is another model' qwt-fit --per=block -r "$out/other" "$out/q.qp"
 }
 
 @test "qwt-fit: no residual: R^2 is not defined, nothing is added, and the note says so" {
-	qwt-fit plain.qp > "$out/f.qp" 2> "$out/err"
+	qwt-fit --per=block plain.qp > "$out/f.qp" 2> "$out/err"
 	grep -q '0 of 2 places compensated' "$out/err"
 	qp-dump --head "$out/f.qp" > "$out/f.txt"
 	[ "$(grep -c '^note .*taken=false.*reason="no residual' "$out/f.txt")" = 2 ]
@@ -125,22 +125,22 @@ less() {	# less A B: numbers
 @test "qwt-fit: --begin and --except leave blocks alone" {
 	local o
 	for o in --begin=1 --except=0 --except=0,7; do
-		qwt-fit -q "$o" q.qp | qp-dump --head > "$out/f.txt"
+		qwt-fit --per=block -q "$o" q.qp | qp-dump --head > "$out/f.txt"
 		run -1 grep 'layers.0.out' "$out/f.txt"
 		grep -q '^run layers.1.out ' "$out/f.txt"
 	done
-	refuses 64 '--except: ' qwt-fit --except=a q.qp
-	refuses 64 '--diagonal: ' qwt-fit --diagonal --rank=3 q.qp
-	refuses 65 '--rank: ' qwt-fit --rank=300 q.qp
+	refuses 64 '--except: ' qwt-fit --per=block --except=a q.qp
+	refuses 64 '--diagonal: ' qwt-fit --per=block --diagonal --rank=3 q.qp
+	refuses 65 '--rank: ' qwt-fit --per=block --rank=300 q.qp
 }
 
 @test "qwt-fit: what is not compensated is not clamped either, and that is said; --keep-clamp" {
 	record-acts -q -c calib.qp --stats=samples tiny | rtn -q -b 3 -g -1 --asym --keep-ref |
 		quant-acts -q -p w4a8 --clamp=4 > "$out/c.qp"
-	qwt-fit "$out/c.qp" > "$out/all.qp" 2> "$out/err"
+	qwt-fit --per=block "$out/c.qp" > "$out/all.qp" 2> "$out/err"
 	run -1 grep -q clamped "$out/err"
 	[ "$(qp-ls --clamp "$out/all.qp" | tail -n 1)" = "clamped: 8 of 8 inputs, in 2 of 2 blocks" ]
-	qwt-fit --except=0 "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+	qwt-fit --per=block --except=0 "$out/c.qp" > "$out/f.qp" 2> "$out/err"
 	grep -q 'qwt-fit: 1 of 2 clamped blocks stay clamped' "$out/err"
 	qp-ls --clamp "$out/f.qp" > "$out/table"
 	[ "$(tail -n 1 "$out/table")" = "clamped: 4 of 8 inputs, in 1 of 2 blocks" ]
@@ -151,11 +151,11 @@ less() {	# less A B: numbers
 	[ "$(grep -c '^run layers.1.*clamp=4 clamp_by="range"' "$out/dump")" = 4 ]
 	# block 0 is then the one that was never clamped
 	quant-acts -q -p w4a8 --clamp=4 --skip=layers.0 <(rtn -q -b 3 -g -1 --asym --keep-ref plain.qp) |
-		quant-acts -q -p w4a8 --skip=layers.1 | qwt-fit -q --except=0 > "$out/g.qp"
+		quant-acts -q -p w4a8 --skip=layers.1 | qwt-fit --per=block -q --except=0 > "$out/g.qp"
 	hidden "$out/f.qp" "$out/a.qp"
 	hidden "$out/g.qp" "$out/b.qp"
 	qp-cmp -q "$out/a.qp" "$out/b.qp"
-	qwt-fit --except=0 --keep-clamp "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+	qwt-fit --per=block --except=0 --keep-clamp "$out/c.qp" > "$out/f.qp" 2> "$out/err"
 	[ ! -s "$out/err" ]
 	[ "$(qp-ls --clamp "$out/f.qp" | tail -n 1)" = "clamped: 8 of 8 inputs, in 2 of 2 blocks" ]
 }
@@ -167,7 +167,7 @@ less() {	# less A B: numbers
 	record-acts -q -c "$out/few.qp" --stats=none tiny | rtn -q -b 4 -g -1 --asym --keep-ref |
 		quant-acts -q -p w4a8 --clamp=4 > "$out/c.qp"
 	for o in block sublayer; do
-		qwt-fit --ridge=0 --per=$o "$out/c.qp" > "$out/f.qp" 2> "$out/err"
+		qwt-fit --per=block --ridge=0 --per=$o "$out/c.qp" > "$out/f.qp" 2> "$out/err"
 		cat "$out/err"
 		grep -q ' places compensated; notes of the others say why not' "$out/err"
 		qp-dump --head "$out/f.qp" > "$out/dump"
@@ -188,21 +188,60 @@ less() {	# less A B: numbers
 }
 
 @test "qwt-fit: the number of threads changes nothing" {
-	qwt-fit -q -j 1 q.qp | qp-dump > "$out/a"
-	qwt-fit -q -j 3 q.qp | qp-dump > "$out/b"
+	qwt-fit --per=block -q -j 1 q.qp | qp-dump > "$out/a"
+	qwt-fit --per=block -q -j 3 q.qp | qp-dump > "$out/b"
 	cmp "$out/a" "$out/b"
 }
 
-@test "qwt-fit: every family passes" {
-	need_shared
-	local f
-	for f in "$SHARED"/families/*/; do
+@test "qwt-fit: every family passes, images too, and is no further from the reference" {
+	local f c
+	for f in "$DATA/vit" "$DATA/opt-post-proj" "$DATA/qwen2-moe-sparse-step" \
+		"$SHARED"/families/*/; do
 		[ -f "$f/config.json" ] || continue
-		case $f in */vit/) continue ;; esac
-		calib-pack -q -m "$f" --ids ids.txt > "$out/c.qp" 2> /dev/null ||
-			calib-pack -q --ids ids.txt > "$out/c.qp"
-		record-acts -q -c "$out/c.qp" --stats=none "$f" | rtn -q -b 3 -g -1 --keep-ref |
-			quant-acts -q -p w4a8 | qwt-fit -q > "$out/f.qp" || { echo "$f"; return 1; }
+		c=$out/c.qp
+		case $f in
+		*/vit | */vit/) calib-pack -q --images -m "$f" -n 2 "$f/golden.safetensors" > "$c" ;;
+		*) calib-pack -q --ids ids.txt > "$c" ;;
+		esac
+		record-acts -q -c "$c" --stats=none "$f" | rtn -q -b 3 -g -1 --keep-ref |
+			quant-acts -q -p w4a8 > "$out/w.qp"
+		qwt-fit -q "$out/w.qp" > "$out/f.qp" || { echo "$f"; return 1; }
 		qp-check "$out/f.qp"
+		qp-dump --head "$out/f.qp" | grep -q '^note layers.0.mlp.resid .*compensation'
+		qp-forward -q -c "$c" "$out/f.qp" > "$out/logits.qp" || { echo "$f"; return 1; }
+		# what was taken has less error on the windows held out
+		qp-dump --head "$out/f.qp" | awk '/^note .*taken=true/ { sub(/.*rel_err=/, "")
+			if (!($1 + 0 < 1)) exit 1 }' || { echo "$f"; return 1; }
 	done
+}
+
+@test "qwt-fit: attention and the MLP have a map each unless --per=block" {
+	qwt-fit -q q.qp | qp-dump --head | sed -n 's/^run \(layers.*[dt]\) .*affine.*/\1/p' > "$out/got"
+	printf 'layers.%s\n' 0.attn.resid 0.mlp.resid 1.attn.resid 1.mlp.resid | diff - "$out/got"
+	qwt-fit -q --per=block q.qp | qp-dump --head | sed -n 's/^run \(l[^ ]*\) .*affine.*/\1/p' > "$out/got"
+	printf 'layers.%s\n' 0.out 1.out | diff - "$out/got"
+}
+
+@test "qwt-fit: the ridge is the one with the least error on the windows held out" {
+	noted() {	# noted KEY OPTION...: of block 0
+		local key=$1
+		shift
+		qwt-fit -q --per=block --dtype=f32 "$@" q.qp | qp-dump --head |
+			sed -n "s/^note layers.0.out .*compensation.* $key=\([^ ]*\).*/\1/p"
+	}
+	local chosen r2 r
+	chosen=$(noted ridge) r2=$(noted r2)
+	[[ " 1e-06 1e-05 0.0001 0.001 0.01 0.1 " == *" $chosen "* ]] || { echo "$chosen"; false; }
+	[ "$(noted r2 --ridge="$chosen")" = "$r2" ]
+	for r in 1e-6 1e-3 0.1; do
+		awk -v a="$(noted r2 --ridge="$r")" -v b="$r2" 'BEGIN { exit !(a <= b + 1e-6) }'
+	done
+	[ "$(noted ridge --holdout=0)" = 1e-06 ]
+}
+
+@test "qwt-fit: a weight or a state that is not finite is refused by name" {
+	qp-dump q.qp | awk '/^tensor .*layers.1.mlp.up_proj.weight role=ref/ { n = NR + 1 }
+		NR == n { sub(/ [^ ]+/, " nan") } 1' | qp-make > "$out/nan.qp"
+	refuses 65 '.*layers.1.mlp.up_proj.*not finite' qwt-fit "$out/nan.qp" "$out/f.qp"
+	[ ! -e "$out/f.qp" ]
 }

@@ -48,6 +48,10 @@ same_function() {	# same_function STREAM IDS OPTION...
 		record-acts -q --stats=none "$m" > family.qp
 		same_function family.qp few.txt
 		same_function family.qp few.txt --matrix=orthogonal
+		case $m in
+		*opt*) refuses 65 "opt: R3 stands behind rotary positions" rotate -r r3 family.qp ;;
+		*) same_function family.qp few.txt -r r3 ;;
+		esac
 		n=$((n + 1))
 	done
 	[ "$n" -ge 2 ]
@@ -202,6 +206,13 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	refuses 65 "residual stream: no Hadamard matrix of order 66 is known here; --matrix=ortho" \
 		rotate odd.qp
 	rotate -q --matrix=orthogonal odd.qp > odd-turned.qp
+	"$PYTHON" "$ROOT/tests/mkmodel.py" head hidden=28 heads=2 kv=2
+	record-acts -q --stats=none head > head.qp
+	refuses 65 "head: no Hadamard matrix of order 14" rotate -r r2 head.qp
+	refuses 65 "head: no Hadamard matrix of order 14 is known here, for R3" rotate -r r3 head.qp
+	rotate -q -r r2 --matrix=orthogonal head.qp > head-turned.qp
+	record-acts -q --stats=none "$DATA/opt-post-proj" > opt.qp
+	refuses 65 "opt: R3 stands behind rotary positions" rotate -r r3 opt.qp
 	rtn -q -b 8 -g -1 plain.qp > codes.qp
 	refuses 65 ".*is quantized already; put rotate before the quantizer" rotate codes.qp
 }

@@ -77,6 +77,21 @@ static double slant(void)
 	return worst;
 }
 
+/* The sum of squares that is left of y - z, row by row. */
+static double left(void)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < N * D; i++) {
+		double r = (double)y[i] - (double)z[i] - bias[i % D];
+
+		for (size_t k = 0; k < D; k++)
+			r -= w[i % D * D + k] * (double)x[i / D * D + k];
+		sum += r * r;
+	}
+	return sum;
+}
+
 int main(void)
 {
 	struct pool *pool = pool_new(2, &e);
@@ -103,6 +118,10 @@ int main(void)
 	sums(&s, pool);
 	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "with noise");
 	ok_near(slant(), 0, 1e-9, "the residual is orthogonal to x and to 1");
+	ok_near(qwt_misfit(&s, w, bias) / left(), 1, 1e-9, "what is left of the rows, from sums");
+	for (size_t i = 0; i < D; i++)
+		bias[i] += 0.25 * (double)i;
+	ok_near(qwt_misfit(&s, w, bias) / left(), 1, 1e-9, "of another map too");
 	for (size_t i = 0; i < N; i++)
 		x[i * D + 7] = x[i * D + 5] * 2 - 1;
 	sums(&s, pool);
