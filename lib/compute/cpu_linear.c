@@ -219,7 +219,7 @@ int cpu_linear(struct backend *b, float *y, size_t ldy, const float *x, size_t l
 	down = cpu_parts(t, 126, 6, &j.rows);
 	if (w->compute && cpu_scratch(b, j.rows * w->k * sizeof(float), e) < 0)
 		return -1;
-	j.across = cpu_parts(w->n, t < 1024 ? 256 : 2048, VEC_PANEL, &j.columns);
+	j.across = cpu_parts(w->n, t < 1024 ? 256 : 1024, VEC_PANEL, &j.columns);
 	if (t && w->n)
 		pool_run(b->pool, down * j.across, linear_task, &j);
 	return 0;

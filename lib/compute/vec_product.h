@@ -53,8 +53,12 @@ static inline __attribute__((always_inline)) void product_rows(const int mr, siz
 static void product(size_t m, size_t k, const float *a, size_t rs, size_t cs, const float *b,
 		    float *c, size_t ldc, int add)
 {
-	for (; m >= ROWS; m -= ROWS, a += ROWS * rs, c += ROWS * ldc)
+	for (; m >= ROWS; m -= ROWS, a += ROWS * rs, c += ROWS * ldc) {
+		for (size_t i = 0; i < ROWS; i++) /* what is written at the end, and may be far */
+			for (size_t j = 0; j < PANEL; j += 16)
+				__builtin_prefetch(c + i * ldc + j, 1);
 		product_rows(ROWS, k, a, rs, cs, b, c, ldc, add);
+	}
 	switch (m) {
 	case 5:
 		product_rows(5, k, a, rs, cs, b, c, ldc, add);
