@@ -195,7 +195,7 @@ static void short_task(void *ctx, size_t task, int thread)
 
 		j->cpu->set.bf16->run(&(struct vec_product){
 			.y = s + r * h->tile + c, .ldy = h->tile,
-			.x = j->rows + (i + r) * VEC_PITCH,
+			.x = j->rows + (i + r) * VEC_PITCH, .ldx = VEC_PITCH,
 			.w = j->w + (l + c) * j->units, .ldw = VEC_TILE * j->units,
 			.t = ni - r < SUBTILE ? ni - r : SUBTILE, .n = nl - c, .units = j->units,
 		});

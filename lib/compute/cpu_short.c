@@ -138,6 +138,7 @@ static void short_task(void *ctx, size_t task, int thread)
 	float *wide = (float *)(start + START_MOST + VEC_TILE);
 	struct vec_product p = {
 		.y = (uint32_t *)j->y + row * j->ldy + column, .ldy = j->ldy, .x = x,
+		.ldx = VEC_PITCH,
 		.ldw = w->units * VEC_TILE, .t = j->t - row < c->rows ? j->t - row : c->rows,
 		.n = w->n - column < c->columns ? w->n - column : c->columns, .add = j->add,
 	};

@@ -92,13 +92,18 @@ extern const struct vec_ops vec_v3, vec_v4;
 #define VEC_PITCH (VEC_DEPTH + 16) /* rows of X lie apart so that they fall on different sets of
 				      the cache */
 
+#define BF16_KEYS  96 /* keys of an attention block in bf16, */
+#define BF16_DEPTH 64 /* units of a head at a time, */
+#define BF16_PITCH (BF16_DEPTH + 16) /* and their rows */
+
 struct vec_product {
 	void *y;           /* [t, n] of int32 or f32 */
-	const uint32_t *x; /* [t, VEC_PITCH], readable up to a multiple of `rows` rows */
+	const uint32_t *x; /* [t, ldx], readable up to a multiple of `rows` rows */
 	const uint32_t *w;
 	const void *start; /* [n rounded up to VEC_TILE] added to each row; NULL: 0 */
+	size_t ldx;        /* VEC_PITCH or, of bf16, BF16_PITCH */
 	size_t ldy, ldw;   /* ldw: units from panel to panel */
-	size_t t, n, units; /* units <= VEC_DEPTH */
+	size_t t, n, units; /* units <= VEC_DEPTH, BF16_DEPTH */
 	int add;           /* y += */
 };
 
@@ -116,6 +121,22 @@ struct vec_tiles {
 extern const struct vec_tiles i8_base;
 #ifdef VEC_X86
 extern const struct vec_tiles i8_v3, i8_v4, i8_vnni, i8_amx, bf16_v4, bf16_amx;
+
+/*
+ * Attention by tiles of bf16, without past or branches.  A head's keys and values lie in
+ * blocks of BF16_KEYS, each BF16_BLOCK units, behind the last one BF16_SLACK; work is scratch of
+ * BF16_WORK floats, aligned to 64 bytes, in both.
+ */
+#define BF16_UNITS(d, multiple) ((((d) + 1) / 2 + (multiple) - 1) / (multiple) * (multiple))
+#define BF16_BLOCK(d, units) \
+	((((units) + BF16_DEPTH - 1) / BF16_DEPTH * BF16_KEYS + (d)) * BF16_PITCH)
+#define BF16_SLACK (32 * BF16_PITCH)
+#define BF16_WORK(d, units) \
+	(VEC_QUERIES * (2 * (units) + BF16_KEYS / 2 + (d)) + BF16_KEYS * (VEC_QUERIES + (d)))
+void bf16_attend(const struct attend *t, const struct vec_tiles *tiles, const uint32_t *blocks,
+		 float *work);
+void bf16_block(const struct attend *t, const struct vec_tiles *tiles, size_t k0, uint32_t *block,
+		float *work);
 #endif
 
 /* Each has what the ones before it have: AVX2 and FMA; AVX-512 F, BW, VL, DQ; its VNNI; its BF16;

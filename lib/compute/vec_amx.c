@@ -67,10 +67,10 @@ static void begin(const struct vec_product *p, uint32_t *sum, size_t ld, const u
 
 /* The sums of 32 x 32, at `sum`, += x w. */
 #define STEPS(name, dot)                                                                          \
-	static void name(uint32_t *sum, size_t ld, const uint32_t *x, const uint32_t *w,          \
-			 size_t units, int zero)                                                  \
+	static void name(uint32_t *sum, size_t ld, const uint32_t *x, size_t ldx,                 \
+			 const uint32_t *w, size_t units, int zero)                               \
 	{                                                                                         \
-		const size_t line = VEC_PITCH * 4, s = ld * 4;                                    \
+		const size_t line = ldx * 4, s = ld * 4;                                          \
                                                                                                   \
 		if (zero) {                                                                       \
 			_tile_zero(0);                                                            \
@@ -89,7 +89,7 @@ static void begin(const struct vec_product *p, uint32_t *sum, size_t ld, const u
 			dot(0, 4, 6);                                                             \
 			_tile_loadd(7, w + l * VEC_TILE + 16, VEC_TILE * 4);                      \
 			dot(1, 4, 7);                                                             \
-			_tile_loadd(5, x + 16 * VEC_PITCH + l, line);                             \
+			_tile_loadd(5, x + 16 * ldx + l, line);                                   \
 			dot(2, 5, 6);                                                             \
 			dot(3, 5, 7);                                                             \
 		}                                                                                 \
@@ -123,7 +123,7 @@ static void run(const struct vec_product *p, int is_float)
 				memset(c.sum, 0, sizeof(c.sum));
 				begin(p, sum, ld, y, rows, columns, start, is_float);
 			}
-			(is_float ? steps_bf16 : steps_i8)(sum, ld, p->x + i * VEC_PITCH, w,
+			(is_float ? steps_bf16 : steps_i8)(sum, ld, p->x + i * p->ldx, p->ldx, w,
 							   p->units, !start && !p->add);
 			for (size_t r = 0; !whole && r < rows; r++)
 				memcpy(y + r * p->ldy, sum + r * ld, columns * sizeof(*y));

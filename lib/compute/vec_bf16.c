@@ -25,6 +25,7 @@ enum { ROWS = 12 };
 #define TILE(name) pair_##name
 #define TILE_SUM   float
 #define TILE_ROWS  ROWS
+#define TILE_FEW   4
 #define TILE_WIDE  2
 #define TILE_LANES 16
 #define TILE_V     __m512

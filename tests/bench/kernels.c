@@ -170,6 +170,33 @@ static void reset_forward(void *arg)
 		f->x[i] = (float)(i % 17) - 8.0f;
 }
 
+/* In bf16 beside the rate of its own linears. */
+static void bench_bf16(struct shape s, double aim)
+{
+	struct forward f;
+	struct side ours = { run_forward, &f, 0, reset_forward };
+	struct side linears = { run_linears, &f, 0, NULL };
+	struct side attention = { run_attention, &f, 0, NULL };
+	double ta, tb, r, lin, att;
+	char what[96];
+	struct err e;
+
+	check(backend_compute(&all, "bf16", &e), &e);
+	forward_init(&f, &all, s);
+	lin = linear_flops(&f);
+	att = attention_flops(&f);
+	r = compare(&attention, &linears, &ta, &tb);
+	snprintf(what, sizeof(what), "attention of %s, %zu x %zu, bf16 / linears", s.name, s.nseq,
+		 s.seqlen);
+	report("T2", what, att / ta * 1e-9, att / lin * r, 0);
+	r = compare(&ours, &linears, &ta, &tb);
+	snprintf(what, sizeof(what), "block of %s, %zu x %zu, bf16 / linears", s.name, s.nseq,
+		 s.seqlen);
+	report("T2", what, (lin + att) / ta * 1e-9, (lin + att) / lin * r, aim);
+	forward_free(&f);
+	check(backend_compute(&all, "f32", &e), &e);
+}
+
 static void bench_rates(struct forward *f, double aim)
 {
 	struct side theirs = { run_sgemms, f, threads, NULL };
@@ -240,6 +267,29 @@ static void run_ssyrk(void *arg)
 	for (int i = 0; i < g->reps; i++)
 		cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)g->k, (int)g->t, 1.0f, g->x,
 			    (int)g->k, 0.0f, g->c, (int)g->k);
+}
+
+static void bench_hessian_bf16(size_t k)
+{
+	struct gram g = { &all, NULL, NULL, NULL, 2048, k, 1 };
+	struct side ours = { run_hessian, &g, 0, NULL };
+	struct side theirs = { run_ssyrk, &g, threads, NULL };
+	double ta, tb, r, gf = 2048.0 * (double)k * (double)k * 1e-9;
+	char what[96];
+	struct err e;
+
+	g.reps = (int)(10.0 / gf) + 1;
+	g.x = randoms(&all, g.t * k);
+	g.c = randoms(&all, k * k);
+	check(all.ops->hessian_new(&all, &g.h, k, &e), &e);
+	check(backend_compute(&all, "bf16", &e), &e);
+	r = compare(&ours, &theirs, &ta, &tb);
+	snprintf(what, sizeof(what), "Hessian of %zu, bf16 / ssyrk", k);
+	report("T5", what, g.reps * gf / ta, r, k >= 1536 ? 1.6 : 0);
+	check(backend_compute(&all, "f32", &e), &e);
+	all.ops->hessian_free(&all, g.h);
+	all.ops->free(&all, g.x);
+	all.ops->free(&all, g.c);
 }
 
 static void bench_hessian(size_t k)
@@ -404,7 +454,7 @@ static void bench_all(void)
 		{ "135M", 576, 1536, 2, 2048, 9, 3 },
 		{ "7B", 4096, 11008, 1, 2048, 32, 32 },
 	};
-	static const double aims[] = { 0.88, 0.80, 0.92 };
+	static const double aims[] = { 0.88, 0.80, 0.92 }, aims_bf16[] = { 0.85, 0.80, 0.92 };
 	static const size_t sizes[] = { 576, 1024, 1536, 4096 };
 
 	int two = threads == 2 && want("T15");
@@ -412,8 +462,13 @@ static void bench_all(void)
 	for (size_t i = 0; i < 3; i++)
 		if (want("T2") || (two && i < 2))
 			bench_forward(shapes[i], aims[i], two && i < 2);
+	for (size_t i = 0; i < 3; i++)
+		if (want("T2"))
+			bench_bf16(shapes[i], aims_bf16[i]);
 	for (size_t i = 0; (want("T5") || two) && i < 4; i++)
 		bench_hessian(sizes[i]);
+	for (size_t i = 0; want("T5") && i < 4; i++)
+		bench_hessian_bf16(sizes[i]);
 	for (size_t i = 0; (want("T6") || two) && i < 4; i++)
 		bench_factor(sizes[i]);
 	if (want("hadamard")) {

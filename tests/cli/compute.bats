@@ -28,12 +28,15 @@ near() {	# near A B PART: |A - B| <= PART * B
 	near "$(ppl --compute=bf16x3)" "$want" 0.00001
 }
 
-@test "compute: every set of kernels gives the same perplexity, within 0.01 %" {
+# Attention is in bf16 only where there are kernels for it.
+@test "compute: every set of kernels gives the same perplexity, within 0.01 %; bf16 0.03 %" {
 	for c in f32 bf16; do
+		part=0.0001
+		[ $c = f32 ] || part=0.0003
 		want=$(QP_CPU=plain ppl --compute=$c)
 		for set in avx2 avx512 avx512vnni avx512bf16 amx; do
 			QP_CPU=$set rtn -q -g -1 "$MODEL" > /dev/null 2>&1 || continue
-			near "$(QP_CPU=$set ppl --compute=$c)" "$want" 0.0001
+			near "$(QP_CPU=$set ppl --compute=$c)" "$want" $part
 		done
 	done
 }

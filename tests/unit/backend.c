@@ -437,12 +437,18 @@ static void attend(double *o, const float *q, const float *k, const float *v, si
 			o[l] += p[j] / sum * v[j * s->ldkv + l];
 }
 
+static void to_bf16(float *x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+}
+
 static void test_attention(struct backend *b, struct attention_shape s, float spread)
 {
 	size_t d = (size_t)s.head_dim, t = s.nseq * s.seqlen, nh = (size_t)s.heads;
 	size_t nkv = (size_t)s.kv_heads;
 	float *q, *k, *v, *o;
-	double *want, *p, worst = 0;
+	double *want, *p, worst = 0, within = 3e-6 * (1 + spread);
 	struct err e;
 	int rc;
 
@@ -454,6 +460,13 @@ static void test_attention(struct backend *b, struct attention_shape s, float sp
 	k = randoms(t * s.ldkv, spread);
 	v = randoms(t * s.ldkv, 1.0f);
 	o = filled(t * s.ldo, GUARD);
+	if (b->compute == COMPUTE_BF16) { /* then only the probabilities are rounded */
+		s.scale = 0.25f;
+		to_bf16(q, t * s.ldq);
+		to_bf16(k, t * s.ldkv);
+		to_bf16(v, t * s.ldkv);
+		within = 1.0 / 256;
+	}
 	want = must(malloc((d + s.seqlen) * sizeof(*want)));
 	p = want + d;
 	rc = b->ops->attention(b, o, q, k, v, &s, &e);
@@ -465,9 +478,9 @@ static void test_attention(struct backend *b, struct attention_shape s, float sp
 			for (size_t l = 0; l < d; l++)
 				worst = larger(worst, fabs(o[i * s.ldo + h * d + l] - want[l]));
 		}
-	ok(rc == 0 && worst < 3e-6 * (1 + spread) && guarded(o, t, nh * d, s.ldo),
-	   "attention %zu x %zu, %d heads on %d of %d%s, window %zu: %.1e", s.nseq, s.seqlen,
-	   s.heads, s.kv_heads, s.head_dim, s.causal ? ", causal" : "", s.window, worst);
+	ok(rc == 0 && worst < within && guarded(o, t, nh * d, s.ldo),
+	   "%s: attention %zu x %zu, %d heads on %d of %d%s, window %zu: %.1e",
+	   b->compute ? "bf16" : "f32", s.nseq, s.seqlen, s.heads, s.kv_heads, s.head_dim, s.causal ? ", causal" : "", s.window, worst);
 	free(q);
 	free(k);
 	free(v);
@@ -851,6 +864,8 @@ static size_t everything(struct backend *b, unsigned char *out)
 	rc |= b->ops->hessian_get(b, hs, tri, &e);
 	b->ops->hessian_free(b, hs);
 	KEEP(tri, D * (D + 1) / 2);
+	rc |= b->ops->attention(b, y, x, w, w + D, &s, &e);
+	KEEP(y, T * D);
 	rc |= backend_compute(b, "f32", &e);
 	rc |= b->ops->pack_i8(b, &p8, (const int8_t *)w, N, D, &e);
 	rc |= b->ops->linear_i8(b, (int32_t *)(void *)y, N, (const int8_t *)x, D, T, p8, &e);
@@ -936,6 +951,24 @@ static void test_attentions(struct backend *b)
 						     .kv_heads = 1, .head_dim = 64, .causal = 1,
 						     .window = 100 },
 		       10.0f);
+}
+
+/* Around the blocks of keys and the units of a head, and that windows skip whole blocks. */
+static void test_attentions_bf16(struct backend *b)
+{
+	static const size_t lengths[] = { 95, 96, 97, 192, 193 };
+	static const int dims[] = { 1, 2, 7, 64, 100, 127, 128, 129, 130, 256, 300 };
+	struct err e;
+
+	ok(backend_compute(b, "bf16", &e) == 0, "attention in bf16");
+	test_attentions(b);
+	for (size_t i = 0; i < COUNT(lengths); i++)
+		test_attention(b, (struct attention_shape){ .nseq = 2, .seqlen = lengths[i],
+			       .heads = 4, .kv_heads = 2, .head_dim = 24, .causal = i % 2 }, 2.0f);
+	for (size_t i = 0; i < COUNT(dims); i++)
+		test_attention(b, (struct attention_shape){ .nseq = 1, .seqlen = 101, .heads = 3,
+			       .kv_heads = 1, .head_dim = dims[i], .causal = 1 }, 1.0f);
+	ok(backend_compute(b, "f32", &e) == 0, "back to f32");
 }
 
 static void test_shorts(struct backend *b)
@@ -1027,6 +1060,7 @@ int main(void)
 	test_rows(&b, 1, 5);
 	test_rows(&b, 300, 700);
 	test_attentions(&b);
+	test_attentions_bf16(&b);
 	backend_close(&b);
 	test_threads();
 	return done();
