@@ -32,8 +32,8 @@ struct packed_i8;
 struct hadamard;
 struct hessian; /* an accumulator for X'X */
 
-/* In what linears multiply, with BF16 attention too where there are kernels for it (but for branches
- * of a past: f32): scaled queries, keys, probabilities and values; sums are f32 always. */
+/* In what linears multiply, with BF16 attention too where there are kernels for it (but for
+ * branches of a past: f32): scaled queries, keys, probabilities and values; sums are f32 always. */
 enum compute {
 	COMPUTE_F32,
 	COMPUTE_BF16,   /* weights and inputs rounded to bf16, half to even */

@@ -42,9 +42,9 @@ static inline __m512 exp_below_0(__m512 x)
 /* Two keys' probabilities to units of both. */
 static inline __m512i pair(__m512 even, __m512 odd)
 {
-	const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
-					       24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17,
-					       1, 16, 0);
+	const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25,
+					       9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
+					       17, 1, 16, 0);
 
 	return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
 }
@@ -173,7 +173,7 @@ void bf16_block(const struct attend *t, const struct vec_tiles *tiles, size_t k0
 	memset(pairs, 0, PAIRS * d * sizeof(*pairs));
 	for (size_t i = 0; i < n; i += 2)
 		for (size_t l = 0; l < d; l += 16) {
-			const __mmask16 some = d - l < 16 ? (__mmask16)((1 << (d - l)) - 1) : 0xffff;
+			const __mmask16 some = (__mmask16)(d - l < 16 ? (1 << (d - l)) - 1 : -1);
 			const float *v = t->v + (k0 + i) * t->ldkv + l;
 			__m512 even = _mm512_maskz_loadu_ps(some, v);
 			__m512 odd = i + 1 < n ? _mm512_maskz_loadu_ps(some, v + t->ldkv) :

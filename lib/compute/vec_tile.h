@@ -5,8 +5,8 @@
  * The includer defines TILE(name); TILE_SUM, the type of a sum; TILE_ROWS x TILE_WIDE vectors
  * of TILE_LANES sums, which stay in registers; TILE_V, such a vector; TILE_DOT(acc, w, x): to each
  * lane the products of a unit of w and one of x.  Units are those of struct vec_tiles: x is
- * read a unit at a time for all lanes, where it lies, from rows VEC_PITCH apart (or BF16_PITCH, where
- * TILE_FEW is defined, which fits into TILE_ROWS and makes less work of rows that are left);
+ * read a unit at a time for all lanes, where it lies, from rows VEC_PITCH apart, or BF16_PITCH
+ * where TILE_FEW is defined, which divides TILE_ROWS and makes less work of rows that are left;
  * w is a vector of units.
  */
 typedef TILE_SUM TILE(sum_v) __attribute__((vector_size(TILE_LANES * 4)));

@@ -480,7 +480,8 @@ static void test_attention(struct backend *b, struct attention_shape s, float sp
 		}
 	ok(rc == 0 && worst < within && guarded(o, t, nh * d, s.ldo),
 	   "%s: attention %zu x %zu, %d heads on %d of %d%s, window %zu: %.1e",
-	   b->compute ? "bf16" : "f32", s.nseq, s.seqlen, s.heads, s.kv_heads, s.head_dim, s.causal ? ", causal" : "", s.window, worst);
+	   b->compute ? "bf16" : "f32", s.nseq, s.seqlen, s.heads,
+	   s.kv_heads, s.head_dim, s.causal ? ", causal" : "", s.window, worst);
 	free(q);
 	free(k);
 	free(v);

@@ -94,8 +94,9 @@ static size_t wrong_i8(const struct vec_tiles *v, size_t t, size_t n, size_t k, 
 	for (size_t i = 0; add && i < t; i++)
 		for (size_t j = 0; j < n; j++)
 			y[i * ldy + j] = (int32_t)(i * 1000 + j);
-	v->run(&(struct vec_product){ .y = y, .x = o.x, .ldx = VEC_PITCH, .w = o.w, .ldy = ldy, .t = t, .n = n,
-				      .ldw = o.units * VEC_TILE, .units = o.units, .add = add,
+	v->run(&(struct vec_product){ .y = y, .x = o.x, .ldx = VEC_PITCH, .w = o.w, .ldy = ldy,
+				      .t = t, .n = n, .ldw = o.units * VEC_TILE,
+				      .units = o.units, .add = add,
 				      .start = v->offset ? start : NULL });
 	for (size_t i = 0; i < t; i++)
 		for (size_t j = 0; j < ldy; j++) {
@@ -142,8 +143,9 @@ static double worst_bf16(const struct vec_tiles *v, size_t t, size_t n, size_t k
 	for (size_t i = 0; i < t * ldy; i++)
 		y[i] = add || i % ldy >= n ? 0.25f * (float)(i % 7) : NAN;
 	arrange(&o, v, x, w, 4, t, n, k);
-	v->run(&(struct vec_product){ .y = y, .x = o.x, .ldx = VEC_PITCH, .w = o.w, .ldy = ldy, .t = t, .n = n,
-				      .ldw = o.units * VEC_TILE, .units = o.units, .add = add,
+	v->run(&(struct vec_product){ .y = y, .x = o.x, .ldx = VEC_PITCH, .w = o.w, .ldy = ldy,
+				      .t = t, .n = n, .ldw = o.units * VEC_TILE,
+				      .units = o.units, .add = add,
 				      .start = start ? from : NULL });
 	for (size_t i = 0; i < t * ldy; i++) {
 		double s = add || i % ldy >= n ? 0.25 * (double)(i % 7) : 0, a = fabs(s) + 1e-30;
