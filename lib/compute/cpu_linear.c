@@ -4,6 +4,18 @@
  *
  * Linears use our own kernel (vec_product.h) on weights packed once; the solvers' products,
  * whose factors change all the time, are OpenBLAS's with one thread a tile.
+ *
+ * oneDNN 2.6.3 beside these kernels: its time / ours on two cores of an AMD EPYC (Zen 4), 2048 rows
+ * of X, weights packed once on both sides (tests/bench/onednn.c, 2026-11-23):
+ *
+ *	N x K                   576x576  1536x576  576x1536  2048x2048  4096x4096
+ *	f32                        0.98      1.01      1.05       1.03       0.87
+ *	int8 (cpu_short.c)         0.98      0.93      0.93       1.15       0.99
+ *	bf16 (cpu_short.c)         1.25      1.13      1.39       1.02       0.91
+ *	bf16, which rounds X       1.61      1.38      1.41       1.01       0.95
+ *
+ * Other processes disturbed the two rows of bf16.  It is not taken: no gain beyond what runs
+ * differ by, but threads of its own that spin beside the pool.
  */
 #include <stdlib.h>
 #include <string.h>

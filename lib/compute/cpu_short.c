@@ -13,7 +13,7 @@
 /*
  * Of a task: X in units and the part of Y that is added to once for every VEC_DEPTH units stay
  * in the second level cache (1 MiB) beside two panels of W, and there are enough tasks for their
- * threads to end together.  Two threads of a Zen 4, bf16, 2048 x 2048 x 2048 and 2048 x 4096 x 4096:
+ * threads to end together.  Two threads of a Zen 4, bf16, 2048 x 2048 x 2048, 2048 x 4096 x 4096:
  * 0.86 of the registers' speed; by 240 rows x 2048 columns without prefetching 0.80 and 0.81.
  */
 #define ROWS_MOST  128
