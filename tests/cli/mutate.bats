@@ -75,3 +75,52 @@ mutate() {	# mutate SEED COUNT STREAM COMMAND...
 	mutate 6 12 images.qp "record-acts -q -c IN $DATA/vit -o OUT"
 	mutate 7 15 base.qp "eval-ppl -q -t $dir/text --ctx=64 --windows=1 --kl=IN $dir/tiny"
 }
+
+# Nobody's output file may be there, whatever the input.
+no_output() {	# no_output COMMAND...
+	rm -rf o
+	mkdir o
+	st=0
+	"$@" 2> err || st=$?
+	[ -z "$(ls -A o)" ] || { echo "left: $(ls -A o)"; return 1; }
+	return $st
+}
+
+@test "mutate: every prefix, at programs whose own tests cut a stream once" {
+	cd "$dir"
+	"$PYTHON" "$ROOT/tests/mkmodel.py" small
+	calib-pack -q --ids ids | record-acts -q -c /dev/stdin small | rtn -q -g 16 --keep-ref > small.qp
+	rtn -q -g 16 --asym small > asym.qp
+	for c in 'qwt-fit -q -' 'pack-int8 -q -' 'to-awq -q -'; do
+		case $c in
+		to-awq*) refuses_every_prefix asym.qp no_output $c "$dir/o/out" ;;
+		*) refuses_every_prefix small.qp no_output $c -o "$dir/o/out" ;;
+		esac
+	done
+}
+
+# A stream of three records, of which the second is said by Python.
+lying() {	# lying EXPRESSION
+	"$PYTHON" -c '
+import msgpack, sys
+head = {"t": "stream", "v": [1, 0]}
+out = sys.stdout.buffer
+out.write(msgpack.packb(head))
+out.write(eval(sys.argv[1]))
+out.write(msgpack.packb({"t": "end", "records": 2, "sum": 0}))' "$1" > lie.qp
+}
+
+@test "mutate: headers above 1 MiB, shapes of 2^40, chunks that lie: all refused" {
+	local big='msgpack.packb({"t": "tensor", "name": "x", "role": "weight", "dtype": "F32", '
+	for what in 'msgpack.packb({"t": "note", "name": "x", "kind": "y", "text": "a" * (1 << 20)})' \
+		'b"\xdf\xff\xff\xff\xff"' 'b"\x81\xa1t\xdb\xff\xff\xff\xff"' 'b"\x91" * 5000' \
+		"$big"'"shape": [1 << 40], "nbytes": 1 << 42, "chunks": 1 << 18, "xxh": 0})' \
+		"$big"'"shape": [1 << 32, 1 << 32], "nbytes": 0, "chunks": 1, "xxh": 0})' \
+		"$big"'"shape": [4], "nbytes": 16, "chunks": 1, "xxh": 0}) + b"\xc6\xff\xff\xff\xff"' \
+		"$big"'"shape": [-4], "nbytes": 16, "chunks": 1, "xxh": 0}) + b"\xc4\x10" + bytes(16)'; do
+		lying "$what"
+		for c in 'qp-ls' 'qp-check' 'qp-dump' 'qp-cmp lie.qp' 'qp-sum lie.qp' "qp-cmp $dir/acts.qp"; do
+			refuses 65 '.+' $c lie.qp
+		done
+	done
+}
