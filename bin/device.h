@@ -16,6 +16,9 @@ static inline void open_device(struct backend *be)
 		cli_die(&e);
 	if (be->warning)
 		cli_warn("%s", be->warning);
+	if (cli_verbose() && be->alone.cls)
+		cli_warn("threads are not shared with other programs: %s: %s", be->alone.where,
+			 be->alone.what);
 }
 
 #endif

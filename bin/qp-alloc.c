@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 
+#include "bin/device.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
@@ -159,8 +160,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &j);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
 	    layer_check_groups(&j.o.layers, &j.model, &e) < 0 ||
 	    !(j.alloc = alloc_new(&be, &j.o, &e)))
 		cli_die(&e);

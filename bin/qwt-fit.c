@@ -4,6 +4,7 @@
  *
  * The calibration set goes through reference and quantized blocks, which get maps and notes.
  */
+#include "bin/device.h"
 #include "bin/verbose.h"
 #include "formats/default_calib.h"
 #include "formats/source.h"
@@ -157,8 +158,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &j);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
 	    (j.q = qwt_new(&j.opt, &j.model, &be, &e)) == NULL)
 		cli_die(&e);
 	if (j.ref != NULL)

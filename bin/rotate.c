@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "bin/device.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/base/usage.h"
@@ -98,8 +99,8 @@ int main(int argc, char **argv)
 
 	options(argc, argv, &j.opt);
 	in = cli_open_in(cli_operand(0));
-	if (backend_open(&be, cli_device(), cli_threads(), &e) < 0 ||
-	    stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
+	open_device(&be);
+	if (stream_next(in, &head, &e) < 0 || model_from_head(&model, &head, &e) < 0 ||
 	    rotate_new(&j.rotate, &model, &to, &j.opt, be.pool, &e) < 0 ||
 	    (model.cfg.tied != to.cfg.tied && model_untie_head(&to, &head, &e) < 0))
 		cli_die(&e);

@@ -27,7 +27,7 @@ static const char usage[] =
 	"      --pre=NAME       tokenizer.ggml.pre, instead of the one that is found\n"
 	"      --no-vocab       leave out the tokenizer\n"
 	"      --force          replace FILE if it is there\n"
-	"  -j, --threads=N      (default: as many as there are processors)\n";
+	"  -j, --threads=N      threads (default: all processors, shared in a pipeline)\n";
 
 enum { OPT_TYPE = 256, OPT_DTYPE, OPT_REQUANTIZE, OPT_NAME, OPT_PRE, OPT_NO_VOCAB, OPT_FORCE };
 
@@ -88,7 +88,7 @@ static void say(const char *name, const char *what)
 
 int main(int argc, char **argv)
 {
-	struct choice o = { .x = { .type = GGUF_PACK_AUTO }, .threads = pool_cores() };
+	struct choice o = { .x = { .type = GGUF_PACK_AUTO } };
 	struct export x = { 0 };
 	struct output out;
 	struct stream_in *in;
@@ -103,9 +103,11 @@ int main(int argc, char **argv)
 	x.say = say;
 	if (source_open(&in, cli_operand(0), &e) < 0 || export_open(&x, in, &e) < 0)
 		cli_die(&e);
-	o.x.pool = pool_new(o.threads, &e);
+	o.x.pool = pool_new(o.threads ? o.threads : pool_cores(), &e);
 	if (!o.x.pool)
 		cli_die(&e);
+	if (!o.threads && pool_share(o.x.pool, &e) < 0 && cli_verbose())
+		cli_warn("threads are not shared with other programs: %s: %s", e.where, e.what);
 	cli_open_file(&out, path);
 	if (!out.temp)
 		cli_fail(ERR_CANTCREAT, path, "is no regular file, as a GGUF file must be");

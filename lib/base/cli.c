@@ -19,7 +19,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/base/pool.h"
 #include "lib/base/progress.h"
 #include "lib/data/outdir.h"
 #include "lib/data/output.h"
@@ -194,7 +193,7 @@ static void print_usage(void)
 		"  -o, --output=FILE    write FILE, renamed into place when complete\n"
 		"  -z, --zstd[=LEVEL]   compress payloads (default level 1)\n";
 	static const char *const threads =
-		"  -j, --threads=N      threads (default: all processors)\n"
+		"  -j, --threads=N      threads (default: all processors, shared in a pipeline)\n"
 		"      --device=DEV     cpu or cuda[:N] (default cpu)\n";
 
 	static const char *const compute =
@@ -518,7 +517,7 @@ int cli_zstd(void)
 
 int cli_threads(void)
 {
-	return cli.threads ? cli.threads : pool_cores();
+	return cli.threads;
 }
 
 const char *cli_device(void)

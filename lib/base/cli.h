@@ -57,7 +57,7 @@ void cli_operands(int min, int max);
 
 const char *cli_output(void);   /* -o, or NULL */
 int cli_zstd(void);             /* level, 0: off */
-int cli_threads(void);
+int cli_threads(void);          /* 0 unless given: all processors, shared (pool_share) */
 const char *cli_device(void);   /* "cpu" unless given; the form is checked, not the device */
 const char *cli_compute(void);  /* "f32" unless given; backend_compute says whether it is one */
 bool cli_quiet(void);

@@ -7,6 +7,10 @@
  * back the call of workers that have not woken up yet - on a busy machine that can take longer
  * than the job - and sleeps until the others have reported back, so that no worker can still
  * look at a job when the next is published.
+ *
+ * With tokens, those that come at the start of a job say how many workers it begins with; the
+ * caller asks for more between two of its tasks, for a neighbour may stop computing meanwhile.
+ * They are given back when the job is done.  Asking is a system call, so once a millisecond.
  */
 #include "lib/base/pool.h"
 
@@ -18,6 +22,10 @@
 #include <sys/mman.h>
 
 #include "lib/base/err.h"
+#include "lib/base/share.h"
+#include "lib/base/usage.h"
+
+#define ASK_SECONDS 1e-3
 
 struct worker {
 	struct pool *pool;
@@ -34,19 +42,23 @@ struct pool {
 	pthread_cond_t done;
 	int busy;     /* workers called and not back */
 	bool quit;
+	struct share *share; /* NULL: not shared */
+	double asked; /* for tokens, when */
 	/* the job */
 	void (*fn)(void *ctx, size_t task, int thread);
 	void *ctx;
 	size_t ntasks;
+	int helpers, wanted; /* workers called for it so far; that it has tasks for */
 	atomic_size_t next;
 };
 
-static void take_tasks(struct pool *p, int thread)
+static bool take_task(struct pool *p, int thread)
 {
-	size_t task;
+	size_t task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
 
-	while ((task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->ntasks)
+	if (task < p->ntasks)
 		p->fn(p->ctx, task, thread);
+	return task < p->ntasks;
 }
 
 static void *work(void *arg)
@@ -62,7 +74,8 @@ static void *work(void *arg)
 			break;
 		w->called = false;
 		pthread_mutex_unlock(&p->lock);
-		take_tasks(p, w->index);
+		while (take_task(p, w->index))
+			;
 		pthread_mutex_lock(&p->lock);
 		if (--p->busy == 0)
 			pthread_cond_signal(&p->done);
@@ -139,6 +152,9 @@ void pool_free(struct pool *p)
 	}
 	pthread_cond_destroy(&p->done);
 	pthread_mutex_destroy(&p->lock);
+	if (p->share)
+		share_close(p->share);
+	free(p->share);
 	free(p->workers);
 	free(p);
 }
@@ -146,6 +162,59 @@ void pool_free(struct pool *p)
 int pool_threads(const struct pool *p)
 {
 	return p->nthreads;
+}
+
+int pool_share(struct pool *p, struct err *e)
+{
+	struct share *s;
+
+	if (p->share || p->nthreads == 1)
+		return 0;
+	s = malloc(sizeof(*s));
+	if (!s)
+		return err_nomem(e, "threads", sizeof(*s));
+	if (share_open(s, p->nthreads < SHARE_MAX ? p->nthreads : SHARE_MAX, e) < 0) {
+		free(s);
+		return -1;
+	}
+	p->share = s;
+	return 0;
+}
+
+/* How many workers may be at the job now: a token goes to the caller before one goes to them. */
+static int allowed(struct pool *p)
+{
+	if (!p->share)
+		return p->wanted;
+	share_take(p->share, p->wanted + 1 - p->share->held);
+	p->asked = usage_seconds();
+	return p->share->held > 0 ? p->share->held - 1 : 0;
+}
+
+/* The lock is held. */
+static void call(struct pool *p, int helpers)
+{
+	for (; p->helpers < helpers; p->helpers++) {
+		p->workers[p->helpers].called = true;
+		p->busy++;
+		pthread_cond_signal(&p->workers[p->helpers].wake);
+	}
+}
+
+/* The caller's part of the job. */
+static void work_along(struct pool *p)
+{
+	while (take_task(p, 0)) {
+		if (p->helpers == p->wanted || atomic_load(&p->next) >= p->ntasks ||
+		    usage_seconds() - p->asked < ASK_SECONDS)
+			continue;
+
+		int helpers = allowed(p);
+
+		pthread_mutex_lock(&p->lock);
+		call(p, helpers);
+		pthread_mutex_unlock(&p->lock);
+	}
 }
 
 void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, int thread),
@@ -162,22 +231,21 @@ void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, 
 			fn(ctx, t, 0);
 		return;
 	}
+	p->wanted = (int)helpers;
+	helpers = (size_t)allowed(p);
 	pthread_mutex_lock(&p->lock);
 	p->fn = fn;
 	p->ctx = ctx;
 	p->ntasks = ntasks;
 	atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-	p->busy = (int)helpers;
-	for (size_t i = 0; i < helpers; i++) {
-		p->workers[i].called = true;
-		pthread_cond_signal(&p->workers[i].wake);
-	}
+	p->helpers = p->busy = 0;
+	call(p, (int)helpers);
 	pthread_mutex_unlock(&p->lock);
 
-	take_tasks(p, 0);
+	work_along(p);
 
 	pthread_mutex_lock(&p->lock);
-	for (size_t i = 0; i < helpers; i++)
+	for (int i = 0; i < p->helpers; i++)
 		if (p->workers[i].called) { /* not awake yet: nothing is left to wake for */
 			p->workers[i].called = false;
 			p->busy--;
@@ -185,6 +253,8 @@ void pool_run(struct pool *p, size_t ntasks, void (*fn)(void *ctx, size_t task, 
 	while (p->busy > 0)
 		pthread_cond_wait(&p->done, &p->lock);
 	pthread_mutex_unlock(&p->lock);
+	if (p->share)
+		share_give(p->share);
 }
 
 int pool_cores(void)

@@ -175,6 +175,7 @@ struct backend {
 	const struct backend_ops *ops;
 	char name[96];     /* "cpu avx512bf16 f32, openblas 0.3.21 Cooperlake": provenance */
 	const char *warning; /* what the user should know about the device, or NULL */
+	struct err alone;  /* why the processors are not shared; ERR_NONE: they are, or need not be */
 	enum compute compute;
 	bool integers;     /* where weight and input have codes, they are multiplied */
 	struct pool *pool; /* host threads */
@@ -182,7 +183,8 @@ struct backend {
 };
 
 /* device: "cpu", "cuda", "cuda:N".  ERR_UNAVAIL when it is not built in or not there: never a
- * silent fallback. */
+ * silent fallback.  threads 0: as many as there are processors, shared with the process group
+ * (pool_share). */
 int backend_open(struct backend *b, const char *device, int threads, struct err *e) MUST_USE;
 void backend_close(struct backend *b);
 

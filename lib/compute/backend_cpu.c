@@ -137,9 +137,10 @@ void backend_cpu_name(struct backend *b)
 
 int backend_cpu_open(struct backend *b, int threads, struct err *e)
 {
+	bool shared = threads < 1;
 	struct cpu *c;
 
-	if (threads < 1)
+	if (shared)
 		threads = pool_cores();
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -164,6 +165,9 @@ int backend_cpu_open(struct backend *b, int threads, struct err *e)
 		backend_cpu_close(b);
 		return -1;
 	}
+	b->alone.cls = ERR_NONE;
+	if (shared && pool_share(b->pool, &b->alone) == 0)
+		b->alone.cls = ERR_NONE;
 	backend_cpu_name(b);
 	return 0;
 }

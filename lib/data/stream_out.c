@@ -186,6 +186,8 @@ static void hire(struct stream_out *out)
 	out->z = z;
 	out->threads = n;
 	out->pool = pool_new(n, &e);
+	if (out->pool && pool_share(out->pool, &e) < 0)
+		return; /* then it works with all its threads */
 }
 
 /*
