@@ -15,41 +15,44 @@ setup() {
 	done | calib-pack -q --ids > calib.qp
 }
 
-# Run record-acts into a pipe that nobody reads, and when it has computed a block and waits print
-# the milliseconds that its threads beyond the first ran, all together.  "taken": a process of
-# this group has all tokens; "apart": of another group.
+# Run record-acts and, when it has written all but the last bytes and waits, print the milliseconds
+# that its threads beyond the first ran, all together.  "taken": a process of this group has all
+# tokens; "apart": of another group; "free": nobody.
 helpers_ran() {	# helpers_ran taken|apart|free [OPTION...]
-	/usr/bin/python3 - "$MODEL" "$@" <<-'END'
-		import fcntl, os, signal, subprocess, sys, time
-		model, how, options = sys.argv[1], sys.argv[2], sys.argv[3:]
+	[ -s size ] || record-acts -q -c calib.qp "$MODEL" | wc -c > size
+	timeout --foreground 60 /usr/bin/python3 - "$MODEL" "$(cat size)" "$@" <<-'END'
+		import fcntl, os, subprocess, sys
+		model, size, how, options = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
 		name = "%s/quantpipe-%d" % (os.environ["XDG_RUNTIME_DIR"], os.geteuid())
 		group = os.getpgrp() if how == "taken" else 1 << 22
 		with open(name, "a+b") as tokens:
 		    if how != "free":
 		        fcntl.lockf(tokens, fcntl.LOCK_EX | fcntl.LOCK_NB, 4096, group * 4096)
 		    p = subprocess.Popen(["record-acts", "-q", "-c", "calib.qp", *options, model],
-		                         stdout=subprocess.PIPE)
+		                         stdout=subprocess.PIPE, bufsize=0)
 		    fcntl.fcntl(p.stdout, fcntl.F_SETPIPE_SZ, 4096)
-		    def ran(tid):
-		        try:
+		    left = size - 4096
+		    while left > 0:
+		        left -= len(p.stdout.read(left))
+		    ran = 0
+		    for tid in os.listdir("/proc/%d/task" % p.pid):
+		        if tid != str(p.pid):
 		            with open("/proc/%d/task/%s/schedstat" % (p.pid, tid)) as f:
-		                return int(f.read().split()[0]) / 1e6
-		        except OSError:
-		            return 0
-		    last, still = None, 0
-		    while still < 40:
-		        time.sleep(0.05)
-		        now = {t: ran(t) for t in os.listdir("/proc/%d/task" % p.pid)}
-		        still = still + 1 if now == last and now[str(p.pid)] > 20 else 0
-		        last = now
-		        # reading on brings the next block
-		        if still == 20 and now[str(p.pid)] < 200:
-		            os.read(p.stdout.fileno(), 4 << 20)
-		            still = 0
+		                ran += int(f.read().split()[0])
 		    p.kill()
 		    p.wait()
-		    print(int(sum(v for t, v in last.items() if t != str(p.pid))))
+		    print(ran // 1000000)
 	END
+}
+
+# In one of a few runs: on a busy machine a thread may wake up when all is done.
+helped() {
+	for i in 1 2 3 4 5 6; do
+		ran=$(helpers_ran "$@")
+		echo "helpers ran $ran ms"
+		[ "$ran" -lt 5 ] || return 0
+	done
+	return 1
 }
 
 @test "threads: where a neighbour has all tokens a program computes with one thread" {
@@ -59,15 +62,11 @@ helpers_ran() {	# helpers_ran taken|apart|free [OPTION...]
 }
 
 @test "threads: tokens of another process group are others' tokens" {
-	ran=$(helpers_ran apart)
-	echo "helpers ran $ran ms"
-	[ "$ran" -ge 10 ]
+	helped apart
 }
 
 @test "threads: --threads=2 takes no part in the sharing" {
-	ran=$(helpers_ran taken -j 2)
-	echo "helpers ran $ran ms"
-	[ "$ran" -ge 10 ]
+	helped taken -j 2
 }
 
 @test "threads: what a pipeline writes does not depend on who has the tokens" {
@@ -83,7 +82,5 @@ helpers_ran() {	# helpers_ran taken|apart|free [OPTION...]
 	sleep 0.1
 	kill -KILL $!
 	wait $! || true
-	ran=$(helpers_ran free)
-	echo "helpers ran $ran ms"
-	[ "$ran" -ge 10 ]
+	helped free
 }
