@@ -187,12 +187,10 @@ int main(int argc, char **argv)
 	out = cli_open_out(NULL);
 	if ((j.images ? take_images(&j, &e) : take_tokens(&j, &e)) || write_set(&j, out, &e))
 		cli_die(&e);
-	if (cli_verbose())
-		cli_warn("%zu %s of %zu %s in %.2f s, peak %.1f MiB", j.calib.nsamples,
-			 j.images ? "images" : "windows",
-			 j.images ? calib_image_floats(&j.calib) : j.calib.seqlen,
-			 j.images ? "values" : "tokens", usage_seconds() - start,
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(0, -1, stream_out_seconds(out), "%zu %s of %zu %s in %.2f s",
+		  j.calib.nsamples, j.images ? "images" : "windows",
+		  j.images ? calib_image_floats(&j.calib) : j.calib.seqlen,
+		  j.images ? "values" : "tokens", usage_seconds() - start);
 	stream_close_out(out);
 	calib_release(&j.calib);
 	tokenizer_free(j.tok);

@@ -120,10 +120,7 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), seconds, stream_out_seconds(out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), seconds, stream_out_seconds(out), "%s", "");
 	block_release(&b);
 	clip_free(clip);
 	record_clear(&head);

@@ -13,7 +13,6 @@
 #include "formats/reference.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/slurp.h"
 #include "lib/data/stream.h"
 #include "lib/model/ppl_report.h"
@@ -185,10 +184,7 @@ int main(int argc, char **argv)
 	progress_finish();
 	print(&(struct ppl_report){ &j.set, &ppl, j.ref != NULL ? &kl : NULL,
 				    base != NULL ? &saved : NULL }, j.json);
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, peak %.1f MiB",
-			 stream_in_seconds(j.model.in), j.model.run.seconds,
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(j.model.in), j.model.run.seconds, 0, "%s", "");
 	if (base != NULL)
 		stream_close_out(base);
 	reference_close(&j.reference);

@@ -13,7 +13,6 @@
 #include "formats/tasks.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/output.h"
 #include "lib/model/tasks_run.h"
 
@@ -187,9 +186,7 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	progress_finish();
 	print(&j, &log, &e);
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, peak %.1f MiB", stream_in_seconds(c.in),
-			 c.run.seconds, (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(c.in), c.run.seconds, 0, "%s", "");
 	head_free(head);
 	tasks_release(&j.tasks);
 	image_task_release(&j.image);

@@ -12,7 +12,6 @@
 #include "formats/source.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 
 #define EXPORTING_HELP \
 	"      --max-shard=N    bytes of tensors in a file, with K, M or G (default 5G)\n" \
@@ -93,9 +92,7 @@ static int exporting_done(struct exporting *o, const char *did)
 	cli_commit_dir(&o->dir);
 	progress_finish();
 	exporting_sum(&o->x);
-	if (cli_verbose())
-		cli_warn("%ld linears %s, read %.2f s, peak %.1f MiB", o->x.n_codes, did,
-			 stream_in_seconds(o->in), (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(o->in), -1, 0, "%ld linears %s", o->x.n_codes, did);
 	export_close(&o->x);
 	stream_close_in(o->in);
 	return 0;

@@ -130,9 +130,8 @@ static void report(const struct gptq *g, struct stream_in *in, struct stream_out
 	double factor, solve;
 
 	gptq_seconds(g, &factor, &solve);
-	cli_warn("read %.2f s, factor %.2f s, solve %.2f s, other %.2f s, write %.2f s, peak "
-		 "%.1f MiB", stream_in_seconds(in), factor, solve, seconds - factor - solve,
-		 stream_out_seconds(out), (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), seconds, stream_out_seconds(out),
+		  "factor %.2f s, solve %.2f s", factor, solve);
 }
 
 int main(int argc, char **argv)
@@ -185,8 +184,7 @@ int main(int argc, char **argv)
 	if (gptq_short(j.g) && !cli_quiet())
 		cli_warn("%ld layers had fewer calibration tokens than columns and look better "
 			 "than they are (qp-ls --errors marks them)", gptq_short(j.g));
-	if (cli_verbose())
-		report(j.g, in, j.out, seconds);
+	report(j.g, in, j.out, seconds);
 	block_release(&b);
 	block_release(&j.front);
 	gptq_sequence_free(j.sequence);

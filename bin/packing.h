@@ -9,7 +9,6 @@
 
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/method/pack.h"
 
 #define PACKING_HELP \
@@ -84,10 +83,8 @@ static int packing_run(int argc, char **argv, const char *usage, int max_bits)
 	if (got < 0 || stream_commit(p.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, write %.2f s, %ld tensors packed, peak %.1f MiB",
-			 stream_in_seconds(in), stream_out_seconds(p.out), p.packer.packed,
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, stream_out_seconds(p.out), "%ld tensors packed",
+		  p.packer.packed);
 	block_release(&b);
 	pack_release(&p.packer);
 	record_clear(&head);

@@ -14,7 +14,6 @@
 
 #include "lib/base/buf.h"
 #include "lib/base/cli.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 
 static const char usage[] =
@@ -183,8 +182,7 @@ int main(int argc, char **argv)
 		fwrite(script.p, 1, script.n, stdout);
 	else
 		run_gnuplot(&script);
-	if (cli_verbose())
-		cli_warn("%zu layers, peak %.1f MiB", n, (double)usage_peak_bytes() / 1048576);
+	cli_spent(0, -1, 0, "%zu layers", n);
 	buf_release(&data[0]);
 	buf_release(&data[1]);
 	buf_release(&names[0]);

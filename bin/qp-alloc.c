@@ -10,7 +10,6 @@
 #include "bin/device.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/method/alloc.h"
 
 static const char usage[] =
@@ -178,9 +177,7 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	progress_finish();
 	finish(&j, &out);
-	if (cli_verbose())
-		cli_warn("read %.2f s, peak %.1f MiB", stream_in_seconds(in),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, 0, "%s", "");
 	fwrite(out.p, 1, out.n, stdout);
 	buf_release(&out);
 	block_release(&b);

@@ -7,7 +7,6 @@
  */
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/check.h"
 
@@ -43,9 +42,7 @@ int main(int argc, char **argv)
 	if (got < 0 || check_end(check, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, peak %.1f MiB", stream_in_seconds(in),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, 0, "%s", "");
 	stream_close_in(in);
 	check_free(check);
 	record_clear(&r);

@@ -14,7 +14,6 @@
 #include "formats/tasks_compare.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/model/compare.h"
 
 static const char usage[] =
@@ -189,9 +188,7 @@ int main(int argc, char **argv)
 	progress_finish();
 	if (!cli_quiet())
 		summary(&tally);
-	if (cli_verbose())
-		cli_warn("read %.2f s and %.2f s, peak %.1f MiB", stream_in_seconds(in[0]),
-			 stream_in_seconds(in[1]), (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in[0]) + stream_in_seconds(in[1]), -1, 0, "%s", "");
 	for (int i = 0; i < 2; i++) {
 		tensor_reader_free(reader[i]);
 		stream_close_in(in[i]);

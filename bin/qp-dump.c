@@ -11,7 +11,6 @@
 
 #include "formats/source.h"
 #include "lib/base/cli.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/data/text.h"
 
@@ -72,9 +71,7 @@ int main(int argc, char **argv)
 		cli_fail(ERR_DATA, pattern, "no record has such a name");
 	if (!pattern)
 		puts("end");
-	if (cli_verbose())
-		cli_warn("read %.2f s, peak %.1f MiB", stream_in_seconds(in),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, 0, "%s", "");
 	stream_close_in(in);
 	record_clear(&r);
 	free(data);

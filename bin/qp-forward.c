@@ -9,7 +9,6 @@
 #include "formats/source.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/calib.h"
 #include "lib/data/idlines.h"
 #include "lib/model/flow.h"
@@ -162,10 +161,7 @@ int main(int argc, char **argv)
 	if (got < 0 || finish(&j, &e) < 0 || stream_commit(j.trace.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.trace.out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.trace.out), "%s", "");
 	block_release(&b);
 	id_lines_release(&j.lines);
 	calib_release(&j.calib);

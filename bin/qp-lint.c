@@ -52,5 +52,6 @@ int main(int argc, char **argv)
 		cli_die(&e);
 	fputs(buf_str(&out), stdout);
 	buf_release(&out);
+	cli_spent(0, -1, 0, "%ld findings", n);
 	return cli_finish_stdout(n > 0);
 }

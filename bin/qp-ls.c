@@ -10,7 +10,6 @@
 #include "lib/base/buf.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/listing.h"
 
@@ -73,9 +72,7 @@ int main(int argc, char **argv)
 	if (got < 0 || listing_text(list, &text, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, peak %.1f MiB", stream_in_seconds(in),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, 0, "%s", "");
 	fwrite(text.p, 1, text.n, stdout);
 	buf_release(&text);
 	listing_free(list);

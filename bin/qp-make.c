@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "lib/base/cli.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/data/text.h"
 
@@ -63,9 +62,7 @@ int main(int argc, char **argv)
 			cli_die(&e);
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
-	if (cli_verbose())
-		cli_warn("write %.2f s, peak %.1f MiB", stream_out_seconds(out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(0, -1, stream_out_seconds(out), "%s", "");
 	stream_close_out(out);
 	text_close(text);
 	record_clear(&r);

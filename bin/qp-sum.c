@@ -11,7 +11,6 @@
 
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/stream.h"
 #include "lib/model/sum.h"
 
@@ -63,6 +62,15 @@ static void close_inputs(struct inputs *s)
 	free(s->note);
 }
 
+static double read_seconds(const struct inputs *x)
+{
+	double s = 0;
+
+	for (int i = 0; i < x->n; i++)
+		s += stream_in_seconds(x->in[i]);
+	return s;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longopts[] = { { 0 } };
@@ -94,10 +102,8 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("%d streams, the first read in %.2f s, write %.2f s, peak %.1f MiB",
-			 inputs.n, stream_in_seconds(inputs.in[0]), stream_out_seconds(out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(read_seconds(&inputs), -1, stream_out_seconds(out), "%d streams",
+		  inputs.n);
 	stream_close_out(out);
 	sum_free(sum);
 	record_clear(&head);

@@ -127,10 +127,8 @@ int main(int argc, char **argv)
 		n = end ? (size_t)(end - s) : in.n - i;
 		one(t, s, n, number++);
 	}
-	if (cli_verbose())
-		cli_warn("%zu %s of %zu bytes in %.2f s, peak %.1f MiB", number,
-			 opt.decode ? "lines" : "texts", in.n, usage_seconds() - start,
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(0, -1, 0, "%zu %s of %zu bytes in %.2f s", number,
+		  opt.decode ? "lines" : "texts", in.n, usage_seconds() - start);
 	buf_release(&in);
 	tokenizer_free(t);
 	return cli_finish_stdout(0);

@@ -6,7 +6,6 @@
  */
 #include <string.h>
 
-#include "bin/verbose.h"
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
 #include "lib/method/quant_acts.h"
@@ -191,7 +190,7 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	say_usage(in, out);
+	cli_spent(stream_in_seconds(in), -1, stream_out_seconds(out), "%s", "");
 	block_release(&b);
 	record_clear(&head);
 	stream_close_out(out);

@@ -5,7 +5,6 @@
  * The calibration set goes through reference and quantized blocks, which get maps and notes.
  */
 #include "bin/device.h"
-#include "bin/verbose.h"
 #include "formats/default_calib.h"
 #include "formats/source.h"
 #include "lib/base/cli.h"
@@ -59,8 +58,7 @@ static const struct option longopts[] = {
 	{ "begin", required_argument, NULL, OPT_BEGIN },
 	{ "except", required_argument, NULL, OPT_EXCEPT },
 	{ "dtype", required_argument, NULL, OPT_DTYPE },
-	{ "keep-clamp", no_argument, NULL, OPT_KEEP_CLAMP },
-	{ 0 }
+	{ "keep-clamp", no_argument, NULL, OPT_KEEP_CLAMP }, { 0 }
 };
 
 static void options(int argc, char **argv, struct job *j)
@@ -186,7 +184,7 @@ int main(int argc, char **argv)
 			 n.tried);
 	if (n.clamped < n.were)
 		cli_warn("%ld of %ld clamped blocks stay clamped", n.clamped, n.were);
-	say_usage(in, j.out);
+	cli_spent(stream_in_seconds(in), -1, stream_out_seconds(j.out), "%s", "");
 	block_release(&b);
 	block_release(&ref);
 	qwt_free(j.q);

@@ -8,7 +8,6 @@
 #include "formats/default_calib.h"
 #include "formats/source.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 #include "lib/data/calib.h"
 #include "lib/model/experts.h"
 #include "lib/model/flow.h"
@@ -183,10 +182,7 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), j.run.seconds, stream_out_seconds(j.out), "%s", "");
 	block_release(&b);
 	stats_free(j.stats);
 	calib_release(&j.calib);

@@ -127,10 +127,7 @@ int main(int argc, char **argv)
 		cli_warn("the Hessians of %ld inputs were dropped: a norm's bias has moved out of "
 			 "what they are of; \"record-acts -\" behind makes them anew",
 			 rotate_lost(j.rotate));
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), seconds, stream_out_seconds(j.out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), seconds, stream_out_seconds(j.out), "%s", "");
 	block_release(&b);
 	rotate_free(j.rotate);
 	record_clear(&head);

@@ -162,10 +162,7 @@ int main(int argc, char **argv)
 	if (got < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
-	if (cli_verbose())
-		cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB",
-			 stream_in_seconds(in), seconds, stream_out_seconds(j.out),
-			 (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), seconds, stream_out_seconds(j.out), "%s", "");
 	block_release(&b);
 	block_release(&j.front);
 	quantized_release(&j.z);

@@ -11,7 +11,6 @@
 #include "lib/base/cli.h"
 #include "lib/base/pool.h"
 #include "lib/base/progress.h"
-#include "lib/base/usage.h"
 
 static const char usage[] =
 	"usage: to-gguf [options] MODEL FILE\n\n"
@@ -119,9 +118,7 @@ int main(int argc, char **argv)
 	if (x.lost.n > 0)
 		cli_warn("%ld tensors are not what they were: relative error %.3g in all",
 			 x.lost.n, export_error(&x));
-	if (cli_verbose())
-		cli_warn("%ld linears in codes, read %.2f s, peak %.1f MiB", x.n_codes,
-			 stream_in_seconds(in), (double)usage_peak_bytes() / 1048576);
+	cli_spent(stream_in_seconds(in), -1, 0, "%ld linears in codes", x.n_codes);
 	pool_free(o.x.pool);
 	export_close(&x);
 	stream_close_in(in);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "lib/base/progress.h"
+#include "lib/base/usage.h"
 #include "lib/data/outdir.h"
 #include "lib/data/output.h"
 #include "lib/data/stream.h"
@@ -163,6 +164,22 @@ void cli_warn(const char *fmt, ...)
 	va_end(ap);
 	snprintf(text, sizeof(text), "%.250s: %s\n", cli.prog, line);
 	progress_say(text);
+}
+
+void cli_spent(double read, double compute, double write, const char *fmt, ...)
+{
+	char more[512];
+	va_list ap;
+
+	if (!cli.verbose)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(more, sizeof(more), fmt, ap);
+	va_end(ap);
+	if (compute < 0)
+		compute = fmax(usage_cpu_seconds() - read - write, 0);
+	cli_warn("read %.2f s, compute %.2f s, write %.2f s, peak %.1f MiB%s%s", read, compute,
+		 write, (double)usage_peak_bytes() / 1048576, *more ? ", " : "", more);
 }
 
 int cli_finish_stdout(int status)

@@ -76,6 +76,14 @@ void cli_fail(enum err_class cls, const char *where, const char *fmt, ...)
 /* One line on stderr, "program: ...", unless -q. */
 void cli_warn(const char *fmt, ...) QP_PRINTF(1, 2);
 
+/*
+ * With -v one line, the last: "program: read 0.10 s, compute 2.00 s, write 0.03 s, peak 40.1 MiB",
+ * and after a comma what fmt says unless it is "".  read and write are processor time, as of
+ * stream_in_seconds; compute is the time that computing took, or where it is negative all
+ * processor time that is neither of the two.
+ */
+void cli_spent(double read, double compute, double write, const char *fmt, ...) QP_PRINTF(4, 5);
+
 /* stream_open_in on operand or stdin; stream_open_out on -o or operand or stdout. Die on error. */
 struct stream_in *cli_open_in(const char *path);
 struct stream_out *cli_open_out(const char *operand);

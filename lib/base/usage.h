@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 double usage_seconds(void);     /* monotonic, since some fixed moment */
+double usage_cpu_seconds(void); /* of all processors, so far */
 uint64_t usage_peak_bytes(void); /* largest resident set so far */
 
 #endif

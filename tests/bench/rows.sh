@@ -138,7 +138,7 @@ profile() {
 			for (i = 1; i < NF; i++) {
 				if ($i == "read") r = $(i + 1)
 				else if ($i == "write") w = $(i + 1)
-				else if ($i ~ /^(compute|factor|solve|other)$/) c += $(i + 1)
+				else if ($i == "compute") c = $(i + 1)
 			}
 			if (r + c + w == 0) c = 1e-9
 			printf "profile\t%s: read, compute, write\t%.2f; %.2f; %.2f s\t%.3f\t\t\n",

@@ -397,3 +397,60 @@ empty_operand() {
 	qp-tok -d -m "$MODEL" <<< '1 2 3' | cmp - commas
 	refuses 65 'line 1: .*blanks or commas' qp-tok -d -m "$MODEL" - <<< '1;2'
 }
+
+# A run of each program that succeeds, on the files that the test has made.
+run_of() {	# run_of PROGRAM: sets words
+	case $1 in
+	calib-pack) words=(--ids ids64) ;;
+	record-acts) words=(-c calib.qp "$MODEL") ;;
+	clip | gptq | smooth) words=(-g 16 acts.qp) ;;
+	rtn) words=(-b 4 -g 16 acts.qp) ;;
+	rotate) words=("$tiny") ;;
+	quant-acts) words=(codes.qp) ;;
+	qwt-fit) words=(--ref="$tiny" -c calib.qp codes.qp) ;;
+	pack-int4 | pack-int8 | plot-errors) words=(codes.qp) ;;
+	qp-alloc) words=(--budget=4 -g 16 acts.qp) ;;
+	qp-cmp) words=("$tiny" "$tiny") ;;
+	qp-forward) words=(-i ids "$MODEL") ;;
+	qp-lint) words=("$MODEL") ;;
+	qp-make) words=(dump) ;;
+	qp-sum) words=(acts.qp other.qp) ;;
+	qp-tok) words=(-m "$MODEL" ids) ;;
+	eval-ppl) words=(-c 64 -w 2 -t "$EVAL" "$MODEL") ;;
+	eval-tasks) words=(-t "$DATA/tasks/piqa.jsonl" --limit=2 "$MODEL") ;;
+	to-hf) words=(--dequantize packed.qp to-hf.out) ;;
+	to-*) words=(packed.qp "$1.out") ;;
+	*) words=("$tiny") ;;
+	esac
+	[ "$1" != smooth ] || words=(acts.qp)
+	[ "$1" != plot-errors ] || words=(--script codes.qp)
+}
+
+says_seconds() {
+	local st=0 words s='[0-9]+\.[0-9][0-9] s'
+	run_of "$1"
+	"$1" -v "${words[@]}" > out 2> err < /dev/null || st=$?
+	[ "$st" -le 1 ] || { echo "exit $st"; cat err; return 1; }
+	grep -qE "^$1: read $s, compute $s, write $s, peak [0-9.]+ MiB" err || { cat err; return 1; }
+}
+
+@test "contract: -v of every program says what reading, computing and writing took" {
+	tiny_stream
+	for i in 1 2 3 4; do seq -s ' ' "$i" "$((i + 63))"; done > ids64
+	calib-pack -q --ids ids64 > calib.qp
+	record-acts -q -c calib.qp "$MODEL" > acts.qp
+	awk '{ $1 = 9; print }' ids64 | calib-pack -q --ids | record-acts -q -c - "$MODEL" > other.qp
+	gptq -q -b 4 -g 32 acts.qp > codes.qp
+	pack-int4 -q codes.qp > packed.qp
+	qp-dump "$tiny" > dump
+	each says_seconds
+	run --separate-stderr -0 qp-check -q -v packed.qp
+	[ -z "$stderr" ]
+}
+
+@test "contract: where a program only packs, that takes seconds of computing" {
+	heavy_model
+	rtn -q -b 4 -g 64 m > codes.qp
+	pack-int4 -v codes.qp 2> err > /dev/null
+	! grep -q 'compute 0.00 s' err || { cat err; return 1; }
+}
