@@ -175,7 +175,7 @@ struct backend {
 	const struct backend_ops *ops;
 	char name[96];     /* "cpu avx512bf16 f32, openblas 0.3.21 Cooperlake": provenance */
 	const char *warning; /* what the user should know about the device, or NULL */
-	struct err alone;  /* why the processors are not shared; ERR_NONE: they are, or need not be */
+	struct err alone;  /* why the processors are not shared that should be; or no error */
 	enum compute compute;
 	bool integers;     /* where weight and input have codes, they are multiplied */
 	struct pool *pool; /* host threads */
