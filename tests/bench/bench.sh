@@ -367,7 +367,6 @@ if want T10; then small_job; fi
 if want T12; then unknown_records; fi
 if want T13; then round_peer; fi
 if want T16; then growth; wider; fi
-if want T17; then emit T17 "not measured: there is no compensation of low rank yet" "" "" ""; fi
 if want T18; then start; fi
 if want export; then exports; fi
 if want tasks; then sh tests/bench/tasks.sh "$BUILD" >> "$tsv"; fi
