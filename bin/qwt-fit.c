@@ -144,7 +144,7 @@ static void open_ref(const struct job *j, struct stream_in **in, struct model *m
 
 int main(int argc, char **argv)
 {
-	struct job j = { .opt = { .sublayers = true, .ridge = -1, .holdout = 0.2, .dtype = DT_F16 } };
+	struct job j = { .opt = { true, .ridge = -1, .holdout = 0.2, .dtype = DT_F16 } };
 	struct record head = { .rank = -1 };
 	struct stream_in *in, *ref_in = NULL;
 	struct model ref_model;

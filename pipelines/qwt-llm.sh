@@ -4,7 +4,7 @@
 #
 # Prints the perplexity of EVAL in five modes: base (as it is), quant (W4A8), clamp (and groups of
 # activations that 6 bits hold cut to 4), and either with the compensation that qwt-fit finds on
-# CALIB; the share of groups that need at most 4, 6 and 8 bits; and how many blocks clamp+qwt clamps.
+# CALIB; the share of groups that need at most 4, 6 and 8 bits; how many blocks clamp+qwt clamps.
 # MODEL is anything that record-acts reads; CALIB a text, or a set that calib-pack made (*.qp);
 # EVAL a text.  CLAMP (128) channels are a group: a divisor of the model's widths.
 # NSAMPLES (128) windows of SEQLEN (2048) tokens are fitted.  QWT, EVALOPT: options of qwt-fit and
