@@ -78,12 +78,13 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 }
 
 __attribute__((always_inline))
-static inline void descend_body(float *restrict t, uint8_t *restrict code, const struct eight *g)
+static inline void descend_body(float *restrict t, uint8_t *restrict code, const struct eight *g,
+				float *restrict gain)
 {
 	for (size_t i = 0; i < g->n; i++) {
 		const float *scale = g->scale[i], *zero = g->zero[i];
 		float *x = t + i * ROWS, *restrict w = g->w + i * g->np;
-		float inv = g->inv[i], mid = g->mid;
+		float inv = g->inv[i], h = g->diag[i], mid = g->mid;
 
 		for (size_t j = 0; j < i; j++) {
 			float l = g->l[i * g->ld + j];
@@ -101,6 +102,7 @@ static inline void descend_body(float *restrict t, uint8_t *restrict code, const
 			q = round_even(q);
 			code[i * ROWS + r] = (uint8_t)(int)(q + mid);
 			q = scale[r] * (q - shift) - scale[r] * (was - shift);
+			gain[r] += q * (2 * x[r] - q * h);
 			x[r] = q;
 			w[r] -= q;
 		}
@@ -118,9 +120,10 @@ static inline void descend_body(float *restrict t, uint8_t *restrict code, const
 	{                                                                                          \
 		solve_body(t, code, g, loss);                                                      \
 	}                                                                                          \
-	attribute static void descend_##name(float *t, uint8_t *code, const struct eight *g)       \
+	attribute static void descend_##name(float *t, uint8_t *code, const struct eight *g,       \
+					     float *gain)                                          \
 	{                                                                                          \
-		descend_body(t, code, g);                                                          \
+		descend_body(t, code, g, gain);                                                    \
 	}                                                                                          \
 	static const struct kernels name = { #name, update_##name, enter_##name, solve_##name,     \
 					     descend_##name }

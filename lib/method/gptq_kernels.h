@@ -19,7 +19,7 @@
 struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
-	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj; descend: inv is 1 / H_jj */
+	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj; of descend: of H_jj */
 	float mid;                               /* 2^(b-1) */
 	const float *l;                          /* of the first row and column, rows ld apart */
 	size_t ld;
@@ -39,8 +39,9 @@ struct kernels {
 	 * leaves its error in t and w - q in w.  t and code point at the first. */
 	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
 	/* Coordinate descent: t holds H D, each column takes the steps of those of the eight before
-	 * it, its code becomes the best one while all others stay, t its step, w goes with it. */
-	void (*descend)(float *t, uint8_t *code, const struct eight *g);
+	 * it, its code becomes the best one while all others stay, t its step, w goes with it, and by
+	 * how much tr D H D' fell is added to gain[ROWS]. */
+	void (*descend)(float *t, uint8_t *code, const struct eight *g, float *gain);
 };
 
 /* The i-th that this machine has, each faster than the one before; NULL behind the last. */

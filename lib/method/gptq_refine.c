@@ -117,6 +117,7 @@ static void descend_tile(void *ctx, size_t tile, int thread)
 	float *t = s->buf + (size_t)thread * h->panel * ROWS;
 	uint8_t *code = s->code + (size_t)thread * h->panel * ROWS;
 	uint8_t *codes = s->z->codes + row * k + s->c0;
+	float gain[ROWS] = { 0 }; /* of a panel: few terms; f64 across panels */
 
 	memset(code, 0, n * ROWS);
 	for (size_t r = 0; r < rows; r++)
@@ -133,13 +134,16 @@ static void descend_tile(void *ctx, size_t tile, int thread)
 		for (size_t i = 0; i < g.n; i++) {
 			const size_t group = (s->c0 + c + i) / s->z->group;
 
-			g.inv[i] = 1 / *full_at(h, s->c0 + c + i, s->c0 + c + i);
+			g.diag[i] = *full_at(h, s->c0 + c + i, s->c0 + c + i);
+			g.inv[i] = 1 / g.diag[i];
 			g.scale[i] = s->scale + group * s->np + row;
 			g.zero[i] = s->zero + group * s->np + row;
 		}
 		kernels_update(s->kernels, t, c, g.n, 0, c, l, 2 * k);
-		s->kernels->descend(t + c * ROWS, code + c * ROWS, &g);
+		s->kernels->descend(t + c * ROWS, code + c * ROWS, &g, gain);
 	}
+	for (size_t r = 0; r < rows; r++)
+		s->loss[tile] -= gain[r];
 	for (size_t r = 0; r < rows; r++)
 		for (size_t c = 0; c < n; c++)
 			codes[r * k + c] = code[c * ROWS + r];
@@ -345,7 +349,8 @@ static int refine(struct refine *f, const struct gptq_options *opt, const char *
 		if (i < opt->sweeps && sweep(f, e) < 0)
 			return -1;
 	} while (++i < opt->sweeps);
-	return energy(f, e);
+	/* A sweep knows by how much f fell, a refit does not. */
+	return opt->refit ? energy(f, e) : 0;
 }
 
 int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *where, struct err *e)
