@@ -22,11 +22,12 @@ int part_bad(const struct part *p, const char *fmt, ...)
 
 void part_below(struct part *to, const struct part *p, const struct json *v, const char *name)
 {
-	int room = (int)(sizeof(to->where) - strlen(name) - 3);
+	const size_t shown = strlen(name) < 60 ? strlen(name) : 60;
+	const int room = (int)(sizeof(to->where) - shown - 3);
 
 	to->v = v;
 	to->e = p->e;
-	snprintf(to->where, sizeof(to->where), "%.*s: %.60s", room > 0 ? room : 0, p->where, name);
+	snprintf(to->where, sizeof(to->where), "%.*s: %.60s", room, p->where, name);
 }
 
 static bool is_listed(const char *names, const char *name)

@@ -523,3 +523,11 @@ print("\n\n".join(x + "\n" if x.strip() else "" for x in lines), end="")' \
 		[ "$(($(cat n) / 512))" -eq "${t#* }" ] || { cat n; return 1; }
 	done
 }
+
+@test "qp-tok: a part with a name as long as a page is refused with the file's name" {
+	cd "$BATS_TEST_TMPDIR"
+	printf '{"version":"1.0","added_tokens":[],"normalizer":{"type":"%0500d"},
+		"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}' 0 > long.json
+	refuses 65 'long\.json: normalizer: normalizer type .00000.* is not supported' \
+		qp-tok -m long.json <<< a
+}
