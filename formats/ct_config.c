@@ -53,8 +53,11 @@ static struct group *find(struct ct_schemes *s, const struct ct_scheme *scheme)
 	struct group *g;
 
 	for (size_t i = 0; i < s->n; i++)
-		if (same(&s->g[i].scheme, scheme))
+		if (same(&s->g[i].scheme, scheme)) {
+			if (s->g[i].scheme.group != scheme->group)
+				s->g[i].scheme.group = 0; /* rows of several widths */
 			return &s->g[i];
+		}
 	g = realloc(s->g, (s->n + 1) * sizeof(*g));
 	if (!g)
 		return NULL;
@@ -64,25 +67,63 @@ static struct group *find(struct ct_schemes *s, const struct ct_scheme *scheme)
 	return g;
 }
 
+static int reserve(struct group *g, size_t n, struct err *e)
+{
+	const size_t cap = n > 2 * g->cap ? n + 64 : 2 * g->cap;
+	char **p;
+
+	if (n <= g->cap)
+		return 0;
+	p = realloc(g->module, cap * sizeof(*p));
+	if (!p)
+		return err_nomem(e, "config.json", cap * sizeof(*p));
+	g->module = p;
+	g->cap = cap;
+	return 0;
+}
+
 int ct_schemes_add(struct ct_schemes *s, const struct ct_scheme *scheme, const char *name,
 		   struct err *e)
 {
 	struct group *g = find(s, scheme);
 
-	if (g && g->n == g->cap) {
-		const size_t cap = g->cap ? 2 * g->cap : 64;
-		char **p = realloc(g->module, cap * sizeof(*p));
-
-		if (!p)
-			return err_nomem(e, name, cap * sizeof(*p));
-		g->module = p;
-		g->cap = cap;
-	}
+	if (g && reserve(g, g->n + 1, e))
+		return -1;
 	if (g)
 		g->module[g->n] = strndup(name, strlen(name) - strlen(".weight"));
 	if (!g || !g->module[g->n])
 		return err_nomem(e, name, sizeof(*g));
 	g->n++;
+	return 0;
+}
+
+/* Rows as wide as another scheme's groups of columns are one such group each. */
+static bool covers(const struct ct_scheme *groups, const struct ct_scheme *rows)
+{
+	struct ct_scheme as = *rows;
+
+	as.strategy = CT_GROUP;
+	return rows->strategy == CT_CHANNEL && same(groups, &as);
+}
+
+/* As few schemes as can be: the converter of llama.cpp takes one only. */
+static int merge(struct ct_schemes *s, struct err *e)
+{
+	for (size_t i = 0; i < s->n; i++)
+		for (size_t k = 0; k < s->n; k++) {
+			struct group *to = &s->g[i], *from = &s->g[k];
+
+			if (!covers(&to->scheme, &from->scheme))
+				continue;
+			if (reserve(to, to->n + from->n, e))
+				return -1;
+			memcpy(to->module + to->n, from->module, from->n * sizeof(char *));
+			to->n += from->n;
+			free(from->module);
+			memmove(from, from + 1, (--s->n - k) * sizeof(*from));
+			i = (size_t)-1; /* what lay behind has moved */
+			break;
+		}
 	return 0;
 }
 
@@ -162,11 +203,14 @@ static void print_group(struct buf *out, const struct group *g, size_t i, bool a
 	buf_puts(out, ",\"output_activations\":null}");
 }
 
-int ct_schemes_print(const struct ct_schemes *s, const struct model *m, struct buf *out,
+int ct_schemes_print(struct ct_schemes *s, const struct model *m, struct buf *out,
 		     struct err *e)
 {
-	const char *format = formats[s->g[0].scheme.format];
+	const char *format;
 
+	if (merge(s, e))
+		return -1;
+	format = formats[s->g[0].scheme.format];
 	for (size_t i = 0; i < s->n; i++) {
 		qsort(s->g[i].module, s->g[i].n, sizeof(char *), by_text);
 		if (s->g[i].scheme.format != s->g[0].scheme.format)

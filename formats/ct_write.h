@@ -47,9 +47,9 @@ void ct_schemes_free(struct ct_schemes *s);
 /* A linear, by its weight's name. */
 int ct_schemes_add(struct ct_schemes *s, const struct ct_scheme *scheme, const char *name,
 		   struct err *e) MUST_USE;
-/* quantization_config, as JSON: groups, and as "ignore" every linear of the model that none of them
- * has. */
-int ct_schemes_print(const struct ct_schemes *s, const struct model *m, struct buf *out,
+/* quantization_config, as JSON: groups, as few as describe all, and as "ignore" every linear of the
+ * model that none of them has. */
+int ct_schemes_print(struct ct_schemes *s, const struct model *m, struct buf *out,
 		     struct err *e) MUST_USE;
 
 #endif

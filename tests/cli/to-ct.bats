@@ -108,6 +108,30 @@ same_logits() {	# same_logits MODEL MODEL
 	same_logits "$out/r.qp" "$out/d"
 }
 
+@test "to-ct: rows as wide as the groups of other linears need no group of the configuration" {
+	rtn -q -g 128 "$MODEL" | pack-int4 > "$out/q.qp"   # of rows of 128 and 384
+	to-ct -q "$out/q.qp" "$out/d"
+	qp-lint "$out/d"
+	"$PYTHON" - "$out/d" <<-'END'
+	import sys
+	from checkpoint import Directory
+	(g,) = Directory(sys.argv[1]).config["quantization_config"]["config_groups"].values()
+	assert (g["targets"], g["weights"]["group_size"]) == (["Linear"], 128), g
+	END
+	same_logits "$out/q.qp" "$out/d"
+	# rows of 384 are no groups of 64
+	rtn -q -g 64 --skip=down "$MODEL" |
+		rtn -q -g -1 --skip=attn --skip=gate --skip=up > "$out/r.qp"
+	to-ct -q "$out/r.qp" "$out/e"
+	"$PYTHON" - "$out/e" <<-'END'
+	import sys
+	from checkpoint import Directory
+	q = Directory(sys.argv[1]).config["quantization_config"]["config_groups"]
+	assert {g["weights"]["strategy"] for g in q.values()} == {"group", "channel"}, q
+	END
+	same_logits "$out/r.qp" "$out/e"
+}
+
 @test "to-ct: --activations=dynamic-token makes W8A8 and W4A8, and the reader obeys them" {
 	rtn -q -b 8 -g -1 tiny > "$out/8.qp"
 	to-ct -q --activations=dynamic-token "$out/8.qp" "$out/d8"
