@@ -10,6 +10,7 @@
 
 #include "formats/hf_quant.h"
 #include "lib/model/family.h"
+#include "lib/model/run.h"
 
 /* What the next record is. */
 enum step { STEP_HEAD, STEP_FILES, STEP_TENSORS, STEP_ALIAS, STEP_END };
@@ -22,13 +23,15 @@ struct source {
 	size_t tensor;  /* next of the plan */
 	long layer;     /* of the block that is open, -1: none */
 	int edge;       /* next one whose run record may come */
+	size_t run;     /* next of the format's own run records */
 
 	char *text;     /* the current file's payload, or NULL */
 	size_t text_len;
 	char name[256]; /* the current tensor, or "" */
 	bool last;      /* its last record */
 	enum role role; /* of its record; none: a plain weight */
-	const struct hf_act *grid; /* of the current run record, or NULL */
+	float *grid;    /* payload of the current run record, or NULL: scale and zero of each */
+	size_t grids;
 };
 
 int checkpoint_check_finite(const struct checkpoint_tensor *t, const void *data, const char *name,
@@ -150,24 +153,24 @@ static int edge_act(const struct source *d, enum edge g, const struct hf_act **a
 	return with && without ? -1 : with > 0;
 }
 
-static int act_keys(struct record *r, const struct hf_act *a)
+static int act_keys(struct record *r, const struct hf_act *a, size_t grids)
 {
-	const char *per = a->fixed ? "tensor" : a->group ? "group" : "token";
+	const char *per = a->group ? "group" : a->fixed ? "tensor" : "token";
 
 	r->must = true;
 	if (record_set_str(r, "kind", "act-quant") ||
 	    record_set_str(r, "format", a->kind == HF_ACT_INT ? "int" : "e4m3"))
 		return -1;
 	if (a->kind == HF_ACT_INT &&
-	    (record_set_int(r, "bits", 8) || record_set_bool(r, "sym", !a->asym) ||
+	    (record_set_int(r, "bits", a->bits) || record_set_bool(r, "sym", !a->asym) ||
 	     record_set_str(r, "rule", "ct")))
 		return -1;
 	if (a->fixed) {
 		r->dtype = DT_F32;
 		r->rank = 2;
-		r->shape[0] = 1;
+		r->shape[0] = (int64_t)grids;
 		r->shape[1] = 2;
-		r->nbytes = 2 * sizeof(float);
+		r->nbytes = grids * 2 * sizeof(float);
 	}
 	if (record_set_str(r, "per", per) ||
 	    (a->group && record_set_int(r, "group", a->group)))
@@ -175,8 +178,31 @@ static int act_keys(struct record *r, const struct hf_act *a)
 	return record_set_str(r, "range", a->fixed ? "static" : "dynamic");
 }
 
+/* The next of the format's own, as next_edge. */
+static int next_own(struct source *d, struct record *r, struct err *e)
+{
+	const struct model *m = model(d);
+	struct hf_run run = { 0 };
+	char name[256];
+	int got = d->ops->run ? d->ops->run(d->self, d->layer, d->run, &run, e) : 0;
+
+	if (got <= 0)
+		return got;
+	d->run++;
+	run_place_name(m, run.place, d->layer, name);
+	record_init(r, REC_RUN, name);
+	r->must = true;
+	if (run.order ? record_set_str(r, "kind", "hadamard") ||
+			record_set_int(r, "order", (int64_t)run.order) :
+			act_keys(r, &run.act, run.grids))
+		got = err_nomem(e, name, 64);
+	d->grid = run.grid;
+	d->grids = run.grids;
+	return got;
+}
+
 /* The next edge, if any, that is rounded: 1, and a record says so; 0: there is no more. */
-static int next_run(struct source *d, struct record *r, struct err *e)
+static int next_edge(struct source *d, struct record *r, struct err *e)
 {
 	const struct model *m = model(d);
 	const struct hf_act *a = NULL;
@@ -192,11 +218,25 @@ static int next_run(struct source *d, struct record *r, struct err *e)
 		return err_set(e, ERR_DATA, name, "is rounded for some of the linears that read "
 			       "it, and not, or differently, for others: this is not read");
 	record_init(r, REC_RUN, name);
-	if (act_keys(r, a))
+	if (act_keys(r, a, 1))
 		return err_nomem(e, name, 64);
-	if (a->fixed)
-		d->grid = a;
+	if (!a->fixed)
+		return 1;
+	d->grid = malloc(2 * sizeof(float));
+	if (!d->grid)
+		return err_nomem(e, name, 2 * sizeof(float));
+	d->grid[0] = a->scale;
+	d->grid[1] = a->zero;
+	d->grids = 1;
 	return 1;
+}
+
+/* The next run record of the block, if any: what turns comes before what rounds. */
+static int next_run(struct source *d, struct record *r, struct err *e)
+{
+	const int got = next_own(d, r, e);
+
+	return got ? got : next_edge(d, r, e);
 }
 
 static int next_tensor(struct source *d, struct record *r, struct err *e)
@@ -220,6 +260,7 @@ static int next_tensor(struct source *d, struct record *r, struct err *e)
 	if (layer != d->layer) {
 		d->layer = layer;
 		d->edge = d->ops->codes ? 0 : model_edges(m);
+		d->run = 0;
 		if (d->ops->readahead)
 			d->ops->readahead(d->self, layer);
 		return block_edge(r, REC_BLOCK, layer, e);
@@ -267,6 +308,7 @@ static int source_next(void *self, struct record *r, struct err *e)
 	free(d->text);
 	d->text = NULL;
 	d->name[0] = '\0';
+	free(d->grid);
 	d->grid = NULL;
 	if (d->last)
 		d->role = ROLE_NONE;
@@ -301,7 +343,7 @@ static int source_payload(void *self, void *dst, struct err *e)
 		return 0;
 	}
 	if (d->grid) {
-		memcpy(dst, (const float[]){ d->grid->scale, d->grid->zero }, 2 * sizeof(float));
+		memcpy(dst, d->grid, d->grids * 2 * sizeof(float));
 		return 0;
 	}
 	if (d->name[0] && d->role != ROLE_NONE)
@@ -326,6 +368,7 @@ static void source_close(void *self)
 
 	d->ops->close(d->self);
 	free(d->text);
+	free(d->grid);
 	free(d);
 }
 

@@ -15,6 +15,7 @@
 #include "lib/data/stream.h"
 
 struct hf_codes;
+struct hf_run;
 struct model;
 struct stream_in;
 
@@ -46,6 +47,9 @@ struct checkpoint_ops {
 	 * cannot be had in pieces; -1.  May be NULL. */
 	int (*read_piece)(void *self, const char *name, uint64_t from, void *dst, size_t n,
 			  struct err *e);
+	/* The i-th of what a layer does at run time beside its linears (hf_quant.h): 1, 0: there
+	 * are no more, or -1.  May be NULL. */
+	int (*run)(const void *self, long layer, size_t i, struct hf_run *r, struct err *e);
 };
 
 /* All values are finite, else ERR_DATA with row and column. */

@@ -28,6 +28,7 @@ int ct_acts_take(struct hf_act *a, const struct json *v, struct err *e)
 	    json_int(json_get(v, "num_bits"), 0) != 8)
 		return err_set(e, ERR_DATA, WHERE, "only 8 bits, int or float, are read");
 	a->kind = strcmp(type, "float") == 0 ? HF_ACT_E4M3 : HF_ACT_INT;
+	a->bits = 8;
 	a->asym = !json_bool(json_get(v, "symmetric"), true);
 	a->fixed = !dynamic;
 	if (!by || (dynamic ? strcmp(by, "token") && strcmp(by, "group") : strcmp(by, "tensor")))
@@ -123,7 +124,7 @@ int ct_acts_from(struct hf_act *a, const struct run_op *op, const char *place, s
 	char what[64];
 
 	*a = (struct hf_act){ .kind = q->format == QUANT_E4M3 ? HF_ACT_E4M3 : HF_ACT_INT,
-			      .asym = !q->sym, .fixed = q->fixed != NULL };
+			      .bits = 8, .asym = !q->sym, .fixed = q->fixed != NULL };
 	if (q->per == QUANT_GROUP)
 		a->group = (int64_t)q->group;
 	if (q->bits != 8) {

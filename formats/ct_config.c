@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/ct_acts.h"
+#include "formats/ct_run.h"
 #include "formats/ct_write.h"
 #include "lib/base/buf.h"
 
@@ -203,8 +204,8 @@ static void print_group(struct buf *out, const struct group *g, size_t i, bool a
 	buf_puts(out, ",\"output_activations\":null}");
 }
 
-int ct_schemes_print(struct ct_schemes *s, const struct model *m, struct buf *out,
-		     struct err *e)
+int ct_schemes_print(struct ct_schemes *s, const struct model *m, const struct ct_runs *runs,
+		     struct buf *out, struct err *e)
 {
 	const char *format;
 
@@ -219,8 +220,9 @@ int ct_schemes_print(struct ct_schemes *s, const struct model *m, struct buf *ou
 	/* The version whose layout of 3, 5, 6 and 7 bits this is: one stream of bits. */
 	buf_printf(out, "{\"quant_method\":\"compressed-tensors\",\"version\":\"0.19.0\","
 		   "\"format\":\"%s\",\"quantization_status\":\"compressed\","
-		   "\"global_compression_ratio\":null,\"kv_cache_scheme\":null,"
-		   "\"sparsity_config\":{},\"transform_config\":{},\"ignore\":[", format);
+		   "\"global_compression_ratio\":null,\"sparsity_config\":{},", format);
+	ct_runs_print(runs, m, out);
+	buf_puts(out, ",\"ignore\":[");
 	print_ignored(s, m, out);
 	buf_puts(out, "],\"config_groups\":{");
 	for (size_t i = 0; i < s->n; i++)

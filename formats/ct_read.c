@@ -8,12 +8,12 @@
  * words tells which.  A group of config.json describes a linear if its tensors are what that group
  * would make of it; "targets" are looked at where more than one would do, "ignore" is not.
  */
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "formats/ct_acts.h"
+#include "formats/ct_run.h"
 #include "formats/json.h"
 
 enum strategy { BY_TENSOR, BY_CHANNEL, BY_GROUP, BY_BLOCK };
@@ -28,6 +28,7 @@ struct group {
 };
 
 struct ct {
+	struct ct_run *run;
 	size_t n;
 	struct group group[];
 };
@@ -135,14 +136,10 @@ static int take_group(struct group *g, const struct json *group, const struct js
 /* Of what else changes the arithmetic: an object with something in it. */
 static int refuse_more(const struct json *config, struct err *e)
 {
-	static const char *const keys[] = { "transform_config", "kv_cache_scheme" };
 	const char *sparse = json_str(json_get(json_get(config, "sparsity_config"), "format"),
 				      NULL);
 	const char *status = json_str(json_get(config, "quantization_status"), NULL);
 
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-		if (json_len(json_get(config, keys[i])) > 0)
-			return err_set(e, ERR_DATA, WHERE, "%s is not read", keys[i]);
 	if (sparse && strcmp(sparse, "dense"))
 		return err_set(e, ERR_DATA, WHERE, "sparsity_config '%.32s' is not read", sparse);
 	if (status && strcmp(status, "compressed"))
@@ -160,6 +157,7 @@ static void ct_close(void *self)
 			free(*t);
 		free(c->group[i].target);
 	}
+	ct_run_free(c->run);
 	free(c);
 }
 
@@ -182,8 +180,23 @@ static int ct_open(void **self, const struct json *config, struct err *e)
 			ct_close(c);
 			return -1;
 		}
+	if (ct_run_open(&c->run, config, e)) {
+		ct_close(c);
+		return -1;
+	}
 	*self = c;
 	return 0;
+}
+
+static bool ct_take(void *self, const struct model *m, const struct hf_place *p)
+{
+	return ct_run_take(((struct ct *)self)->run, m, p);
+}
+
+static int ct_run(void *self, const struct model *m, long layer, size_t i, struct hf_run *r,
+		  struct err *e)
+{
+	return ct_run_nth(((struct ct *)self)->run, m, layer, i, r, e);
 }
 
 /* ---- a linear ------------------------------------------------------------------------ */
@@ -223,24 +236,6 @@ static bool fits(const struct group *g, const struct hf_linear *l)
 	       (g->strategy != BY_GROUP || l->cols % g->group == 0);
 }
 
-/* How well a target names a module: 3 by name, 2 by a pattern from its beginning, 1 by a class. */
-static int names(const char *target, const char *module)
-{
-	regex_t r;
-	regmatch_t m;
-	int got = 0;
-
-	if (strcmp(target, module) == 0)
-		return 3;
-	if (strncmp(target, "re:", 3))
-		return strcmp(target, "Linear") == 0;
-	if (regcomp(&r, target + 3, REG_EXTENDED) == 0) {
-		got = regexec(&r, module, 1, &m, 0) == 0 && m.rm_so == 0 ? 2 : 0;
-		regfree(&r);
-	}
-	return got;
-}
-
 static int targets(const struct group *g, const struct hf_linear *l)
 {
 	char module[256];
@@ -249,7 +244,7 @@ static int targets(const struct group *g, const struct hf_linear *l)
 	snprintf(module, sizeof(module), "%.*s", (int)(strlen(l->name) - strlen(".weight")),
 		 l->name);
 	for (char **t = g->target; *t; t++) {
-		const int how = names(*t, module);
+		const int how = ct_target(*t, module);
 
 		best = how > best ? how : best;
 	}
@@ -496,5 +491,6 @@ static const struct hf_suffix suffixes[] = {
 };
 
 const struct hf_quant hf_quant_ct = {
-	"compressed-tensors", suffixes, ct_open, ct_look, ct_read, ct_close,
+	"compressed-tensors", suffixes, ct_open, ct_look, ct_read, ct_close, ct_take,
+	ct_run,
 };

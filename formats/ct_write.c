@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "formats/ct_acts.h"
+#include "formats/ct_run.h"
 #include "lib/base/buf.h"
 #include "lib/data/bits.h"
 
@@ -27,6 +28,7 @@ struct ct_writer {
 	size_t cap;
 	bool bf16, f16;       /* all packed linears' scales so far are numbers of that type */
 	struct run_list runs; /* of the layer */
+	struct ct_runs beside; /* what layers do beside their linears */
 	long layer;           /* whose first tensor has come, or -1 */
 	uint16_t largest;     /* of what is BF16 and not in codes, its bits without the sign */
 };
@@ -71,17 +73,27 @@ static int check_activations(const struct export_codes *q, const struct ct_schem
 	return 0;
 }
 
+/* What rounds an edge of the layer, or NULL. */
+static const struct run_op *quantizer_of(const struct ct_writer *t, enum edge g)
+{
+	const struct run_op *op;
+
+	for (size_t at = 0; (op = run_at(&t->runs, PLACE_EDGES + (int)g, &at));)
+		if (op->kind == RUN_QUANT)
+			return op;
+	return NULL;
+}
+
 /* Of what comes into a linear: what a run record says, or --activations.  *a: with the range. */
 static int take_act(struct ct_writer *t, const struct export_codes *q,
 		    const struct ct_scheme *s, struct hf_act *a, struct err *e)
 {
 	const struct model *m = &t->x->model;
-	const struct run_op *op = NULL;
+	const struct run_op *op;
 	struct linear_row row;
 	char place[256];
-	size_t at = 0;
 
-	*a = (struct hf_act){ .kind = HF_ACT_NONE };
+	*a = (struct hf_act){ .kind = HF_ACT_NONE, .bits = 8 };
 	if (!input_of(m, q->slot, q->layer, &row) || row.keep)
 		return 0;
 	model_edge_name(m, row.in, q->layer, place);
@@ -95,7 +107,7 @@ static int take_act(struct ct_writer *t, const struct export_codes *q,
 		a->group = s->strategy == CT_BLOCK ? s->group : 0;
 		return 0;
 	}
-	op = run_at(&t->runs, PLACE_EDGES + (int)row.in, &at);
+	op = quantizer_of(t, row.in);
 	return op ? ct_acts_from(a, op, place, e) : 0;
 }
 
@@ -320,13 +332,15 @@ static int put_act(struct ct_writer *t, const struct export_codes *q, const stru
 					    1, one, &zero, e);
 }
 
-/* What the layer's run records will be when they are read back. */
+/* What the run records of the layer's edges will be when they are read back. */
 static int note_runs(struct ct_writer *t, struct err *e)
 {
 	char place[256];
 	struct hf_act a;
 
 	for (size_t i = 0; i < t->runs.n; i++) {
+		if (t->runs.op[i].kind != RUN_QUANT || t->runs.op[i].place < PLACE_EDGES)
+			continue;
 		run_place_name(&t->x->model, t->runs.op[i].place, t->layer, place);
 		if (ct_acts_from(&a, &t->runs.op[i], place, e) ||
 		    readback_begin(t->b, place, ROLE_NONE, a.fixed ? DT_F32 : DT_NONE,
@@ -345,7 +359,8 @@ static int enter_layer(struct ct_writer *t, long layer, struct err *e)
 	if (layer < 0 || layer == t->layer)
 		return 0;
 	t->layer = layer;
-	return run_read(&t->runs, &t->x->block, e) || note_runs(t, e) ? -1 : 0;
+	return run_read(&t->runs, &t->x->block, e) || note_runs(t, e) ||
+	       ct_runs_add(&t->beside, &t->x->model, &t->runs, layer, t->w, t->b, e) ? -1 : 0;
 }
 
 static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
@@ -374,10 +389,9 @@ static int refuse_float(const struct ct_writer *t, enum slot s, long layer,
 {
 	struct linear_row row;
 	char place[256];
-	size_t at = 0;
 
 	if (!input_of(&t->x->model, s, layer, &row) || row.keep ||
-	    !run_at(&t->runs, PLACE_EDGES + (int)row.in, &at))
+	    !quantizer_of(t, row.in))
 		return 0;
 	model_edge_name(&t->x->model, row.in, layer, place);
 	return err_set(e, ERR_DATA, rec->name, "is not in codes, but its input is quantized: this "
@@ -407,16 +421,16 @@ static int take_run(void *ctx, const struct record *rec, struct err *e)
 	const int place = run_place_find(&t->x->model, rec->name, &layer);
 
 	(void)record_get_str(rec, "kind", kind, sizeof(kind));
-	if (strcmp(kind, "act-quant"))
+	if (strcmp(kind, "act-quant") && strcmp(kind, "hadamard"))
 		return err_set(e, ERR_DATA, rec->name, "wants '%s' at run time, for which this "
-			       "format has no words%s", kind, strcmp(kind, "hadamard") ? "" :
-			       " that engines read: rotate without r3 and r4");
-	if (place >= 0 && place < PLACE_EDGES)
+			       "format has no words", kind);
+	if (strcmp(kind, "act-quant") == 0 && place >= 0 && place < PLACE_EDGES &&
+	    place != PLACE_K && place != PLACE_V)
 		return err_set(e, ERR_DATA, rec->name, "is quantized at run time, for which this "
-			       "format has no words: only inputs of linears; quant-acts %s before "
-			       "it", place == PLACE_K || place == PLACE_K_RAW || place == PLACE_V ?
-			       "without --kv" : "without --probs and --resid");
-	if (t->o->dynamic_token)
+			       "format has no words: only inputs of linears, rotated keys, and "
+			       "values; quant-acts without %s before it",
+			       place == PLACE_K_RAW ? "--kv-raw" : "--probs and --resid");
+	if (t->o->dynamic_token && place >= PLACE_EDGES && strcmp(kind, "act-quant") == 0)
 		return err_set(e, ERR_DATA, rec->name, "the stream says how activations are "
 			       "quantized: without --activations");
 	if (layer == t->layer)
@@ -448,7 +462,7 @@ static int write_all(struct ct_writer *t, struct outdir *dir, struct stream_in *
 			       "to-ct, or use to-hf");
 	ret = st_writer_finish(t->w, e);
 	if (!ret)
-		ret = ct_schemes_print(t->schemes, &t->x->model, &config, e);
+		ret = ct_schemes_print(t->schemes, &t->x->model, &t->beside, &config, e);
 	if (!ret)
 		ret = export_config(t->x, model_dtype(t), buf_str(&config), e);
 	buf_release(&config);
@@ -470,7 +484,7 @@ int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	t.schemes = ct_schemes_new();
 	ret = t.schemes ? 0 : err_nomem(e, "", 64);
 	if (!ret)
-		ret = st_writer_new(&t.w, dir, o->max_shard, export_header_room(&x->model, 6), e);
+		ret = st_writer_new(&t.w, dir, o->max_shard, export_header_room(&x->model, 8), e);
 	if (!ret)
 		ret = readback_new(&t.b, e);
 	if (!ret)
@@ -479,6 +493,7 @@ int ct_write(struct outdir *dir, struct stream_in *in, struct export *x,
 	readback_free(t.b);
 	ct_schemes_free(t.schemes);
 	run_release(&t.runs);
+	ct_runs_release(&t.beside);
 	free(t.batch);
 	return ret;
 }

@@ -40,6 +40,7 @@ struct ct_scheme {
 };
 
 struct buf;
+struct ct_runs;
 struct ct_schemes;
 
 struct ct_schemes *ct_schemes_new(void);
@@ -48,8 +49,8 @@ void ct_schemes_free(struct ct_schemes *s);
 int ct_schemes_add(struct ct_schemes *s, const struct ct_scheme *scheme, const char *name,
 		   struct err *e) MUST_USE;
 /* quantization_config, as JSON: groups, as few as describe all, and as "ignore" every linear of the
- * model that none of them has. */
-int ct_schemes_print(struct ct_schemes *s, const struct model *m, struct buf *out,
-		     struct err *e) MUST_USE;
+ * model that none of them has; and what layers do beside their linears. */
+int ct_schemes_print(struct ct_schemes *s, const struct model *m, const struct ct_runs *runs,
+		     struct buf *out, struct err *e) MUST_USE;
 
 #endif

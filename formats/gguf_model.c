@@ -439,7 +439,7 @@ int gguf_model_open(struct stream_in **in, const char *path, struct err *e)
 	static const struct checkpoint_ops ops = {
 		model_of, model_tensor, model_read, model_readahead, model_file,
 		model_file_read, model_close,
-		NULL, NULL, model_piece,
+		NULL, NULL, model_piece, NULL,
 	};
 	struct gguf_model *m = calloc(1, sizeof(*m));
 

@@ -419,5 +419,7 @@ static const struct hf_suffix suffixes[] = {
 	{ ".g_idx", HF_G_IDX }, { NULL, HF_PARTS },
 };
 
-const struct hf_quant hf_quant_gptq = { "gptq", suffixes, gptq_open, look, read_it, close_it };
-const struct hf_quant hf_quant_awq = { "awq", suffixes, awq_open, look, read_it, close_it };
+const struct hf_quant hf_quant_gptq = { "gptq", suffixes, gptq_open, look, read_it, close_it,
+				     NULL, NULL };
+const struct hf_quant hf_quant_awq = { "awq", suffixes, awq_open, look, read_it, close_it,
+				     NULL, NULL };

@@ -281,6 +281,17 @@ static bool place_part(struct hf *h, const struct safetensors *shard, const stru
 	return c;
 }
 
+/* Does the format know what to do with a tensor that the model has not? */
+static bool takes(struct hf *h, const struct safetensors *shard, const struct st_tensor *t)
+{
+	const struct hf_place p = { shard, t };
+	long layer;
+
+	return h->quant && h->quant->take &&
+	       model_slot(&h->model, t->name, &layer) == SLOT_NONE &&
+	       h->quant->take(h->format, &h->model, &p);
+}
+
 /* Give every tensor of the files its slot.  The head of a tied model goes to SLOT_HEAD, which
  * such a model does not have: tie() looks at it. */
 static int place_tensors(struct hf *h, struct err *e)
@@ -300,7 +311,7 @@ static int place_tensors(struct hf *h, struct err *e)
 			long layer;
 			enum slot s = model_slot(&h->model, t->name, &layer);
 
-			if (place_part(h, &h->shards[i], t))
+			if (place_part(h, &h->shards[i], t) || takes(h, &h->shards[i], t))
 				continue;
 			if (s == SLOT_NONE && head && strcmp(t->name, head->name) == 0)
 				s = SLOT_HEAD;
@@ -431,6 +442,23 @@ static int check_all(const struct hf *h, struct err *e)
 	return 0;
 }
 
+int hf_run(const struct hf *h, long layer, size_t i, struct hf_run *r, struct err *e)
+{
+	return h->quant && h->quant->run ? h->quant->run(h->format, &h->model, layer, i, r, e) : 0;
+}
+
+/* What is wrong with it is told before anything is read. */
+static int check_runs(const struct hf *h, struct err *e)
+{
+	struct hf_run r = { 0 };
+	int got = 1;
+
+	for (long layer = 0; layer < h->model.cfg.layers && got >= 0; layer++)
+		for (size_t i = 0; (got = hf_run(h, layer, i, &r, e)) > 0; i++)
+			free(r.grid);
+	return got;
+}
+
 int hf_open(struct hf **out, const char *dir, struct err *e)
 {
 	struct hf *h = calloc(1, sizeof(*h));
@@ -443,7 +471,7 @@ int hf_open(struct hf **out, const char *dir, struct err *e)
 		return err_nomem(e, dir, sizeof(*h) + strlen(dir));
 	}
 	if (open_config(h, e) || open_weights(h, e) || place_tensors(h, e) || tie(h, e) ||
-	    check_all(h, e)) {
+	    check_all(h, e) || check_runs(h, e)) {
 		hf_close(h);
 		return -1;
 	}

@@ -10,6 +10,7 @@
 
 struct hf;
 struct hf_codes;
+struct hf_run;
 
 struct hf_tensor {
 	const char *name;
@@ -48,6 +49,8 @@ const struct hf_codes *hf_codes(const struct hf *h, const char *name);
 /* The payload of its record codes, scale or zero. */
 int hf_codes_read(const struct hf *h, const char *name, enum role role, void *dst,
 		  struct err *e) MUST_USE;
+/* The i-th of what a layer does at run time beside its linears: 1, 0: there are no more, or -1. */
+int hf_run(const struct hf *h, long layer, size_t i, struct hf_run *r, struct err *e) MUST_USE;
 /* Ask the kernel to read a block's tensors ahead. */
 void hf_readahead(const struct hf *h, long layer);
 

@@ -15,6 +15,7 @@
 #include "lib/data/stream.h"
 
 struct json;
+struct model;
 
 enum hf_part { HF_WEIGHT, HF_CODES, HF_SCALE, HF_ZERO, HF_SHAPE, HF_G_IDX, HF_INPUT_SCALE,
 	       HF_INPUT_ZERO, HF_PARTS };
@@ -31,14 +32,24 @@ struct hf_linear {
 	struct hf_place part[HF_PARTS];
 };
 
-/* What comes in is rounded to 8 bits: integers or e4m3; by a range found at run time, of a token or
+/* What comes in is rounded to bits (8, but of a cache): integers or e4m3; by a range found at run time, of a token or
  * of `group` channels of it (0: all), or (fixed) one known before: scale and zero as run records
  * have them (lib/model/run.h), zero 0 but with asym. */
 struct hf_act {
 	enum hf_act_kind { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } kind;
+	int bits;
 	bool asym, fixed;
 	int64_t group;
 	float scale, zero;
+};
+
+/* What a layer does at run time beside its linears. */
+struct hf_run {
+	int place;          /* enum run_place (lib/model/run.h) */
+	size_t order;       /* turned by Hadamard matrices of that order; 0: rounded, as act says */
+	struct hf_act act;  /* but for scale and zero: */
+	float *grid;        /* malloc'ed, act.fixed: scale and zero of each grid */
+	size_t grids;
 };
 
 bool hf_act_same(const struct hf_act *a, const struct hf_act *b);
@@ -71,6 +82,11 @@ struct hf_quant {
 	int (*read)(const void *self, const struct hf_linear *l, const struct hf_codes *q,
 		    enum role role, void *dst, struct err *e);
 	void (*close)(void *self);
+	/* A tensor of no linear: is it one of the format's?  May be NULL. */
+	bool (*take)(void *self, const struct model *m, const struct hf_place *p);
+	/* The i-th of what a layer does at run time: 1, 0: there are no more, or -1.  May be NULL. */
+	int (*run)(void *self, const struct model *m, long layer, size_t i, struct hf_run *r,
+		   struct err *e);
 };
 
 /* NULL: none of that name. */

@@ -255,6 +255,17 @@ static int check_tensor(struct readback *b, const struct record *r, struct strea
 	return check_keys(t, r, e) ? -1 : check_sum(b, t, r, in, e);
 }
 
+/* The name that a run record is noted by. */
+static void run_name(struct record *r)
+{
+	const size_t n = strlen(r->name);
+	char kind[32];
+
+	if (record_get_str(r, "kind", kind, sizeof(kind)) == 1 && strcmp(kind, "hadamard") == 0 &&
+	    n + sizeof(" hadamard") <= sizeof(r->name))
+		memcpy(r->name + n, " hadamard", sizeof(" hadamard"));
+}
+
 static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 {
 	struct record r = { .rank = -1 };
@@ -268,6 +279,7 @@ static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
 		if (r.type == REC_RUN) {
 			r.role = ROLE_NONE;
 			r.rank = r.rank < 0 ? 0 : r.rank;
+			run_name(&r);
 		} else if (r.type != REC_TENSOR) {
 			continue;
 		}

@@ -16,7 +16,8 @@ struct readback;
 int readback_new(struct readback **b, struct err *e) MUST_USE;
 void readback_free(struct readback *b);
 
-/* A run record is noted as its payload, role none; one without: type none, rank 0.
+/* A run record is noted as its payload, role none; one without: type none, rank 0; one of kind
+ * hadamard, which may share its place with a quantizer, as "PLACE hadamard".
  * A tensor in one piece; or begun, given in pieces, and ended by the next or by the check. */
 int readback_note(struct readback *b, const char *name, enum role role, enum dtype dtype,
 		  int rank, const int64_t *shape, const void *data, struct err *e) MUST_USE;

@@ -74,11 +74,16 @@ static int dir_read_piece(void *self, const char *name, uint64_t from, void *dst
 	return hf_read_piece(self, name, from, dst, n, e);
 }
 
+static int dir_run(const void *self, long layer, size_t i, struct hf_run *r, struct err *e)
+{
+	return hf_run(self, layer, i, r, e);
+}
+
 static int open_dir(struct stream_in **in, const char *path, struct err *e)
 {
 	static const struct checkpoint_ops ops = {
 		dir_model, dir_tensor, dir_read, dir_readahead, dir_file, dir_file_read, dir_close,
-		dir_codes, dir_codes_read, dir_read_piece,
+		dir_codes, dir_codes_read, dir_read_piece, dir_run,
 	};
 	struct hf *h;
 

@@ -274,6 +274,114 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	same_logits "$out/sb.qp" "$out/e"
 }
 
+@test "to-ct: keys and values by heads are the kv_cache_scheme, and come back" {
+	local b
+	for b in 4 8; do
+		rtn -q -g 4 --asym tiny | quant-acts -q -e none --kv=$b > "$out/s.qp"
+		to-ct -q "$out/s.qp" "$out/d"
+		same_logits "$out/s.qp" "$out/d"
+		qp-forward -q -i ids.txt packed.qp > "$out/c.qp"
+		run -1 qp-cmp "$out/c.qp" "$out/b.qp"
+		"$PYTHON" - "$out/d" $b <<-'END'
+		import sys
+		from checkpoint import Directory
+		d = Directory(sys.argv[1])
+		k = d.config["quantization_config"]["kv_cache_scheme"]
+		assert (k["num_bits"], k["type"], k["symmetric"]) == (int(sys.argv[2]), "int", False), k
+		assert (k["strategy"], k["group_size"], k["dynamic"]) == ("group", 4, True), k
+		END
+		rm -r "$out/d"
+	done
+}
+
+@test "to-ct: static ranges of keys and values, by head and one for all, stay as they are" {
+	local kind
+	to-ct -q packed.qp "$out/d"
+	for kind in head-int head-asym tensor-float; do
+		rm -rf "$out/x" "$out/y"
+		cp -r "$out/d" "$out/x"
+		"$PYTHON" - "$out/x" $kind <<-'END'
+		import json, struct, sys
+		import numpy as np
+		d, kind = sys.argv[1:]
+		by, what = kind.split("-")
+		c = json.load(open(d + "/config.json"))
+		c["quantization_config"]["kv_cache_scheme"] = {
+		    "num_bits": 8, "type": "float" if what == "float" else "int", "symmetric": what != "asym",
+		    "strategy": "attn_head" if by == "head" else "tensor", "dynamic": False}
+		json.dump(c, open(d + "/config.json", "w"))
+		raw = open(d + "/model.safetensors", "rb").read()
+		n = struct.unpack("<Q", raw[:8])[0]
+		head, data = json.loads(raw[8:8 + n]), raw[8 + n:]
+		for i in range(2):
+		    for j, kv in enumerate("kv"):
+		        m = f"model.layers.{i}.self_attn.{kv}"
+		        parts = {"_scale": ("F32", np.float32([0.01 * (1 + i + j)]).tobytes())}
+		        if what == "asym":
+		            parts["_zero_point"] = ("I8", np.int8([3 - i - 40 * j]).tobytes())
+		        for s, (t, b) in parts.items():
+		            head[m + s] = {"dtype": t, "shape": [1], "data_offsets": [len(data), len(data) + len(b)]}
+		            data += b
+		text = json.dumps(head).encode()
+		text += b" " * (-len(text) % 8)
+		open(d + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+		END
+		record-acts -q --stats=none "$out/x" > "$out/s.qp"
+		[ "$(qp-dump --head "$out/s.qp" | grep -c '^run .*attn\.[kv].*range="static"')" -eq 4 ]
+		to-ct -q "$out/s.qp" "$out/y"
+		same_logits "$out/x" "$out/y"
+		qp-forward -q -i ids.txt packed.qp > "$out/c.qp"
+		run -1 qp-cmp "$out/c.qp" "$out/b.qp"
+		"$PYTHON" - "$out/x" "$out/y" <<-'END'
+		import sys
+		from checkpoint import Directory
+		x, y = map(Directory, sys.argv[1:])
+		a, b = (d.config["quantization_config"]["kv_cache_scheme"] for d in (x, y))
+		assert all(b[k] == a[k] for k in a), (a, b)
+		names = [n for n in x.tensors if n.endswith(("_scale", "_zero_point")) and ".self_attn." in n
+		         and "proj" not in n]
+		assert len(names) >= 4 and set(x.tensors) == set(y.tensors)
+		for n in names:
+		    assert (x.tensor(n) == y.tensor(n)).all() and x.dtype(n) == y.dtype(n), n
+		END
+	done
+}
+
+@test "to-ct: online rotations are the transform_config, with Sylvester's matrices, and come back" {
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/m" hidden=20 ffn=24 heads=5 kv=1
+	record-acts -q --stats=none "$out/m" | rotate -q --block=4 -r r3,r4 | rtn -q -g 4 |
+		quant-acts -q -b 8 --rule=ct --kv=4 > "$out/s.qp"
+	to-ct -q "$out/s.qp" "$out/d"
+	same_logits "$out/s.qp" "$out/d"
+	"$PYTHON" - "$out/d" <<-'END'
+	import sys
+	import numpy as np
+	from checkpoint import Directory
+	d = Directory(sys.argv[1])
+	g = d.config["quantization_config"]["transform_config"]["config_groups"]
+	at = {a["location"]: (a["targets"], s["head_dim"], n) for n, s in g.items() for a in s["apply"]}
+	assert all(s["type"] == "hadamard" and not s["randomize"] for s in g.values())
+	layers = ["model.layers.0.", "model.layers.1."]
+	assert at["input"][:2] == ([l + "mlp.down_proj" for l in layers], 4), at
+	assert at["q_attn"] == at["k_cache"] and at["q_attn"][:2] == ([l + "self_attn" for l in layers], 4)
+	s = np.array([[1]])
+	for _ in range(2):
+	    s = np.block([[s, s], [s, -s]])
+	n = 0
+	for where, (modules, _, name) in at.items():
+	    for m in modules:
+	        h = d.tensor("%s.%s_%s.weight" % (m, name, where))
+	        assert (h == s).all()
+	        n += 1
+	assert n == 6
+	END
+	record-acts -q --stats=none "$out/d" > "$out/t.qp"
+	[ "$(qp-dump --head "$out/t.qp" | grep -c '^run .*kind="hadamard" order=4')" -eq 6 ]
+	to-ct -q "$out/t.qp" "$out/e"
+	cmp "$out/d/model.safetensors" "$out/e/model.safetensors"
+	cmp "$out/d/config.json" "$out/e/config.json"
+}
+
 @test "to-ct: activations that the format cannot say are refused, with what would fit" {
 	rtn -q -b 8 -g -1 tiny > "$out/8.qp"
 	no() {	# no MESSAGE OPTIONS...
@@ -287,7 +395,9 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	no 'attn\.in: ranges that are narrowed .*--clip=1 before' -b 8 --rule=ct --clip=0.9
 	no 'attn\.in: a range of all tokens.*--per=token' -b 8 --rule=ct --per=tensor
 	no 'attn\.in: asymmetric ranges of groups.*--sym or --per=token' -b 8 --asym -g 4
-	no 'attn\.[kv]: .*without --kv' -b 8 --rule=ct --kv=8
+	no 'attn\.k\.raw: .*without --kv-raw' -b 8 --rule=ct --kv=8 --kv-raw
+	no 'attn\.k: .*without --kv-window' -b 8 --rule=ct --kv=8 --kv-window=4
+	no 'attn\.k: ranges that are narrowed .*--kv-clip=1' -b 8 --rule=ct --kv=8 --kv-clip=0.9
 	no '.*resid: .*without --probs and --resid' -b 8 --rule=ct --resid=8
 	rtn -q -b 8 -g -1 --skip=down tiny | quant-acts -q -b 8 --rule=ct > "$out/x.qp"
 	refuses 65 '.*down_proj\.weight: is not in codes, but its input .*--skip=layers\.0\.mlp\.mid' \
@@ -296,7 +406,13 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	refuses 65 '.*the stream says how .*: without --activations' \
 		to-ct --activations=dynamic-token "$out/x.qp" "$out/d"
 	record-acts -q --stats=none tiny | rotate -q -r r4 | rtn -q -b 8 -g -1 > "$out/x.qp"
-	refuses 65 "layers\.0\..*: wants 'hadamard' at run time.*rotate without r3 and r4" \
+	refuses 65 'layers\.0\.mlp\.mid: is turned by .*order 12.* powers of 2: rotate --block=4' \
+		to-ct "$out/x.qp" "$out/d"
+	quant-acts -q -e none --kv=8 --skip=layers.1.attn.v "$out/8.qp" > "$out/x.qp"
+	refuses 65 'layers\.1\.attn\.v: is not rounded, but layers\.0\.attn\.k is: ' \
+		to-ct "$out/x.qp" "$out/d"
+	quant-acts -q -e none --kv=8 --skip=layers.0 "$out/8.qp" > "$out/x.qp"
+	refuses 65 'layers\.1\.attn\.k: is rounded, but in layers before it is not: ' \
 		to-ct "$out/x.qp" "$out/d"
 	[ ! -e "$out/d" ]
 }
@@ -351,10 +467,35 @@ broken() {	# broken PYTHON
 
 @test "compressed-tensors: what cannot be read is refused by name" {
 	to-ct -q packed.qp "$out/d"
-	broken 'q["transform_config"] = {"config_groups": {"R4": {}}}'
-	refuses 65 '.*transform_config is not read' qp-ls "$out/x"
+	turn() {	# turn TYPE LOCATION TARGET [MORE]
+		broken "q['transform_config'] = {'config_groups': {'R4': {'type': '$1', 'apply': [
+		    {'targets': ['$3'], 'location': '$2'}] ${4:-}}}}"
+	}
+	turn hadamard weight_input Linear
+	qp-ls "$out/x"
+	turn random-hadamard input 're:.*down_proj$'
+	refuses 65 ".*transform_config: R4: type 'random-hadamard' is not read" qp-ls "$out/x"
+	turn hadamard output 're:.*down_proj$'
+	refuses 65 ".*transform_config: location 'output' is not read" qp-ls "$out/x"
+	turn hadamard input 're:.*down_proj$'
+	refuses 65 'layers\.0\.mlp\.mid: is turned by a Hadamard matrix of order 12' qp-ls "$out/x"
+	turn hadamard input 're:.*up_proj$' ", 'head_dim': 4"
+	refuses 65 '.*: is turned by transform_config otherwise than other linears' qp-ls "$out/x"
+	turn hadamard input 're:.*none$' ", 'head_dim': 4"
+	refuses 65 ".*no module of the model is a target of 're:\.\*none\\$'" qp-ls "$out/x"
+	turn hadamard q_attn 're:.*self_attn$'
+	refuses 65 '.*head_dim is missing' qp-ls "$out/x"
+	cache() { broken "q['kv_cache_scheme'] = dict(num_bits=8, type='int', symmetric=True, $1)"; }
+	cache 'strategy="token", dynamic=True'
+	refuses 65 '.*kv_cache_scheme: only strategy group is read' qp-forward -i ids.txt "$out/x"
+	cache 'strategy="group", dynamic=True'
+	refuses 65 '.*kv_cache_scheme: group_size is missing' qp-ls "$out/x"
+	cache 'strategy="group", dynamic=True, group_size=3'
+	refuses 65 '.*kv_cache_scheme: groups of 3 do not divide heads of 4' qp-ls "$out/x"
+	cache 'strategy="tensor", dynamic=False'
+	refuses 65 '.*layers\.0\.self_attn: has no k_scale, though' qp-ls "$out/x"
 	broken 'q["kv_cache_scheme"] = {"num_bits": 8}'
-	refuses 65 '.*kv_cache_scheme is not read' qp-forward -i ids.txt "$out/x"
+	refuses 65 '.*kv_cache_scheme: a type .* needed' qp-ls "$out/x"
 	broken 'q["format"] = g["format"] = "nvfp4-pack-quantized"'
 	refuses 65 ".*format 'nvfp4-pack-quantized' is not read" qp-forward -i ids.txt "$out/x"
 	broken 'g["weights"]["num_bits"] = 8'
