@@ -47,6 +47,11 @@ model() {	# model DIR SHARE WORST
 	try "$name" "FP8 dynamic" 1e-3 "$2" "$3"
 	rtn -q -b 8 -g -1 "$1" | quant-acts -q -b 8 --rule=ct > "$OUT/s.qp"
 	try "$name" "W8A8 dynamic" 1e-3 "$2" "$3"
+	rtn -q -g 64 "$1" | quant-acts -q -e none --kv=8 > "$OUT/s.qp"
+	try "$name" "W4A16, keys and values in 8 bits" 1e-3 "$2" "$3"
+	record-acts -q --stats=none "$1" | rotate -q --block=128 -r r3,r4 |
+		rtn -q -g 64 > "$OUT/s.qp"
+	try "$name" "W4A16, turned at run time" 1e-3 1 1e-3
 	rm -f "$OUT/s.qp"
 }
 
