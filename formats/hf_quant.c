@@ -30,7 +30,8 @@ void hf_quant_names(char *buf, size_t cap)
 bool hf_act_same(const struct hf_act *a, const struct hf_act *b)
 {
 	return a->kind == b->kind && a->bits == b->bits && a->asym == b->asym &&
-	       a->fixed == b->fixed && a->group == b->group && a->scale == b->scale && a->zero == b->zero;
+	       a->fixed == b->fixed && a->group == b->group && a->scale == b->scale &&
+	       a->zero == b->zero;
 }
 
 static const char *part_name(enum hf_part part)

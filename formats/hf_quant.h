@@ -32,9 +32,9 @@ struct hf_linear {
 	struct hf_place part[HF_PARTS];
 };
 
-/* What comes in is rounded to bits (8, but of a cache): integers or e4m3; by a range found at run time, of a token or
- * of `group` channels of it (0: all), or (fixed) one known before: scale and zero as run records
- * have them (lib/model/run.h), zero 0 but with asym. */
+/* What comes in is rounded to bits (8, but of a cache): integers or e4m3; by a range found at run
+ * time, of a token or of `group` channels of it (0: all), or (fixed) one known before: scale and
+ * zero as run records have them (lib/model/run.h), zero 0 but with asym. */
 struct hf_act {
 	enum hf_act_kind { HF_ACT_NONE, HF_ACT_INT, HF_ACT_E4M3 } kind;
 	int bits;
@@ -84,7 +84,8 @@ struct hf_quant {
 	void (*close)(void *self);
 	/* A tensor of no linear: is it one of the format's?  May be NULL. */
 	bool (*take)(void *self, const struct model *m, const struct hf_place *p);
-	/* The i-th of what a layer does at run time: 1, 0: there are no more, or -1.  May be NULL. */
+	/* The i-th of what a layer does at run time: 1, 0: there are no more, or -1.  May be
+	 * NULL. */
 	int (*run)(void *self, const struct model *m, long layer, size_t i, struct hf_run *r,
 		   struct err *e);
 };

@@ -313,15 +313,15 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 		raw = open(d + "/model.safetensors", "rb").read()
 		n = struct.unpack("<Q", raw[:8])[0]
 		head, data = json.loads(raw[8:8 + n]), raw[8 + n:]
-		for i in range(2):
-		    for j, kv in enumerate("kv"):
-		        m = f"model.layers.{i}.self_attn.{kv}"
-		        parts = {"_scale": ("F32", np.float32([0.01 * (1 + i + j)]).tobytes())}
-		        if what == "asym":
-		            parts["_zero_point"] = ("I8", np.int8([3 - i - 40 * j]).tobytes())
-		        for s, (t, b) in parts.items():
-		            head[m + s] = {"dtype": t, "shape": [1], "data_offsets": [len(data), len(data) + len(b)]}
-		            data += b
+		def put(name, kind, x):
+		    global data
+		    head[name] = {"dtype": kind, "shape": [1], "data_offsets": [len(data), len(data) + x.nbytes]}
+		    data += x.tobytes()
+		places = [(i, j, f"model.layers.{i}.self_attn.{'kv'[j]}") for i in range(2) for j in range(2)]
+		for i, j, m in places:
+		    put(m + "_scale", "F32", np.float32([0.01 * (1 + i + j)]))
+		for i, j, m in places if what == "asym" else []:
+		    put(m + "_zero_point", "I8", np.int8([3 - i - 40 * j]))
 		text = json.dumps(head).encode()
 		text += b" " * (-len(text) % 8)
 		open(d + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
