@@ -321,7 +321,7 @@ int llama2c_open(struct stream_in **in, const char *path, struct err *e)
 {
 	static const struct checkpoint_ops ops = {
 		model_of, model_tensor, model_read, NULL, model_file, model_file_read, model_close,
-		NULL, NULL, NULL,
+		NULL, NULL, NULL, NULL,
 	};
 	struct llama2c *l = calloc(1, sizeof(*l));
 
