@@ -15,8 +15,7 @@
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n" \
 	"                       tensor (default 128)\n" \
 	"      --sym, --asym    grid centred on zero (default), or with a zero point\n" \
-	"      --grid=GRID      uniform (default); q4_K or q6_K: super-blocks of llama.cpp,\n" \
-	"                       256 columns, which say bits, groups and --sym\n" \
+	"      --grid=GRID      uniform (default), or llama.cpp's blocks: q4_K, q6_K\n" \
 	"      --range=HOW      minmax, or shrunk to the least error: mse (also --mse),\n" \
 	"                       hmse, weighted by the inputs (default " range ")\n"
 #define QUANTIZER_HELP_LAYERS \

@@ -38,9 +38,9 @@ struct kernels {
 	/* Each column takes the errors of those of the eight before it, gets its codes, and
 	 * leaves its error in t and w - q in w.  t and code point at the first. */
 	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
-	/* Coordinate descent: t holds H D, each column takes the steps of those of the eight before
-	 * it, its code becomes the best one while all others stay, t its step, w goes with it, and by
-	 * how much tr D H D' fell is added to gain[ROWS]. */
+	/* Coordinate descent: t holds H D, each column takes the steps of those of the eight
+	 * before it, its code becomes the best one while all others stay, t its step, w goes with
+	 * it, and by how much tr D H D' fell is added to gain[ROWS]. */
 	void (*descend)(float *t, uint8_t *code, const struct eight *g, float *gain);
 };
 

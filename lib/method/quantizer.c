@@ -397,8 +397,8 @@ static void shrink_params(const struct quantizer *q, const float *w, size_t n, s
 			break;
 		}
 		for (int i = 0; i < MSE_STEPS; i++)
-			loss[i] += q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s[i], z[i],
-					 q->bits, s[0]);
+			loss[i] += q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s[i],
+						    z[i], q->bits, s[0]);
 	}
 	for (int i = best + 1; i < MSE_STEPS; i++)
 		if (loss[i] < loss[best])
