@@ -12,6 +12,7 @@
 #include "formats/file.h"
 #include "formats/gguf_model.h"
 #include "formats/lint_impl.h"
+#include "formats/safetensors.h"
 #include "lib/data/stream.h"
 
 static const struct {
@@ -134,6 +135,20 @@ out:
 	return d;
 }
 
+/* What the reader of safetensors says of a shard whose head is JSON. */
+static void look_inside(struct lint *l, const char *name)
+{
+	char path[4096];
+	struct safetensors s;
+	struct err e;
+
+	snprintf(path, sizeof(path), "%s/%s", l->dir, name);
+	if (safetensors_open(&s, path, &e) < 0)
+		problem(l, &e);
+	else
+		safetensors_close(&s);
+}
+
 static int is_shard(const struct dirent *d)
 {
 	const size_t n = strlen(d->d_name), k = strlen(".safetensors");
@@ -154,6 +169,7 @@ static int open_shards(struct lint *l)
 		struct json_doc *d = l->heads && l->files ? parse_head(l, found[i]->d_name) : NULL;
 
 		if (d) {
+			look_inside(l, found[i]->d_name);
 			l->heads[l->n_heads] = d;
 			l->files[l->n_heads++] = strdup(found[i]->d_name);
 		}

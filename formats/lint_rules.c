@@ -81,6 +81,44 @@ static void tied_head(struct lint *l)
 			 "tie_word_embeddings");
 }
 
+/* Each layer that config.json counts has tensors; of other families' names nothing is known. */
+static void all_layers(struct lint *l)
+{
+	const int64_t n = json_int(json_get(l->config, "num_hidden_layers"), 0);
+	bool any = false;
+
+	for (size_t i = 0; i < l->n_t && !any; i++)
+		any = strstr(l->t[i].name, ".layers.") != NULL;
+	for (int64_t k = 0; any && k < n && k < 10000; k++) {
+		char part[64];
+		bool there = false;
+
+		snprintf(part, sizeof(part), ".layers.%lld.", (long long)k);
+		for (size_t i = 0; i < l->n_t && !there; i++)
+			there = strstr(l->t[i].name, part) != NULL;
+		if (!there)
+			lint_say(l, part + 1, "has no tensors; config.json says %lld layers",
+				 (long long)n);
+	}
+}
+
+static void embedding(struct lint *l)
+{
+	const struct json *width = json_get(l->config, "word_embed_proj_dim");
+	const int64_t vocab = json_int(json_get(l->config, "vocab_size"), 0);
+	const int64_t hidden = json_int(width ? width : json_get(l->config, "hidden_size"), 0);
+
+	for (size_t i = 0; i < l->n_t; i++) {
+		const struct lint_tensor *t = &l->t[i];
+
+		if (ends_in(t->name, "embed_tokens.weight") &&
+		    (lint_dim(t->info, 0) != vocab || lint_dim(t->info, 1) != hidden))
+			lint_say(l, t->name, "is %lld x %lld, config.json says %lld x %lld",
+				 (long long)lint_dim(t->info, 0), (long long)lint_dim(t->info, 1),
+				 (long long)vocab, (long long)hidden);
+	}
+}
+
 /* ---- parts --------------------------------------------------------------------------------- */
 
 static void need(struct lint *l, const struct lint_module *m, enum lint_part p, const char *name)
@@ -353,6 +391,10 @@ const struct lint_rule lint_rules[] = {
 	  "each safetensors file says format pt", format_pt },
 	{ "index", LINT_ALL, AUG, "vLLM weight_utils.filter_duplicate_safetensors_files",
 	  "the index names every tensor of every file, and nothing else", index_whole },
+	{ "layers", LINT_ALL, AUG, "transformers load_state_dict: missing keys are made at random",
+	  "every layer has tensors", all_layers },
+	{ "embedding", LINT_ALL, AUG, "transformers load_state_dict: size mismatch",
+	  "the embedding has the size of config.json", embedding },
 	{ "tied", LINT_ALL, AUG, "transformers tie_weights", "a head is there or tied", tied_head },
 	{ "method", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
 	  "transformers quantizers/auto.py", "codes have a quantization_config", has_method },

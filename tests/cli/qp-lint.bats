@@ -161,6 +161,25 @@ t[n + "qzeros"] = (b[0], [1, 16], b[2][:64])' \
 		sglang fused 'gate_proj: has other bits or groups than up_proj'
 }
 
+@test "qp-lint: layers" {
+	fails plain 't = {k: v for k, v in t.items() if ".layers.1." not in k}' \
+		vllm layers 'layers\.1\.: has no tensors'
+	fails gptq 'c["num_hidden_layers"] += 1' transformers layers 'has no tensors'
+}
+
+@test "qp-lint: embedding" {
+	fails plain 'c["hidden_size"] = 32' vllm embedding 'embed_tokens\.weight: is .* x 64, .* x 32'
+	fails gptq 'c["vocab_size"] += 1' llama.cpp embedding 'embed_tokens\.weight: is '
+}
+
+@test "qp-lint: a file that is cut short, or whose header lies, is told by any loader's name" {
+	rm -rf "$out/d"
+	cp -r gptq "$out/d"
+	truncate -s -100 "$out"/d/*.safetensors
+	run -1 qp-lint --for=vllm "$out/d"
+	[[ $output == readable:*"outside the file"* ]]
+}
+
 @test "qp-lint: experts" {
 	fails gptq "$P"'t[p + "mlp.experts.1.up_proj.weight"] = ("F32", [1], bytes(4))
 for x in four: t[p + "mlp.experts.0.up_proj." + x] = ("I32", [1, 1], bytes(4))' \
