@@ -261,7 +261,7 @@ growth() {
 	calibrate 64
 	c64=$calib
 	calibrate 128
-	for i in 1 2 3; do
+	for i in 1 2 3 4 5; do
 		measure "$tmp/g.64" record-acts -q -c "$c64" "$model" > /dev/null
 		measure "$tmp/g.128" record-acts -q -c "$calib" "$model" > /dev/null
 	done
@@ -285,7 +285,7 @@ more_blocks() {
 	shape 135M 8
 	eight=$model
 	shape 135M 12
-	for i in 1 2 3; do
+	for i in 1 2 3 4 5; do
 		job g4 "$four" "$calib"
 		job g8 "$eight" "$calib"
 		job g12 "$model" "$calib"
