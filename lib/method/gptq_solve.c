@@ -385,6 +385,19 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	return 0;
 }
 
+/* What dead columns have in loss, where a grid with minima may not hold 0: their H_jj is no 0 for
+ * the solver's sake only (gptq.c). */
+static double dead_loss(const struct solve *s)
+{
+	const struct gptq_hessian *h = s->h;
+	double sum = 0;
+
+	for (size_t j = 0; s->z->min && h->n_dead && j < h->k; j++)
+		for (size_t r = 0; h->dead[j] && r < s->z->rows; r++)
+			sum += (double)s->dst[r * h->k + j] * s->dst[r * h->k + j];
+	return sum;
+}
+
 /* Dequantized weights, and the error's energy under H without damping. */
 static int finish(struct solve *s, struct gptq_result *res, const char *where, struct err *e)
 {
@@ -406,7 +419,7 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	res->damp = h->damp;
 	res->damp_raised = h->damp_raised;
 	res->dead = (long)h->n_dead;
-	res->energy = loss - h->damp * h->mean * dist;
+	res->energy = loss - h->damp * h->mean * dist - dead_loss(s);
 	if (res->energy < 0)
 		res->energy = 0; /* nearly all of the loss was the damping's */
 	return 0;
