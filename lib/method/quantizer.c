@@ -348,21 +348,21 @@ static const float *take_chunk(const struct quantizer *q, const float *w, size_t
 
 /*
  * The step with the least energy of m weights, all at hand.  The ends of later grids lie within
- * 0.8 of this step's scale (0.5: the grid itself and its zero; the rest: the scale's rounding) of
- * its range, so that what lies beyond is lost to all of them: once that alone is more than the
- * least so far, none of them can be it.
+ * 0.8 of this step's scale (0.5: the grid itself and its zero; the rest: the scale's rounding,
+ * 255 / 2^11 at most, but 255 / 2^9 in BF16) of its range, so that what lies beyond is lost to all
+ * of them: once that alone is more than the least so far, none of them can be it.
  */
 static int least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
 			double lo, double hi, const float *s, const uint8_t *z)
 {
 	const bool normal = s[MSE_STEPS - 1] > 0x1p-14f; /* F16 rounds as said */
-	const double a = -lo > hi ? -lo : hi;
+	const double a = -lo > hi ? -lo : hi, off = q->scale_dtype == DT_BF16 ? 1 : 0.8;
 	double least = INFINITY;
 	int best = 0;
 
 	m = (m + LANES - 1) / LANES * LANES;
 	for (int i = 0; i < MSE_STEPS; i++) {
-		const double p = 1 - i / 100.0, slack = 0.8 * s[i];
+		const double p = 1 - i / 100.0, slack = off * s[i];
 		const double loss = q->kernels->loss(w, h, m, s[i], z[i], q->bits, 1);
 
 		if (loss < least) {
