@@ -15,9 +15,9 @@ setup() {
 	done | calib-pack -q --ids > calib.qp
 }
 
-# Run record-acts and, when it has written all but the last bytes and waits, print the milliseconds
-# that its threads beyond the first ran, all together.  "taken": a process of this group has all
-# tokens; "apart": of another group; "free": nobody.
+# Run record-acts and, while more than a pipe holds is unread, so that it cannot have ended, print the
+# milliseconds that its threads beyond the first ran so far, all together.  "taken": a process of this
+# group has all tokens; "apart": of another group; "free": nobody.
 helpers_ran() {	# helpers_ran taken|apart|free [OPTION...]
 	[ -s size ] || record-acts -q -c calib.qp "$MODEL" | wc -c > size
 	timeout --foreground 60 /usr/bin/python3 - "$MODEL" "$(cat size)" "$@" <<-'END'
@@ -30,8 +30,7 @@ helpers_ran() {	# helpers_ran taken|apart|free [OPTION...]
 		        fcntl.lockf(tokens, fcntl.LOCK_EX | fcntl.LOCK_NB, 4096, group * 4096)
 		    p = subprocess.Popen(["record-acts", "-q", "-c", "calib.qp", *options, model],
 		                         stdout=subprocess.PIPE, bufsize=0)
-		    fcntl.fcntl(p.stdout, fcntl.F_SETPIPE_SZ, 4096)
-		    left = size - 4096
+		    left = size - (1 << 20) - (1 << 16)
 		    while left > 0:
 		        left -= len(p.stdout.read(left))
 		    ran = 0
@@ -78,9 +77,12 @@ helped() {
 }
 
 @test "threads: a stage that was killed leaves its tokens to the others" {
-	record-acts -q -c calib.qp "$MODEL" > /dev/null &
+	mkfifo full
+	exec 9<> full	# nobody reads: the stage cannot end before it is killed
+	record-acts -q -c calib.qp "$MODEL" > full 9>&- &
 	sleep 0.1
 	kill -KILL $!
 	wait $! || true
+	exec 9>&-
 	helped free
 }
