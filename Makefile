@@ -104,9 +104,9 @@ $(BUILD)/libfuzzer/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libquantpipe.a
 	$(CC) $(CFLAGS) $(QFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
 # The fault shim is preloaded into programs: never instrumented.
-$(BUILD)/shim/%.so: tests/shim/%.c
+$(BUILD)/shim/%.so: tests/shim/%.c tests/shim/count.h
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -std=c11 -Wall -Wextra -fPIC -shared -o $@ $< -ldl
+	$(CC) $(CFLAGS) -I. -std=c11 -Wall -Wextra -fPIC -shared -o $@ $<
 
 $(BENCHBIN): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libquantpipe.a
 	@mkdir -p $(@D)

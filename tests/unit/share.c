@@ -17,11 +17,10 @@
 
 #include "lib/base/err.h"
 #include "lib/base/pool.h"
+#include "tests/unit/files.h"
 #include "tests/unit/tap.h"
 
 enum { N = 4, STAGES = 3, TASKS = 400 };
-
-static char folder[] = "/tmp/qp-share-XXXXXX";
 
 /* What the processes of a test see of each other. */
 static struct seen {
@@ -145,20 +144,20 @@ static void killed(void)
 
 static void path_of(char *to, size_t n)
 {
-	snprintf(to, n, "%s/quantpipe-%ld", folder, (long)geteuid());
+	snprintf(to, n, "%s/quantpipe-%ld", files_in(), (long)geteuid());
 }
 
 /* What may lie where the file is to be. */
 static void places(void)
 {
-	char path[128], other[128];
+	char path[400], other[400];
 	struct share s;
 	struct stat st;
 	struct err e;
 	int fd;
 
 	path_of(path, sizeof(path));
-	snprintf(other, sizeof(other), "%s/elsewhere", folder);
+	snprintf(other, sizeof(other), "%s/elsewhere", files_in());
 	ok(stat(path, &st) == 0 && st.st_size == 0 && (st.st_mode & 0777) == 0600,
 	   "the file is empty and the user's alone");
 	fd = open(path, O_WRONLY);
@@ -244,13 +243,11 @@ static void late(void)
 
 int main(void)
 {
-	char path[128];
-
 	alarm(120);
 	seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!mkdtemp(folder) || seen == MAP_FAILED)
+	if (seen == MAP_FAILED)
 		return 1;
-	setenv("XDG_RUNTIME_DIR", folder, 1);
+	setenv("XDG_RUNTIME_DIR", files_in(), 1);
 	setpgid(0, 0); /* what else runs is no neighbour */
 	tokens();
 	killed();
@@ -258,8 +255,6 @@ int main(void)
 	late();
 	nowhere();
 	places();
-	path_of(path, sizeof(path));
-	unlink(path);
-	rmdir(folder);
+	files_remove();
 	return done();
 }
