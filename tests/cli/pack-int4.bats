@@ -173,13 +173,18 @@ seqlen=16 $set sampling=\"ids\"" ]
 	refuses_a_cut_pipe rtn.qp 3000 pack-int4
 }
 
-@test "pack-int4: peak memory is the formula of the man page" {
+@test "pack-int4: peak memory is the formula of the man page, in two shapes" {
 	not_with_sanitizers "memory is not what it would be"
+	need_python numpy
+	local MiB=1048576 shape D F
 	cd "$out"
-	heavy_model
-	rtn -q -g 64 m > r.qp
-	pack-int4 -v r.qp 2> err > /dev/null
-	peak_is err $((D * F + 3 * MiB))
-	weights_first r.qp | pack-int4 -v 2> err > /dev/null
-	peak_is err $((5 * D * F + 3 * MiB))
+	for shape in "512 12288" "1024 4096"; do
+		read -r D F <<< "$shape"
+		"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=$D ffn=$F heads=8 layers=1 dtype=BF16
+		rtn -q -g 64 m | pack-int4 -v 2> err > /dev/null
+		peak_is err $((D * F + 3 * MiB))
+	done
+	"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=768 ffn=2112 heads=8 layers=1 dtype=BF16
+	rtn -q -g 64 m | weights_first | pack-int4 -v 2> err > /dev/null
+	peak_is err $((5 * 768 * 2112 + 3 * MiB))
 }

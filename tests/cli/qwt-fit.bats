@@ -245,3 +245,27 @@ less() {	# less A B: numbers
 	refuses 65 '.*layers.1.mlp.up_proj.*not finite' qwt-fit "$out/nan.qp" "$out/f.qp"
 	[ ! -e "$out/f.qp" ]
 }
+
+@test "qwt-fit: peak memory is the formula of the man page, in two shapes" {
+	not_with_sanitizers "memory is not what it would be"
+	local MiB=1048576 shape D F n P T o
+	cd "$out"
+	for shape in "384 1024 4" "192 2112 8"; do
+		read -r D F n <<< "$shape"
+		P=$((3 * D * D + 3 * D * F + 2 * D)) T=$((512 * n))
+		"$PYTHON" "$ROOT/tests/mkmodel.py" m hidden=$D ffn=$F heads=12 kv=6 vocab=2000 dtype=BF16
+		for ((o = 1; o <= n; o++)); do
+			awk -v m="$o" 'BEGIN { for (t = 0; t < 512; t++) printf "%d ", (t * t * m + t) % 2000
+				print "" }'
+		done | calib-pack -q --ids > many.qp
+		record-acts -q --stats=none -c many.qp m | rtn -q -g 64 --keep-ref > kept.qp
+		rtn -q -g 64 m > bare.qp
+		qwt-fit -v -j 2 kept.qp 2> kept > f.qp
+		qwt-fit -v -j 2 --per=block --rank=16 kept.qp 2> rank > f.qp
+		qwt-fit -v -j 2 --ref=m -c many.qp bare.qp 2> ref > f.qp
+		for o in kept rank ref; do
+			peak_is $o $((15 * P + 12 * T * D + 2048 * (16 * (D + F) + 12 * D) +
+				48 * D * D + 6 * MiB))
+		done
+	done
+}

@@ -154,7 +154,7 @@ with_flux() {
 	refuses 64 '--scale-dtype: expected f16, bf16 or f32' rtn --scale-dtype=f64 plain.qp
 }
 
-@test "rtn: peak memory is the formula of the man page" {
+@test "rtn: peak memory is the formula of the man page, in two shapes" {
 	not_with_sanitizers "memory is not what it would be"
 	cd "$out"
 	heavy_model
@@ -167,6 +167,12 @@ with_flux() {
 	peak_is ref $((5 * P + D * F + 6 * MiB + 2 * P))
 	rtn -v -j 2 -g 64 m 2> folder > /dev/null
 	peak_is folder $((5 * P + D * F + 6 * MiB + 2 * 9000 * D))
+	heavy_model 384 1024
+	record-acts -q --stats=none m > plain.qp
+	rtn -v -j 2 -g 64 plain.qp 2> plain > /dev/null
+	peak_is plain $((5 * P + D * F + 6 * MiB))
+	rtn -v -j 2 -g 64 acts.qp 2> hessian > /dev/null
+	peak_is hessian $((5 * P + D * F + 6 * MiB + H + 2048 * (2 * F + 256)))
 }
 
 @test "rtn: --format=e4m3: scales, codes and weights are float8's, by rows, tensor and blocks (numpy)" {

@@ -188,12 +188,15 @@ with_flux() {
 	[[ $stderr =~ ^smooth:\ read\ .*\ s,\ compute ]]
 }
 
-@test "smooth: peak memory is the formula of the man page" {
+@test "smooth: peak memory is the formula of the man page, in two shapes" {
 	not_with_sanitizers "memory is not what it would be"
 	cd "$out"
 	heavy_model
 	smooth -v acts.qp 2> err > /dev/null
-	peak_is err $((4 * P + H + 3 * MiB))
+	peak_is err $((4 * P + H + 5 * MiB))
+	heavy_model 384 1024
+	smooth -v acts.qp 2> err > /dev/null
+	peak_is err $((4 * P + H + 5 * MiB))
 }
 
 # ---- search ----
