@@ -15,7 +15,7 @@
 #define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
 #define MSE_CHUNK 512     /* weights in cache at a time */
 #define LANES 16          /* sums side by side */
-#define CLIP_EVERY 4      /* steps of the shrinking */
+#define STEPS 4           /* of the shrinking at a time */
 
 void quantizer_sizes(size_t n, char *buf, size_t cap)
 {
@@ -134,6 +134,14 @@ float quantizer_round_scale(double s, enum dtype t)
 
 	switch (t) {
 	case DT_F16:
+		if (f >= 0x1p-14f && f < 65504) { /* a normal number: 13 bits go, half to even */
+			uint32_t bits;
+
+			memcpy(&bits, &f, sizeof(bits));
+			bits = (bits + 0xfff + (bits >> 13 & 1)) & ~(uint32_t)0x1fff;
+			memcpy(&f, &bits, sizeof(f));
+			return f;
+		}
 		f = f16_to_f32(f32_to_f16(f));
 		return f > 0 ? f : 0x1p-24f;
 	case DT_BF16:
@@ -217,6 +225,20 @@ static inline float pow24(float x)
 	return (y * r2) * (y * r2);
 }
 
+/* Of LANES sums; in pairs, which every instruction set does in the same order. */
+__attribute__((always_inline))
+static inline double lanes_sum(const float *lane)
+{
+	double d[LANES / 2];
+
+	for (size_t c = 0; c < LANES / 2; c++)
+		d[c] = (double)lane[c] + (double)lane[c + LANES / 2];
+	for (size_t n = LANES / 4; n > 0; n /= 2)
+		for (size_t c = 0; c < n; c++)
+			d[c] += d[c + n];
+	return d[0];
+}
+
 /* sum |w - w~|^2.4 of n adjacent weights, n a multiple of LANES, in units of unit. */
 __attribute__((always_inline))
 static inline double loss_body(const float *w, size_t n, float scale, int zero, int bits,
@@ -224,7 +246,6 @@ static inline double loss_body(const float *w, size_t n, float scale, int zero, 
 {
 	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / unit;
 	float lane[LANES] = { 0 };
-	double sum = 0;
 
 	for (size_t i = 0; i < n; i += LANES) {
 		for (size_t c = 0; c < LANES; c++) {
@@ -235,34 +256,34 @@ static inline double loss_body(const float *w, size_t n, float scale, int zero, 
 			lane[c] += pow24((x - scale * (round_even(t) - shift)) * inv);
 		}
 	}
-	for (size_t c = 0; c < LANES; c++)
-		sum += lane[c];
-	return sum;
+	return lanes_sum(lane);
 }
 
-/* sum h (w - w~)^2 of n adjacent weights likewise. */
+/* sum h (w - w~)^2 of n adjacent weights likewise, by each of STEPS grids. */
 __attribute__((always_inline))
-static inline double energy_body(const float *w, const float *h, size_t n, float scale, int zero,
-				 int bits)
+static inline void energy_body(const float *w, const float *h, size_t n, const float *scale,
+			       const uint8_t *zero, int bits, double *sum)
 {
 	/* x inv is x / scale but for its last bit, and then both codes are as good. */
-	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / scale;
-	float lane[LANES] = { 0 };
-	double sum = 0;
+	const float mid = (float)(1 << (bits - 1));
+	float lane[STEPS][LANES] = { 0 }, shift[STEPS], inv[STEPS];
 
-	for (size_t i = 0; i < n; i += LANES) {
-		for (size_t c = 0; c < LANES; c++) {
-			float x = w[i + c], t = x * inv + shift;
-
-			t = t < -mid ? -mid : t;
-			t = t > mid - 1 ? mid - 1 : t;
-			x -= scale * (round_even(t) - shift);
-			lane[c] += h[i + c] * (x * x);
-		}
+	for (int s = 0; s < STEPS; s++) {
+		shift[s] = (float)zero[s] - mid;
+		inv[s] = 1 / scale[s];
 	}
-	for (size_t c = 0; c < LANES; c++)
-		sum += lane[c];
-	return sum;
+	for (size_t i = 0; i < n; i += LANES)
+		for (int s = 0; s < STEPS; s++)
+			for (size_t c = 0; c < LANES; c++) {
+				float x = w[i + c], t = x * inv[s] + shift[s];
+
+				t = t < -mid ? -mid : t;
+				t = t > mid - 1 ? mid - 1 : t;
+				x -= scale[s] * (round_even(t) - shift[s]);
+				lane[s][c] += h[i + c] * (x * x);
+			}
+	for (int s = 0; s < STEPS; s++)
+		sum[s] = lanes_sum(lane[s]);
 }
 
 /* sum h d^2 over weights, d their distance from [lo, hi]: what no grid within it can mend. */
@@ -270,7 +291,6 @@ __attribute__((always_inline))
 static inline double clip_body(const float *w, const float *h, size_t n, float lo, float hi)
 {
 	float lane[LANES] = { 0 };
-	double sum = 0;
 
 	for (size_t i = 0; i < n; i += LANES) {
 		for (size_t c = 0; c < LANES; c++) {
@@ -281,27 +301,25 @@ static inline double clip_body(const float *w, const float *h, size_t n, float l
 			lane[c] += h[i + c] * ((x - t) * (x - t));
 		}
 	}
-	for (size_t c = 0; c < LANES; c++)
-		sum += lane[c];
-	return sum;
+	return lanes_sum(lane);
 }
 
 /* Once for each instruction set; nothing is contracted, so that all give the same bits. */
 #define DEFINE_LOSS(name, attribute)                                                               \
-	attribute static double name(const float *w, const float *h, size_t n, float scale,        \
-				     int zero, int bits, float unit)                               \
+	attribute static void name(const float *w, const float *h, size_t n, const float *scale,   \
+				   const uint8_t *zero, int bits, float unit, double *sum)         \
 	{                                                                                          \
-		return h ? energy_body(w, h, n, scale, zero, bits) :                               \
-			   loss_body(w, n, scale, zero, bits, unit);                               \
+		if (h)                                                                             \
+			energy_body(w, h, n, scale, zero, bits, sum);                              \
+		else                                                                               \
+			for (int s = 0; s < STEPS; s++)                                            \
+				sum[s] = loss_body(w, n, scale[s], zero[s], bits, unit);           \
 	}                                                                                          \
 	attribute static double name##_clip(const float *w, const float *h, size_t n, float lo,    \
 					    float hi)                                              \
 	{                                                                                          \
 		return clip_body(w, h, n, lo, hi);                                                 \
 	}
-
-typedef double (*loss_fn)(const float *w, const float *h, size_t n, float scale, int zero,
-			  int bits, float unit);
 
 DEFINE_LOSS(loss_plain, )
 #if defined(__x86_64__)
@@ -310,7 +328,9 @@ DEFINE_LOSS(loss_avx512, __attribute__((target("avx512f,avx512dq"))))
 #endif
 
 struct range_kernels {
-	loss_fn loss;
+	/* Of STEPS grids; h or, if it is NULL, unit. */
+	void (*loss)(const float *w, const float *h, size_t n, const float *scale,
+		     const uint8_t *zero, int bits, float unit, double *sum);
 	double (*clip)(const float *w, const float *h, size_t n, float lo, float hi);
 };
 
@@ -352,29 +372,33 @@ static const float *take_chunk(const struct quantizer *q, const float *w, size_t
  * 255 / 2^11 at most, but 255 / 2^9 in BF16) of its range, so that what lies beyond is lost to all
  * of them: once that alone is more than the least so far, none of them can be it.
  */
-static int least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
-			double lo, double hi, const float *s, const uint8_t *z)
+static void least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
+			 double lo, double hi, float *scale, uint8_t *zero)
 {
-	const bool normal = s[MSE_STEPS - 1] > 0x1p-14f; /* F16 rounds as said */
 	const double a = -lo > hi ? -lo : hi, off = q->scale_dtype == DT_BF16 ? 1 : 0.8;
-	double least = INFINITY;
-	int best = 0;
+	double least = INFINITY, loss[STEPS], p = 1, slack;
+	float s[STEPS];
+	uint8_t z[STEPS];
 
 	m = (m + LANES - 1) / LANES * LANES;
-	for (int i = 0; i < MSE_STEPS; i++) {
-		const double p = 1 - i / 100.0, slack = off * s[i];
-		const double loss = q->kernels->loss(w, h, m, s[i], z[i], q->bits, 1);
-
-		if (loss < least) {
-			least = loss;
-			best = i;
+	for (int i = 0; i < MSE_STEPS; i += STEPS) {
+		for (int c = 0; c < STEPS; c++) {
+			p = 1 - (i + c) / 100.0;
+			range_params(q, p * lo, p * hi, &s[c], &z[c]);
 		}
-		if (normal && i % CLIP_EVERY == CLIP_EVERY - 1 &&
+		q->kernels->loss(w, h, m, s, z, q->bits, 1, loss);
+		for (int c = 0; c < STEPS; c++)
+			if (loss[c] < least) {
+				least = loss[c];
+				*scale = s[c];
+				*zero = z[c];
+			}
+		slack = off * s[STEPS - 1];
+		if (s[STEPS - 1] > 0x1p-11f && /* F16 rounds as said */
 		    q->kernels->clip(w, h, m, (float)(p * (q->sym ? -a : lo) - slack),
 			 (float)(p * (q->sym ? a : hi) + slack)) > least * 1.001)
 			break;
 	}
-	return best;
 }
 
 /* Shrink [lo, hi] to where the loss is least; the first of equals. */
@@ -382,23 +406,28 @@ static void shrink_params(const struct quantizer *q, const float *w, size_t n, s
 			  double lo, double hi, float *scale, uint8_t *zero)
 {
 	float s[MSE_STEPS], buf[MSE_CHUNK], energy[MSE_CHUNK];
-	double loss[MSE_STEPS] = { 0 };
+	double loss[MSE_STEPS] = { 0 }, sum[STEPS];
 	uint8_t z[MSE_STEPS];
 	int best = 0;
 
+	if (q->range == RANGE_HMSE && n <= MSE_CHUNK) {
+		const float *h = take_chunk(q, w, stride, 0, n, buf, energy);
+
+		least_energy(q, buf, h, n, lo, hi, scale, zero);
+		return;
+	}
 	for (int i = 0; i < MSE_STEPS; i++)
 		range_params(q, (1 - i / 100.0) * lo, (1 - i / 100.0) * hi, &s[i], &z[i]);
 	for (size_t at = 0; at < n; at += MSE_CHUNK) {
 		size_t m = n - at < MSE_CHUNK ? n - at : MSE_CHUNK;
 		const float *h = take_chunk(q, w, stride, at, m, buf, energy);
 
-		if (h && m == n) {
-			best = least_energy(q, buf, h, m, lo, hi, s, z);
-			break;
+		for (int i = 0; i < MSE_STEPS; i += STEPS) {
+			q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s + i, z + i,
+					 q->bits, s[0], sum);
+			for (int c = 0; c < STEPS; c++)
+				loss[i + c] += sum[c];
 		}
-		for (int i = 0; i < MSE_STEPS; i++)
-			loss[i] += q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s[i],
-						    z[i], q->bits, s[0]);
 	}
 	for (int i = best + 1; i < MSE_STEPS; i++)
 		if (loss[i] < loss[best])
