@@ -4,7 +4,6 @@
  *
  * Adds run records to each block; every other record is copied byte for byte.
  */
-#include <string.h>
 
 #include "lib/base/cli.h"
 #include "lib/base/progress.h"
@@ -72,15 +71,6 @@ static void check(int ret, const struct err *e)
 		cli_die(e);
 }
 
-static void set_rule(struct quant_acts *a, const char *name)
-{
-	const int rule = quant_rule_find(name);
-
-	if (rule < 0)
-		cli_fail(ERR_USAGE, "--rule", "no rule '%s'", name);
-	a->q.rule = (enum quant_rule)rule;
-}
-
 static void set_per(struct quant_acts *a, const char *arg)
 {
 	static const char *const what[] = { "tensor", "token", "head", NULL };
@@ -124,6 +114,7 @@ static void other_option(int c, struct quant_acts *a)
 static void options(int argc, char **argv, struct quant_acts *a)
 {
 	bool ruled = false, preset = false, bits = false;
+	bool per = false, group = false, sym = false, asym = false;
 	struct err e;
 	int c;
 
@@ -133,13 +124,15 @@ static void options(int argc, char **argv, struct quant_acts *a)
 		case 'p': check(quant_acts_preset(optarg, a, &e), &e); preset = true; break;
 		case 'b': a->q.bits = (int)cli_long("--bits", optarg, 2, 8); bits = true; break;
 		case OPT_FORMAT: set_format(a, optarg); break;
-		case OPT_SYM: case OPT_ASYM: a->q.sym = c == OPT_SYM; break;
-		case OPT_RULE: set_rule(a, optarg); ruled = true; break;
-		case OPT_PER: set_per(a, optarg); break;
+		case OPT_SYM: a->q.sym = sym = true; break;
+		case OPT_ASYM: a->q.sym = false; asym = true; break;
+		case OPT_RULE: check(quant_acts_rule(optarg, a, &e), &e); ruled = true; break;
+		case OPT_PER: set_per(a, optarg); per = true; break;
 		case 'g':
 			a->q.group = (size_t)cli_long("--group-size", optarg, 1, 1 << 24);
 			a->q.per = QUANT_GROUP;
 			a->heads = false;
+			group = true;
 			break;
 		case OPT_STATIC: a->fixed = true; break;
 		case OPT_CLIP: check(quant_acts_clip(optarg, a, &e), &e); break;
@@ -147,6 +140,9 @@ static void options(int argc, char **argv, struct quant_acts *a)
 		case OPT_SKIP: a->skip = optarg; break;
 		default: other_option(c, a);
 		}
+	if ((sym && asym) || (per && group))
+		cli_fail(ERR_USAGE, sym && asym ? "--asym" : "--group-size", "contradicts %s",
+			 sym && asym ? "--sym" : "--per");
 	/* QuaRot's where there is a symmetric grid, GPTQ's range otherwise. */
 	if (!ruled && !(preset && quant_rule_has(a->q.rule, a->q.sym)))
 		a->q.rule = a->q.sym ? QUANT_QUAROT : QUANT_GPTQ;
@@ -178,8 +174,7 @@ int main(int argc, char **argv)
 	    quant_acts_check(&a, &model, &e) < 0)
 		cli_die(&e);
 	out = cli_open_out(cli_operand(1));
-	if (stream_write_head(out, &head, cli_provenance(NULL), &e) < 0)
-		cli_die(&e);
+	check(stream_write_head(out, &head, cli_provenance(NULL), &e), &e);
 	block_init(&b, &model);
 	progress_start("quant-acts", (uint64_t)model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, copy, out, &e)) > 0) {

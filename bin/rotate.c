@@ -104,8 +104,6 @@ int main(int argc, char **argv)
 	    rotate_new(&j.rotate, &model, &to, &j.opt, be.pool, &e) < 0 ||
 	    (model.cfg.tied != to.cfg.tied && model_untie_head(&to, &head, &e) < 0))
 		cli_die(&e);
-	if (model.cfg.tied != to.cfg.tied && !cli_quiet())
-		cli_warn("the head parts from the embedding it was tied to");
 	j.out = cli_open_out(cli_operand(1));
 	if (stream_write_head(j.out, &head, cli_provenance(NULL), &e) < 0)
 		cli_die(&e);
@@ -123,6 +121,8 @@ int main(int argc, char **argv)
 	if (got < 0 || rotate_finish(j.rotate, j.out, &e) < 0 || stream_commit(j.out, &e) < 0)
 		cli_die(&e);
 	progress_finish();
+	if (model.cfg.tied != to.cfg.tied && !cli_quiet())
+		cli_warn("the head parts from the embedding it was tied to");
 	if (rotate_lost(j.rotate) > 0 && !cli_quiet())
 		cli_warn("the Hessians of %ld inputs were dropped: a norm's bias has moved out of "
 			 "what they are of; \"record-acts -\" behind makes them anew",

@@ -22,15 +22,18 @@ GROUP    ?= -1
 NSAMPLES ?= 128
 SEQLEN   ?= 512
 EVALFLAGS ?=
+ROTATIONS ?= r1,r2,r3,r4
 
 RECIPE_rtn          = rtn -q -b $(B) -g $(GROUP)
 RECIPE_gptq         = gptq -q -b $(B) -g $(GROUP)
 RECIPE_gptq-order   = gptq -q -b $(B) -g $(GROUP) --act-order
 RECIPE_smooth-gptq  = smooth -q -a 0.5 | gptq -q -b $(B) -g $(GROUP)
 RECIPE_rotate-gptq  = rotate -q | gptq -q -b $(B) -g $(GROUP)
+# Of models with layer norms (OPT, ViT) Hessians cannot follow, but can be recorded behind.
+RECIPE_rotate-record-gptq = rotate -q | record-acts -q --stats=hessian - | gptq -q -b $(B) -g $(GROUP)
 RECIPE_smoothquant  = smooth -q -a 0.5 --edges=attn.in,mlp.in | rtn -q -b $(B) -g -1 | \
                       quant-acts -q -p w8a8
-RECIPE_quarot       = rotate -q -r r1,r2,r3,r4 | gptq -q -b $(B) -g -1 --mse | \
+RECIPE_quarot       = rotate -q -r $(ROTATIONS) | gptq -q -b $(B) -g -1 --mse | \
                       quant-acts -q -p w4a4kv4
 
 .DELETE_ON_ERROR:

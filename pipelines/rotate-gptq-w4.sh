@@ -18,8 +18,16 @@ case $calib in
 	calib=$tmp/calib.qp ;;
 esac
 
-# Hessians follow the rotation, so one pass over the text does.
-record-acts --stats=hessian -c "$calib" "$model" |
-	rotate --rotations=r1,r2 --seed="${SEED:-0}" |
+rotations=r1,r2
+case $(qp-ls --json "$model" | sed -n 's/^ "config"://p') in
+*'"post_norm":true'*)
+	rotations=r2
+	echo "rotate-gptq-w4.sh: norms behind attention and MLP: without R1" >&2 ;;
+esac
+
+# Hessians are recorded behind the rotations, for not all can follow those of layer norms.
+record-acts --stats=none -c "$calib" "$model" |
+	rotate --rotations=$rotations --seed="${SEED:-0}" |
+	record-acts --stats=hessian - |
 	gptq -b "${BITS:-4}" -g "${GROUP:--1}" |
 	pack-int4 --float=bf16 -o "$out"

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/method/quantizer.h"
 #include "lib/model/clamp_note.h"
 
 #define SHRINKS 80
@@ -61,6 +62,16 @@ int quant_acts_clip(const char *arg, struct quant_acts *a, struct err *e)
 			       "from 50%% to 100%%, or mse, got '%s'", arg);
 	a->clip = v < 1 ? CLIP_RATIO : CLIP_NONE;
 	a->q.clip = v;
+	return 0;
+}
+
+int quant_acts_rule(const char *name, struct quant_acts *a, struct err *e)
+{
+	const int rule = quant_rule_find(name);
+
+	if (rule < 0)
+		return err_set(e, ERR_USAGE, "--rule", "no rule '%s'", name);
+	a->q.rule = (enum quant_rule)rule;
 	return 0;
 }
 
@@ -365,6 +376,17 @@ static int add_quant(struct block *b, enum edge g, const struct quant *q, struct
 	return q->clamp.group > 0 ? clamp_note(b, g, q, e) : 0;
 }
 
+/* The groups asked for, or those of a head, do not divide the channels. */
+static int no_group(const struct quant_acts *a, const char *name, size_t group, size_t width,
+		    struct err *e)
+{
+	char sizes[128];
+
+	quantizer_sizes(width, sizes, sizeof(sizes));
+	return err_set(e, ERR_DATA, name, "%s of %zu do not divide %zu channels; sizes that do: %s",
+		       a->heads ? "heads" : "groups", group, width, sizes);
+}
+
 static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, struct err *e)
 {
 	struct ranging r = { .a = a, .width = (size_t)model_edge_width(b->model, g) };
@@ -378,8 +400,7 @@ static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, st
 		q.group = (size_t)b->model->cfg.head_dim;
 	model_edge_name(b->model, g, b->layer, name);
 	if (q.per == QUANT_GROUP && r.width % q.group != 0)
-		return err_set(e, ERR_DATA, name, "groups of %zu do not divide %zu", q.group,
-			       r.width);
+		return no_group(a, name, q.group, r.width, e);
 	if (!a->fixed)
 		return add_quant(b, g, &q, e);
 	groups = quant_groups(&q, r.width);

@@ -36,6 +36,8 @@ struct quant_acts {
 int quant_acts_edges(const char *list, unsigned *edges, struct err *e) MUST_USE;
 /* "0.9", "99.9%", "mse" into a->clip and what belongs to it; ERR_USAGE. */
 int quant_acts_clip(const char *arg, struct quant_acts *a, struct err *e) MUST_USE;
+/* "quarot", "gptq" ... into a->q.rule; ERR_USAGE. */
+int quant_acts_rule(const char *name, struct quant_acts *a, struct err *e) MUST_USE;
 /* One of w8a8 w4a8 w4a4 w4a4kv4 fp8 (the half that is not the weights'); ERR_USAGE. */
 int quant_acts_preset(const char *name, struct quant_acts *a, struct err *e) MUST_USE;
 /* ERR_USAGE for options that contradict each other; ERR_DATA for what the model cannot, and for

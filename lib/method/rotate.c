@@ -166,7 +166,8 @@ static int check(struct rotate *r, struct err *e)
 			       "be folded: --rotations=r2");
 	if (r->opt.which & ROTATE_R3 && m->cfg.rope == ROPE_NONE)
 		return err_set(e, ERR_DATA, m->family->model_type, "R3 stands behind rotary "
-			       "positions, which this model does not have");
+			       "positions, which this model does not have; leave r3 out of "
+			       "--rotations");
 	if (r->opt.which & ROTATE_R3 && !hadamard_known((size_t)m->cfg.head_dim))
 		return err_set(e, ERR_DATA, "head", "no Hadamard matrix of order %ld is known "
 			       "here, for R3", m->cfg.head_dim);

@@ -624,7 +624,9 @@ int run_refuse_turned(struct block *b, enum edge g, struct err *e)
 
 int run_refuse_fitted(struct block *b, const char *who, struct err *e)
 {
+	struct run_list known = { 0 };
 	char s[32];
+	int ret;
 
 	for (size_t i = 0; i < b->n; i++) {
 		const struct record *r = &b->items[i].rec;
@@ -639,5 +641,7 @@ int run_refuse_fitted(struct block *b, const char *who, struct err *e)
 			return err_set(e, ERR_DATA, r->name, "the block is compensated already; "
 				       "put %s before qwt-fit", who);
 	}
-	return 0;
+	ret = run_read(&known, b, e);
+	run_release(&known);
+	return ret;
 }

@@ -88,7 +88,8 @@ int run_add_hadamard(struct block *b, int place, size_t order, struct err *e) MU
 void run_part_name(const struct model *m, int place, enum run_part part, long layer, char *buf);
 
 /* Before a program changes what flows over edges: ERR_DATA if a quantizer of the block has ranges
- * that were found before, or it has a compensation; the message says to put `who` first. */
+ * that were found before, or it has a compensation; the message says to put `who` first.
+ * ERR_VERSION for a record that run_read does not know: who knows what it wants to see. */
 int run_refuse_fitted(struct block *b, const char *who, struct err *e) MUST_USE;
 /* Before a program scales the channels of an edge: ERR_DATA if they are turned at run time. */
 int run_refuse_turned(struct block *b, enum edge g, struct err *e) MUST_USE;

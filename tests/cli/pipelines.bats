@@ -31,6 +31,34 @@ ppl() {	# ppl STREAM
 		       p["quarot-w4a4kv4.ppl"] < 2.5 * full) }' *.ppl
 }
 
+@test "recipes: quarot leaves out rotations that a family has no place for, and says so" {
+	local f said
+	awk 'BEGIN { srand(3); for (i = 0; i < 16; i++) { for (t = 0; t < 32; t++)
+		printf "%d ", int(300 * rand()); print "" } }' | calib-pack -q --ids > ids.qp
+	calib-pack -q --images -m "$DATA/vit" -n 2 "$DATA/vit/golden.safetensors" > images.qp
+	for f in "$MODEL" "$DATA/opt-post-proj" "$DATA/vit" "$SHARED/families/opt-pre"; do
+		[ -e "$f" ] || continue
+		case $f in
+		*/vit) set -- images.qp "no rotary positions: without R3" ;;
+		*opt-post*) set -- ids.qp "no rotary positions: without R3
+quarot-w4a4kv4.sh: norms behind attention and MLP: without R1" ;;
+		*opt*) set -- ids.qp "no rotary positions: without R3" ;;
+		*) set -- ids.qp "" ;;
+		esac
+		sh "$recipes/quarot-w4a4kv4.sh" "$f" "$1" q.qp 2> err || { cat err; false; }
+		said=$(grep '^quarot' err || true)
+		[ "$said" = "${2:+quarot-w4a4kv4.sh: $2}" ] || { echo "$f: $said"; false; }
+		qp-check q.qp
+		qp-forward -q -c "$1" q.qp > logits.qp
+		qp-dump --head q.qp > head
+		[ -z "$2" ] || run -1 grep '^run.*attn.q .*hadamard' head
+		grep -q '^run layers.0.mlp.mid .*hadamard' head
+		grep -q '^run layers.0.attn.k .*bits=4' head
+		sh "$recipes/rotate-gptq-w4.sh" "$f" "$1" q.qp 2> err || { cat err; false; }
+		qp-forward -q -c "$1" q.qp > logits.qp
+	done
+}
+
 @test "recipes: wrong arguments are 64, a model that is not there leaves no output" {
 	local r
 	for r in smoothquant-w8a8 rotate-gptq-w4 quarot-w4a4kv4; do

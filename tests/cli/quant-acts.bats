@@ -121,7 +121,17 @@ runs() {	# runs FILE: the run records, without their payload
 		qp-dump "$out/q.qp" | sed "$change" | qp-make > "$out/r.qp"
 		refuses 76 'layers.0.attn.in: ' qp-forward --ids ids.txt "$out/r.qp"
 		refuses 76 'layers.0.attn.in: ' record-acts -c calib.qp "$out/r.qp"
+		refuses 76 'layers.0.attn.in: ' qwt-fit -c calib.qp "$out/r.qp"
+		refuses 76 'layers.0.attn.in: ' rotate -q -r r4 "$out/r.qp"
+		record-acts -q -c calib.qp -S absmax tiny | quant-acts -q | qp-dump | sed "$change" |
+			qp-make > "$out/r.qp"
+		refuses 76 'layers.0.attn.in: ' smooth "$out/r.qp"
 	done
+	record-acts -q --stats=none "$MODEL" | quant-acts -q | qp-dump |
+		sed 's/kind="act-quant"/kind="sing"/' | qp-make > "$out/r.qp"
+	refuses 76 'layers.0.attn.in: ' eval-ppl -c 64 -w 1 -t "$EVAL" "$out/r.qp"
+	printf '%s\n' '{"query": "One day", "choices": [" a", " b"], "gold": 0}' > "$out/task.jsonl"
+	refuses 76 'layers.0.attn.in: ' eval-tasks -t "$out/task.jsonl" "$out/r.qp"
 }
 
 @test "quant-acts: record-acts - records what the linears read" {
@@ -263,6 +273,15 @@ runs() {	# runs FILE: the run records, without their payload
 	qp-forward -q --ids ids.txt "$out/g.qp" > "$out/a.qp"
 	qp-forward -q --ids ids.txt "$out/p.qp" > "$out/b.qp"
 	qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+}
+
+@test "quant-acts: options that contradict each other are refused, groups that do not divide say which do" {
+	refuses 64 '--asym: contradicts --sym' quant-acts --sym --asym plain.qp
+	refuses 64 '--group-size: contradicts --per' quant-acts -g 8 --per=head plain.qp
+	refuses 64 '--group-size: contradicts --per' quant-acts --per=token -g 8 plain.qp
+	refuses 65 'layers.0.attn.in: groups of 7 do not divide 16 channels; sizes that do: 1, 2, 4, 8, 16' \
+		quant-acts -g 7 plain.qp
+	refuses 64 "--rule: no rule 'best'" quant-acts --rule=best plain.qp
 }
 
 @test "quant-acts: --rule stays whatever the order of --sym and --asym" {

@@ -92,7 +92,8 @@ same_function() {	# same_function STREAM IDS OPTION...
 	rotate -q -r r4 plain.qp > once.qp
 	refuses 65 "layers.0.mlp.mid: is turned at run time already" rotate -r r4 once.qp
 	record-acts -q --stats=none "$DATA/vit" > vit.qp
-	refuses 65 "vit: R3 stands behind rotary positions" rotate -r r3 vit.qp
+	refuses 65 "vit: R3 stands behind rotary positions, .*; leave r3 out of --rotations" \
+		rotate -r r3 vit.qp
 	rotate -q -r r4 acts.qp | record-acts -q -c calib.qp --stats=absmax - -o turned.qp
 	refuses 65 "layers.0.mlp.mid: is turned at run time" smooth turned.qp
 	rotate -q -r r4 acts.qp > r4.qp
@@ -215,6 +216,7 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	refuses 65 "opt: R3 stands behind rotary positions" rotate -r r3 opt.qp
 	rtn -q -b 8 -g -1 plain.qp > codes.qp
 	refuses 65 ".*is quantized already; put rotate before the quantizer" rotate codes.qp
+	[ "$(wc -l <<< "$stderr")" -eq 1 ]
 }
 
 @test "rotate: options are checked" {
