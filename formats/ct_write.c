@@ -200,6 +200,14 @@ static enum dtype canonical(const struct codes *c)
 	return c->f8 ? DT_F8_E4M3 : c->bits <= 4 ? packed[c->bits] : DT_U8;
 }
 
+static int put_shape(struct ct_writer *t, const struct export_codes *q, struct err *e)
+{
+	char name[320];
+
+	return st_writer_put(t->w, part_name(name, q, ".weight_shape"), DT_I64, 1,
+			     (const int64_t[]){ 2 }, q->c.codes->shape, e);
+}
+
 static int put_packed(struct ct_writer *t, const struct export_codes *q, struct err *e)
 {
 	const struct codes *c = &q->c;
@@ -213,6 +221,13 @@ static int put_packed(struct ct_writer *t, const struct export_codes *q, struct 
 	if (reserve(t, most * 4 * words, e) ||
 	    st_writer_begin(t->w, part_name(name, q, ".weight_packed"), DT_I32, 2, shape, e))
 		return -1;
+	if (packed && c->codes->dtype != DT_U8 && row == 4 * words) {
+		/* The rows are whole words already. */
+		readback_bytes(t->b, q->codes, c->rows * row);
+		if (st_writer_bytes(t->w, q->codes, c->rows * row, e))
+			return -1;
+		return put_shape(t, q, e);
+	}
 	for (size_t n = 0; n < c->rows; n += most) {
 		const size_t rows = c->rows - n < most ? c->rows - n : most;
 
@@ -228,8 +243,7 @@ static int put_packed(struct ct_writer *t, const struct export_codes *q, struct 
 	}
 	if (!packed)
 		readback_bytes(t->b, q->codes, c->rows * c->cols);
-	return st_writer_put(t->w, part_name(name, q, ".weight_shape"), DT_I64, 1,
-			     (const int64_t[]){ 2 }, q->c.codes->shape, e);
+	return put_shape(t, q, e);
 }
 
 /* A byte each: floats as they are, integers less 2^(bits-1). */

@@ -440,7 +440,8 @@ int gguf_export(struct output *out, struct stream_in *in, struct export *x,
 	block_release(&x->block);
 	block_init(&x->block, s.m);
 	if (!ret)
-		ret = gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok, e);
+		ret = gguf_export_check(out->temp, s.m, s.v, s.n, o->pre ? NULL : s.tok,
+					pool_threads(o->pool), e);
 	release(&s);
 	return ret;
 }

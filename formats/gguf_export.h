@@ -60,8 +60,8 @@ struct gguf_expected {
 	uint64_t hash[2];
 	bool seen;
 };
-/* Open path and compare. t: the tokenizer, or NULL. */
+/* Open path and compare, by so many threads. t: the tokenizer, or NULL. */
 int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
-		      const struct tokenizer *t, struct err *e) MUST_USE;
+		      const struct tokenizer *t, int threads, struct err *e) MUST_USE;
 
 #endif

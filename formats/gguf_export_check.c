@@ -11,6 +11,7 @@
 #include "formats/gguf_model.h"
 #include "formats/gguf_rows.h"
 #include "formats/gguf_tokens.h"
+#include "formats/readers.h"
 #include "lib/data/tokenizer.h"
 #include "lib/model/rope.h"
 
@@ -75,9 +76,8 @@ static int same_tensor(struct gguf_expected *v, size_t n, const struct record *r
 	memset(&key, 0, sizeof(key));
 	memcpy(key.name, r->name, strnlen(r->name, sizeof(key.name) - 1));
 	x = bsearch(&key, v, n, sizeof(*v), by_name);
-	if (!x || x->seen)
+	if (!x || __atomic_exchange_n(&x->seen, true, __ATOMIC_RELAXED))
 		return wrong(r->name, "is there, but was not written", e);
-	x->seen = true;
 	if (r->nbytes % x->rows)
 		return wrong(r->name, "has another shape", e);
 	if (gguf_rows_sum_begin(sum, r->name, x->rows, (size_t)r->nbytes / x->rows, e) ||
@@ -88,27 +88,34 @@ static int same_tensor(struct gguf_expected *v, size_t n, const struct record *r
 	       wrong(r->name, "has other values than the stream", e);
 }
 
-static int check_records(struct stream_in *in, const struct model *m, struct gguf_expected *v,
-			 size_t n, struct err *e)
-{
-	struct record r = { .rank = -1 };
-	struct gguf_rows_sum sum = { 0 };
-	struct model got;
-	int next, ret = 0;
+struct check {
+	const struct model *m;
+	struct gguf_expected *v;
+	size_t n;
+	struct gguf_rows_sum sum[READERS_MAX];
+};
 
-	while (!ret && (next = stream_next(in, &r, e)) != 0) {
-		if (next < 0)
-			ret = -1;
-		else if (r.type == REC_STREAM)
-			ret = model_from_head(&got, &r, e) < 0 || same_config(m, &got, e) ? -1 : 0;
-		else if (r.type == REC_TENSOR)
-			ret = same_tensor(v, n, &r, in, &sum, e);
-	}
-	gguf_rows_sum_release(&sum);
-	record_clear(&r);
-	for (size_t i = 0; !ret && i < n; i++)
-		if (!v[i].seen)
-			ret = wrong(v[i].name, "is missing", e);
+static int check_record(void *ctx, struct record *r, struct stream_in *in, int reader,
+			struct err *e)
+{
+	struct check *c = ctx;
+	struct model got;
+
+	if (r->type == REC_STREAM)
+		return model_from_head(&got, r, e) < 0 || same_config(c->m, &got, e) ? -1 : 0;
+	return r->type == REC_TENSOR ? same_tensor(c->v, c->n, r, in, &c->sum[reader], e) : 0;
+}
+
+static int check_records(const char *path, struct check *c, int threads, struct err *e)
+{
+	const struct readers rs = { gguf_model_open, check_record, c };
+	int ret = readers_run(&rs, path, threads, e);
+
+	for (int i = 0; i < READERS_MAX; i++)
+		gguf_rows_sum_release(&c->sum[i]);
+	for (size_t i = 0; !ret && i < c->n; i++)
+		if (!c->v[i].seen)
+			ret = wrong(c->v[i].name, "is missing", e);
 	return ret;
 }
 
@@ -126,18 +133,15 @@ static int blame(struct err *e)
 }
 
 int gguf_export_check(const char *path, const struct model *m, struct gguf_expected *v, size_t n,
-		      const struct tokenizer *t, struct err *e)
+		      const struct tokenizer *t, int threads, struct err *e)
 {
+	struct check c = { .m = m, .v = v, .n = n };
 	struct tokenizer *back = NULL;
-	struct stream_in *in;
 	bool same = true;
 	int ret;
 
 	qsort(v, n, sizeof(*v), by_name);
-	if (gguf_model_open(&in, path, e))
-		return blame(e);
-	ret = check_records(in, m, v, n, e);
-	stream_close_in(in);
+	ret = check_records(path, &c, threads, e);
 	if (!ret && t) {
 		ret = gguf_model_tokenizer(&back, path, e) ||
 		      gguf_tokens_same(&same, t, back, e) ? -1 : 0;

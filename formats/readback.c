@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/readers.h"
 #include "formats/source.h"
 #include "lib/base/hash.h"
+#include "lib/base/pool.h"
 #include "lib/model/codes.h"
 
 struct noted {
@@ -29,6 +31,7 @@ struct readback {
 	struct noted *v;
 	size_t n, cap;
 	struct hash *sum; /* of the last one */
+	struct hash *back[READERS_MAX]; /* of what each thread reads */
 };
 
 int readback_new(struct readback **out, struct err *e)
@@ -53,6 +56,8 @@ void readback_free(struct readback *b)
 		free(b->v[i].name);
 	free(b->v);
 	hash_free(b->sum);
+	for (int i = 0; i < READERS_MAX; i++)
+		hash_free(b->back[i]);
 	free(b);
 }
 
@@ -223,21 +228,21 @@ static int add_codes(void *ctx, const void *p, size_t n, struct err *e)
 			 e);
 }
 
-static int check_sum(struct readback *b, const struct noted *t, const struct record *r,
+static int check_sum(struct hash *sum, const struct noted *t, const struct record *r,
 		     struct stream_in *in, struct err *e)
 {
-	struct unpacking u = { b->sum, r };
+	struct unpacking u = { sum, r };
 
-	hash_reset(b->sum);
+	hash_reset(sum);
 	if (r->nbytes && stream_pieces(in, r->nbytes, t->unpack ? add_codes : add_piece,
-				       t->unpack ? (void *)&u : (void *)b->sum, e))
+				       t->unpack ? (void *)&u : (void *)sum, e))
 		return -1;
-	return t->sum == hash_get64(b->sum) ? 0 :
+	return t->sum == hash_get64(sum) ? 0 :
 	       differs(t, "values are not what was written", e);
 }
 
-static int check_tensor(struct readback *b, const struct record *r, struct stream_in *in,
-			struct err *e)
+static int check_tensor(const struct readback *b, struct hash *sum, const struct record *r,
+			struct stream_in *in, struct err *e)
 {
 	const struct noted key = { .name = (char *)(uintptr_t)r->name, .role = r->role };
 	struct noted *t = b->n ? bsearch(&key, b->v, b->n, sizeof(*b->v), by_name) : NULL;
@@ -245,14 +250,13 @@ static int check_tensor(struct readback *b, const struct record *r, struct strea
 	if (!t)
 		return err_set(e, ERR_IO, r->name, "%s: read back, but not written",
 			       role_name(r->role));
-	if (t->seen)
+	if (__atomic_exchange_n(&t->seen, true, __ATOMIC_RELAXED))
 		return differs(t, "record comes twice", e);
-	t->seen = true;
 	if (t->dtype != r->dtype)
 		return differs(t, "type is another", e);
 	if (t->rank != r->rank || memcmp(t->shape, r->shape, (size_t)t->rank * sizeof(*t->shape)))
 		return differs(t, "shape is another", e);
-	return check_keys(t, r, e) ? -1 : check_sum(b, t, r, in, e);
+	return check_keys(t, r, e) ? -1 : check_sum(sum, t, r, in, e);
 }
 
 /* The name that a run record is noted by. */
@@ -266,43 +270,36 @@ static void run_name(struct record *r)
 		memcpy(r->name + n, " hadamard", sizeof(" hadamard"));
 }
 
-static int check_stream(struct readback *b, struct stream_in *in, struct err *e)
+static int check_record(void *ctx, struct record *r, struct stream_in *in, int reader,
+			struct err *e)
 {
-	struct record r = { .rank = -1 };
-	int got, ret = 0;
+	const struct readback *b = ctx;
 
-	while (!ret && (got = stream_next(in, &r, e)) != 0) {
-		if (got < 0) {
-			ret = -1;
-			break;
-		}
-		if (r.type == REC_RUN) {
-			r.role = ROLE_NONE;
-			r.rank = r.rank < 0 ? 0 : r.rank;
-			run_name(&r);
-		} else if (r.type != REC_TENSOR) {
-			continue;
-		}
-		ret = check_tensor(b, &r, in, e);
+	if (r->type == REC_RUN) {
+		r->role = ROLE_NONE;
+		r->rank = r->rank < 0 ? 0 : r->rank;
+		run_name(r);
+	} else if (r->type != REC_TENSOR) {
+		return 0;
 	}
-	record_clear(&r);
-	return ret;
+	return check_tensor(b, b->back[reader], r, in, e);
 }
 
 int readback_check(struct readback *b, const char *path, struct err *e)
 {
-	struct stream_in *in;
+	const struct readers rs = { source_open, check_record, b };
 	char where[sizeof(e->where)];
-	int ret;
+	int ret = 0;
 
 	finish_last(b);
 	if (b->n)
 		qsort(b->v, b->n, sizeof(*b->v), by_name);
-	ret = source_open(&in, path, e);
-	if (!ret) {
-		ret = check_stream(b, in, e);
-		stream_close_in(in);
+	for (int i = 0; !ret && i < READERS_MAX; i++) {
+		b->back[i] = hash_new(64);
+		ret = b->back[i] ? 0 : err_nomem(e, path, 64);
 	}
+	if (!ret)
+		ret = readers_run(&rs, path, pool_cores(), e);
 	for (size_t i = 0; !ret && i < b->n; i++)
 		if (!b->v[i].seen)
 			ret = differs(&b->v[i], "record is missing", e);

@@ -4,7 +4,8 @@
 
 Keys with their defaults: hidden=16 ffn=32 layers=2 heads=4 kv=2 vocab=32 context=512 dtype=F32
 (F32, BF16 or F16) tied=1 seed=0 shards=1 tokenizer=DIR (copies its tokenizer files) linear=0.0
-(rope_scaling of type linear by that factor; 0: none).  Weights are normal with deviation
+(rope_scaling of type linear by that factor; 0: none) sparse=0 (1: matrices of blocks are zeros, as
+holes of the file).  Weights are normal with deviation
 1/sqrt(columns), gains around 1, and one channel in 16 of the residual stream is ten times
 larger, as in real models.
 """
@@ -38,13 +39,16 @@ def write_safetensors(path, tensors, dtype):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for _, _, make in tensors:
-            f.write(stored(make(), dtype))
+        for name, shape, make in tensors:
+            if make is None:
+                f.seek(header[name]["data_offsets"][1] + 8 + len(text))
+            else:
+                f.write(stored(make(), dtype))
 
 
 def main():
     opt = dict(hidden=16, ffn=32, layers=2, heads=4, kv=2, vocab=32, context=512, dtype="F32",
-               tied=1, seed=0, shards=1, tokenizer="", linear=0.0)
+               tied=1, seed=0, shards=1, tokenizer="", linear=0.0, sparse=0)
     out = sys.argv[1]
     for a in sys.argv[2:]:
         key, value = a.split("=", 1)
@@ -69,7 +73,8 @@ def main():
                            ("self_attn.v_proj", kv, d), ("self_attn.o_proj", d, q),
                            ("mlp.gate_proj", ffn, d), ("mlp.up_proj", ffn, d),
                            ("mlp.down_proj", d, ffn)):
-            tensors.append((p + name + ".weight", (n, k), matrix(n, k)))
+            tensors.append((p + name + ".weight", (n, k),
+                            None if opt["sparse"] else matrix(n, k)))
         tensors.append((p + "input_layernorm.weight", (d,), vector(d, loud)))
         tensors.append((p + "post_attention_layernorm.weight", (d,), vector(d, loud)))
     tensors.append(("model.norm.weight", (d,), vector(d)))

@@ -3,8 +3,9 @@
  * behind.h - writing that goes on behind the caller
  *
  * What is given is copied into one of a few buffers and written by a thread of its own, in order,
- * so that the kernel's copying goes on beside the work that makes the next bytes.  An error shows
- * with one of the calls after it, at the latest with behind_drain.
+ * so that the kernel's copying goes on beside the work that makes the next bytes; and what lies in
+ * a file in one piece begins its way to the disk, so that an fsync finds little left.  An error
+ * shows with one of the calls after it, at the latest with behind_drain.
  */
 #ifndef QP_BEHIND_H
 #define QP_BEHIND_H
