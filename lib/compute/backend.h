@@ -169,6 +169,13 @@ struct backend_ops {
 	int (*gemm)(struct backend *b, int tb, size_t m, size_t n, size_t k, float alpha,
 		    const float *a, size_t lda, const float *bm, size_t ldb, float beta, float *c,
 		    size_t ldc, struct err *e);
+	/* the same in f64 */
+	int (*gemm64)(struct backend *b, int tb, size_t m, size_t n, size_t k, double alpha,
+		      const double *a, size_t lda, const double *bm, size_t ldb, double beta,
+		      double *c, size_t ldc, struct err *e);
+	/* a [n, n], symmetric, of which the lower triangle is read: its rows become eigenvectors,
+	 * of length 1 and orthogonal, of values [n], ascending.  ERR_DATA: no convergence */
+	int (*eigen64)(struct backend *b, double *a, size_t n, double *values, struct err *e);
 };
 
 struct backend {

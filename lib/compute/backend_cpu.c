@@ -123,6 +123,8 @@ static const struct backend_ops cpu_ops = {
 	.hessian_get = cpu_hessian_get,
 	.panel_factor = cpu_panel_factor,
 	.gemm = cpu_gemm,
+	.gemm64 = cpu_gemm64,
+	.eigen64 = cpu_eigen64,
 };
 
 void backend_cpu_name(struct backend *b)

@@ -22,6 +22,10 @@
 struct blas {
 	__typeof__(cblas_sgemm) *sgemm;
 	__typeof__(cblas_ssyrk) *ssyrk;
+	/* LAPACK's; the lengths of the two words are last */
+	void (*dsyevd)(const char *job, const char *uplo, const blasint *n, double *a,
+		       const blasint *lda, double *w, double *work, const blasint *lwork,
+		       blasint *iwork, const blasint *liwork, blasint *info, size_t, size_t);
 	char *(*config)(void);
 	char *(*corename)(void);
 	int (*parallel)(void);
@@ -123,6 +127,12 @@ void cpu_hessian_free(struct backend *b, struct hessian *h);
 int cpu_hessian_zero(struct backend *b, struct hessian *h, struct err *e);
 int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e);
 int cpu_hessian_get(struct backend *b, const struct hessian *h, float *tri, struct err *e);
+
+/* cpu_solve.c */
+int cpu_gemm64(struct backend *b, int tb, size_t m, size_t n, size_t k, double alpha,
+	       const double *a, size_t lda, const double *bm, size_t ldb, double beta, double *c,
+	       size_t ldc, struct err *e);
+int cpu_eigen64(struct backend *b, double *a, size_t n, double *values, struct err *e);
 
 /* cpu_factor.c */
 int cpu_panel_factor(struct backend *b, double *h, size_t k, size_t panel, double *pivot,

@@ -89,6 +89,7 @@ static int find(struct blas *b, void *lib, struct err *e)
 	} want[] = {
 		{ "cblas_sgemm", &b->sgemm },
 		{ "cblas_ssyrk", &b->ssyrk },
+		{ "dsyevd_", &b->dsyevd },
 		{ "openblas_get_config", &b->config },
 		{ "openblas_get_corename", &b->corename },
 		{ "openblas_get_parallel", &b->parallel },

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vec_mask.h - what a query of an attention tile must not see; included where QUERIES is defined */
+#ifndef QP_VEC_MASK_H
+#define QP_VEC_MASK_H
+
 /* Scores of keys k0 ... k0 + n - 1 that a query must not see become -infinity: of the lanes q,
  * those with q0 + q < key and those with q0 + q >= key + window. */
 static void mask(const struct attend *t, float *s, size_t k0, size_t n)
@@ -16,3 +19,5 @@ static void mask(const struct attend *t, float *s, size_t k0, size_t n)
 			s[q] = -INFINITY;
 	}
 }
+
+#endif

@@ -238,11 +238,12 @@ static int choose_ridge(struct qwt *q, struct err *e)
 	for (size_t i = 0; i < sizeof(ridges) / sizeof(*ridges); i++) {
 		double err;
 
-		if (qwt_solve(&q->sums, ridges[i], q->w, q->bias, e) < 0)
+		if (qwt_solve(q->be->pool, &q->sums, ridges[i], q->w, q->bias, e) < 0)
 			return -1;
-		err = qwt_misfit(&q->held, q->w, q->bias);
+		if (qwt_misfit(q->be, &q->held, q->w, q->bias, &err, e) < 0)
+			return -1;
 		if (!(err < least))
-			return qwt_solve(&q->sums, q->ridge, q->w, q->bias, e);
+			return qwt_solve(q->be->pool, &q->sums, q->ridge, q->w, q->bias, e);
 		least = err;
 		q->ridge = ridges[i];
 	}
@@ -261,10 +262,10 @@ static int solve(struct qwt *q, struct err *e)
 	if (q->opt.compat)
 		return qwt_solve_compat(&q->sums, q->w, q->bias, e);
 	if (chooses(q) ? choose_ridge(q, e) < 0 :
-	    qwt_solve(&q->sums, q->ridge, q->w, q->bias, e) < 0)
+	    qwt_solve(q->be->pool, &q->sums, q->ridge, q->w, q->bias, e) < 0)
 		return -1;
 	return q->opt.form != FORM_LOW_RANK ? 0 :
-	       qwt_low_rank(&q->sums, q->w, r, q->low, q->low + d * r, q->bias, e);
+	       qwt_low_rank(q->be, &q->sums, q->w, r, q->low, q->low + d * r, q->bias, e);
 }
 
 static int add_part(struct qwt *q, struct block *b, int place, enum run_part part,

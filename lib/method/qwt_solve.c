@@ -10,10 +10,14 @@
 #include <string.h>
 
 #include "lib/base/pool.h"
+#include "lib/compute/backend.h"
+#include "lib/method/pivots.h"
+#include "lib/method/subspace.h"
 
 #define CHUNK 64      /* rows widened to f64 at a time */
 #define BAND  16      /* rows of a sum in a task */
-#define ROUNDS 40     /* of subspace iteration */
+#define SIDES 16      /* right sides of a system at a time */
+#define WIDE  256     /* rows of a product at a time */
 
 int qwt_sums_init(struct qwt_sums *s, size_t d, struct err *e)
 {
@@ -130,75 +134,56 @@ static double mean_diagonal(const struct qwt_sums *s)
 	return sum / (double)s->d;
 }
 
-/*
- * Lower L, rows in the order of perm, of the d x d matrix a (full, unit diagonal), in place;
- * returns the rank.  Left-looking by rows, so that inner loops run along memory.
- */
-static size_t pivoted_cholesky(double *a, size_t d, size_t *perm, double *rest)
-{
-	for (size_t i = 0; i < d; i++) {
-		perm[i] = i;
-		rest[i] = a[i * d + i];
-	}
-	for (size_t k = 0; k < d; k++) {
-		size_t best = k;
+struct solve_job {
+	const struct qwt_sums *s;
+	const double *l, *scale; /* of G; scale [d] */
+	const size_t *perm;
+	size_t rank;
+	double *w, *room;        /* room [threads][d, SIDES] */
+};
 
-		for (size_t i = k + 1; i < d; i++)
-			if (rest[i] > rest[best])
-				best = i;
-		if (!(rest[best] > (double)d * DBL_EPSILON))
-			return k;
-		if (best != k) {
-			const size_t p = perm[k];
-			const double r = rest[k];
-
-			for (size_t j = 0; j < d; j++) {
-				const double v = a[k * d + j];
-
-				a[k * d + j] = a[best * d + j];
-				a[best * d + j] = v;
-			}
-			for (size_t j = 0; j < d; j++) {
-				const double v = a[j * d + k];
-
-				a[j * d + k] = a[j * d + best];
-				a[j * d + best] = v;
-			}
-			perm[k] = perm[best];
-			perm[best] = p;
-			rest[k] = rest[best];
-			rest[best] = r;
-		}
-		a[k * d + k] = sqrt(rest[k]);
-		for (size_t i = k + 1; i < d; i++) {
-			double sum = a[i * d + k];
-
-			for (size_t j = 0; j < k; j++)
-				sum -= a[i * d + j] * a[k * d + j];
-			a[i * d + k] = sum / a[k * d + k];
-			rest[i] -= a[i * d + k] * a[i * d + k];
-		}
-	}
-	return d;
-}
-
-/* x [d], permuted and scaled right side, becomes the solution within the first `rank`. */
+/* x [d, SIDES], permuted and scaled right sides, become solutions within the first `rank`. */
 static void substitute(const double *l, size_t d, size_t rank, double *x)
 {
 	for (size_t i = 0; i < rank; i++) {
-		double sum = x[i];
+		double sum[SIDES];
 
+		memcpy(sum, x + i * SIDES, sizeof(sum));
 		for (size_t j = 0; j < i; j++)
-			sum -= l[i * d + j] * x[j];
-		x[i] = sum / l[i * d + i];
+			for (size_t k = 0; k < SIDES; k++)
+				sum[k] -= l[i * d + j] * x[j * SIDES + k];
+		for (size_t k = 0; k < SIDES; k++)
+			x[i * SIDES + k] = sum[k] / l[i * d + i];
 	}
 	for (size_t i = rank; i-- > 0;) {
-		x[i] /= l[i * d + i];
+		double own[SIDES];
+
+		for (size_t k = 0; k < SIDES; k++)
+			x[i * SIDES + k] = own[k] = x[i * SIDES + k] / l[i * d + i];
 		for (size_t j = 0; j < i; j++)
-			x[j] -= l[i * d + j] * x[i];
+			for (size_t k = 0; k < SIDES; k++)
+				x[j * SIDES + k] -= l[i * d + j] * own[k];
 	}
-	for (size_t i = rank; i < d; i++)
-		x[i] = 0;
+	memset(x + rank * SIDES, 0, (d - rank) * SIDES * sizeof(*x));
+}
+
+/* SIDES rows of W */
+static void solve_task(void *ctx, size_t task, int thread)
+{
+	const struct solve_job *j = ctx;
+	const size_t d = j->s->d, from = task * SIDES;
+	const size_t n = d - from < SIDES ? d - from : SIDES;
+	double *x = j->room + (size_t)thread * d * SIDES;
+
+	for (size_t i = 0; i < d; i++)
+		for (size_t k = 0; k < SIDES; k++)
+			x[i * SIDES + k] = k < n ? c_at(j->s, from + k, j->perm[i]) *
+						   j->scale[j->perm[i]] : 0;
+	substitute(j->l, d, j->rank, x);
+	for (size_t i = 0; i < d; i++)
+		for (size_t k = 0; k < n; k++)
+			j->w[(from + k) * d + j->perm[i]] =
+				x[i * SIDES + k] * j->scale[j->perm[i]];
 }
 
 static void set_bias(const struct qwt_sums *s, const double *w, double *bias)
@@ -212,17 +197,19 @@ static void set_bias(const struct qwt_sums *s, const double *w, double *bias)
 	}
 }
 
-int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct err *e)
+int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double *w, double *bias,
+	      struct err *e)
 {
-	const size_t d = s->d;
+	const size_t d = s->d, n = d * d + 2 * d + (size_t)pool_threads(pool) * d * SIDES;
 	const double add = ridge * mean_diagonal(s);
-	double *a = malloc((d * d + 3 * d) * sizeof(*a)), *scale = a != NULL ? a + d * d : NULL;
-	size_t *perm = malloc(d * sizeof(*perm)), rank;
+	double *a = malloc(n * sizeof(*a)), *scale = a != NULL ? a + d * d : NULL;
+	size_t *perm = malloc(d * sizeof(*perm));
+	struct solve_job j = { s, a, scale, perm, 0, w, scale + 2 * d };
 
 	if (a == NULL || perm == NULL) {
 		free(a);
 		free(perm);
-		return err_nomem(e, "solution", d * d * sizeof(*a));
+		return err_nomem(e, "solution", n * sizeof(*a));
 	}
 	for (size_t i = 0; i < d; i++) {
 		const double v = g_at(s, i, i) + add;
@@ -230,46 +217,47 @@ int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct 
 		scale[i] = v > 0 ? 1 / sqrt(v) : 0;
 	}
 	for (size_t i = 0; i < d; i++)
-		for (size_t j = i; j < d; j++)
-			a[i * d + j] = a[j * d + i] = scale[i] * scale[j] *
-						      (g_at(s, i, j) + (i == j ? add : 0));
-	rank = pivoted_cholesky(a, d, perm, scale + d);
-	for (size_t i = 0; i < d; i++) {
-		double *x = scale + 2 * d;
-
-		for (size_t j = 0; j < d; j++)
-			x[j] = c_at(s, i, perm[j]) * scale[perm[j]];
-		substitute(a, d, rank, x);
-		for (size_t j = 0; j < d; j++)
-			w[i * d + perm[j]] = x[j] * scale[perm[j]];
-	}
+		for (size_t k = i; k < d; k++)
+			a[i * d + k] = a[k * d + i] = scale[i] * scale[k] *
+						      (g_at(s, i, k) + (i == k ? add : 0));
+	j.rank = pivoted_cholesky(a, d, (double)d * DBL_EPSILON, perm, scale + d);
+	pool_run(pool, (d + SIDES - 1) / SIDES, solve_task, &j);
 	set_bias(s, w, bias);
 	free(a);
 	free(perm);
 	return 0;
 }
 
-double qwt_misfit(const struct qwt_sums *s, const double *w, const double *bias)
+/* Of |e - W x - b|^2 what W adds, tr (W G - 2 C) W', and b; bands of rows of W at a time. */
+int qwt_misfit(struct backend *b, const struct qwt_sums *s, const double *w, const double *bias,
+	       double *misfit, struct err *e)
 {
-	const size_t d = s->d;
-	double sum = s->ee;
+	const size_t d = s->d, n = d * d + (d < WIDE ? d : WIDE) * d;
+	double *g = malloc(n * sizeof(*g)), *p = g != NULL ? g + d * d : NULL, sum = s->ee;
+	int ret = 0;
 
-	for (size_t i = 0; i < d; i++, w += d) {
-		double xe = 0, x = 0, xx = 0;
+	if (g == NULL)
+		return err_nomem(e, "misfit", n * sizeof(*g));
+	for (size_t i = 0; i < d; i++)
+		for (size_t j = i; j < d; j++)
+			g[i * d + j] = g[j * d + i] = s->g[i * d + j];
+	for (size_t from = 0; from < d && ret == 0; from += WIDE) {
+		const size_t rows = d - from < WIDE ? d - from : WIDE;
 
-		for (size_t j = 0; j < d; j++) {
-			const double *g = s->g + j * d;
-			double rest = 0;
+		ret = b->ops->gemm64(b, 0, rows, d, d, 1, w + from * d, d, g, d, 0, p, d, e);
+		for (size_t i = from; ret == 0 && i < from + rows; i++) {
+			double x = 0, ww = 0;
 
-			for (size_t k = j + 1; k < d; k++)
-				rest += g[k] * w[k];
-			xx += w[j] * (g[j] * w[j] + 2 * rest);
-			xe += w[j] * s->c[i * d + j];
-			x += w[j] * s->mx[j];
+			for (size_t j = 0; j < d; j++) {
+				ww += w[i * d + j] * (p[(i - from) * d + j] - 2 * s->c[i * d + j]);
+				x += w[i * d + j] * s->mx[j];
+			}
+			sum += ww + bias[i] * (2 * x - 2 * s->me[i] + (double)s->n * bias[i]);
 		}
-		sum += xx - 2 * xe + bias[i] * (2 * x - 2 * s->me[i] + (double)s->n * bias[i]);
 	}
-	return sum;
+	free(g);
+	*misfit = sum;
+	return ret;
 }
 
 /* Gauss-Jordan with row pivots, f32, [n, 2n]: the inverse is in the right half. */
@@ -345,73 +333,43 @@ void qwt_solve_diagonal(struct qwt_sums *s, double ridge, double *w, double *bia
 	}
 }
 
-/* Columns of u [d, r] orthonormal, one after the other, twice: a column that is none becomes 0. */
-static void orthonormal(double *u, size_t d, size_t r)
-{
-	for (size_t k = 0; k < r; k++) {
-		double norm = 0;
-
-		for (size_t again = 0; again < 2; again++)
-			for (size_t j = 0; j < k; j++) {
-				double dot = 0;
-
-				for (size_t i = 0; i < d; i++)
-					dot += u[i * r + j] * u[i * r + k];
-				for (size_t i = 0; i < d; i++)
-					u[i * r + k] -= dot * u[i * r + j];
-			}
-		for (size_t i = 0; i < d; i++)
-			norm += u[i * r + k] * u[i * r + k];
-		norm = norm > 0 ? 1 / sqrt(norm) : 0;
-		for (size_t i = 0; i < d; i++)
-			u[i * r + k] *= norm;
-	}
-}
-
 /*
  * What of E the full W explains has the second moments M = W G W' = C W' (ridge aside).  The first
  * r eigenvectors U of it give the best W of rank r, U U' W (reduced-rank regression).
  */
-int qwt_low_rank(const struct qwt_sums *s, const double *w, size_t r, double *up, double *down,
-		 double *bias, struct err *e)
+int qwt_low_rank(struct backend *b, const struct qwt_sums *s, const double *w, size_t r, double *up,
+		 double *down, double *bias, struct err *e)
 {
 	const size_t d = s->d;
-	double *v = malloc((d * d + d * r) * sizeof(*v)), *u = v != NULL ? v + d * d : NULL;
+	const size_t n = 2 * d * d + r * d + r;
+	double *c = b->ops->alloc(b, n * sizeof(*c), e), *turned = c + d * d, *u = turned + d * d;
+	int ret;
 
-	if (v == NULL)
-		return err_nomem(e, "low rank", (d * d + d * r) * sizeof(*v));
-	for (size_t i = 0; i < d; i++)
-		for (size_t j = 0; j < d; j++) {
-			double sum = 0;
+	if (c == NULL)
+		return err_nomem(e, "low rank", n * sizeof(*c));
+	for (size_t i = 0; i < d * d; i++)
+		c[i] = c_at(s, i / d, i % d);
+	for (size_t from = 0; from < d; from += BAND) /* by pieces, for the cache */
+		for (size_t j = 0; j < d; j++)
+			for (size_t i = from; i < d && i < from + BAND; i++)
+				turned[j * d + i] = w[i * d + j];
+	ret = subspace_top(b, c, turned, d, r, u, e);
+	if (ret == 0)
+		ret = b->ops->gemm64(b, 0, r, d, d, 1, u, d, w, d, 0, down, d, e);
+	for (size_t j = 0; ret == 0 && j < r; j++) {
+		double mean = 0;
 
-			for (size_t k = 0; k < d; k++)
-				sum += (c_at(s, i, k) * w[j * d + k] +
-					w[i * d + k] * c_at(s, j, k)) / 2;
-			v[i * d + j] = sum;
-		}
-	for (size_t i = 0; i < d * r; i++) /* any start that is not special */
-		up[i] = sin(1.0 + (double)i * 0.7390851332);
-	for (int round = 0; round < ROUNDS; round++) {
-		orthonormal(up, d, r);
-		memset(u, 0, d * r * sizeof(*u));
-		for (size_t i = 0; i < d; i++)
-			for (size_t k = 0; k < d; k++)
-				for (size_t j = 0; j < r; j++)
-					u[i * r + j] += v[i * d + k] * up[k * r + j];
-		memcpy(up, u, d * r * sizeof(*u));
+		for (size_t k = 0; k < d; k++)
+			mean += down[j * d + k] * s->mx[k];
+		u[r * d + j] = mean / (double)s->n;
 	}
-	orthonormal(up, d, r);
-	memset(down, 0, r * d * sizeof(*down));
-	for (size_t i = 0; i < d; i++)
-		for (size_t j = 0; j < r; j++)
-			for (size_t k = 0; k < d; k++)
-				down[j * d + k] += up[i * r + j] * w[i * d + k];
-	memset(v, 0, d * d * sizeof(*v));
-	for (size_t i = 0; i < d; i++)
-		for (size_t j = 0; j < r; j++)
-			for (size_t k = 0; k < d; k++)
-				v[i * d + k] += up[i * r + j] * down[j * d + k];
-	set_bias(s, v, bias);
-	free(v);
-	return 0;
+	for (size_t i = 0; ret == 0 && i < d; i++) {
+		bias[i] = s->me[i] / (double)s->n;
+		for (size_t j = 0; j < r; j++) {
+			up[i * r + j] = u[j * d + i];
+			bias[i] -= up[i * r + j] * u[r * d + j];
+		}
+	}
+	b->ops->free(b, c);
+	return ret;
 }

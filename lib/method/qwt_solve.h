@@ -16,6 +16,7 @@
 
 #include "lib/base/err.h"
 
+struct backend;
 struct pool;
 
 struct qwt_sums {
@@ -34,16 +35,18 @@ void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const f
 		  const float *b, size_t n);
 
 /* W [d, d] and b [d] from the sums.  -1: no memory. */
-int qwt_solve(struct qwt_sums *s, double ridge, double *w, double *bias, struct err *e) MUST_USE;
+int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double *w, double *bias,
+	      struct err *e) MUST_USE;
 /* Sum of |e - W x - b|^2 over the rows that made the sums, which need not be those of W and b. */
-double qwt_misfit(const struct qwt_sums *s, const double *w, const double *bias);
+int qwt_misfit(struct backend *b, const struct qwt_sums *s, const double *w, const double *bias,
+	       double *misfit, struct err *e) MUST_USE;
 /* As published: inverse of [X 1]'[X 1] in f32, no ridge. */
 int qwt_solve_compat(struct qwt_sums *s, double *w, double *bias, struct err *e) MUST_USE;
 /* Of each channel by itself: W is diag(w), w [d]. */
 void qwt_solve_diagonal(struct qwt_sums *s, double ridge, double *w, double *bias);
-/* The best W of rank r, for the rows that made the sums, from the best of full rank: up [d, r]
- * times down [r, d], bias anew.  Before: qwt_solve. */
-int qwt_low_rank(const struct qwt_sums *s, const double *w, size_t r, double *up, double *down,
-		 double *bias, struct err *e) MUST_USE;
+/* The best W of rank r, for the rows that made the sums, from the best of full rank: up [d, r],
+ * orthonormal columns, times down [r, d], bias anew (subspace.h).  Before: qwt_solve. */
+int qwt_low_rank(struct backend *b, const struct qwt_sums *s, const double *w, size_t r, double *up,
+		 double *down, double *bias, struct err *e) MUST_USE;
 
 #endif

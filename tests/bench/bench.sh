@@ -9,9 +9,9 @@
 # than 6 % of the machine says so.  Status 1 when a ratio misses its target by more than a fifth,
 # or perplexities (peers.sh) leave their tolerances.
 #
-# $QP_TORCH: a Python with PyTorch, for T7 (default python3).  $QP_LLAMACPP: llama.cpp's folder of
-# programs (or $QP_IMATRIX: its llama-imatrix), for T3, T4 and T13, with $QP_IMATRIX_GGUF, a GGUF of
-# the model in $QP_SMOLLM2 in F32, and $QP_GGUF_BF16.  $QP_LLMC_SECONDS: see rows.sh.  $QP_SHARED:
+# $QP_TORCH: a Python with PyTorch, for T7 and T17 (default python3).
+# $QP_LLAMACPP: llama.cpp's folder of programs (or $QP_IMATRIX: its llama-imatrix), for T3, T4
+# and T13, with $QP_IMATRIX_GGUF, a GGUF of the model in $QP_SMOLLM2 in F32, and $QP_GGUF_BF16.  $QP_LLMC_SECONDS: see rows.sh.  $QP_SHARED:
 # models and texts for the comparison with peers.  What is not there is said in a row of its own.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -354,10 +354,20 @@ published_loop() {
 	fi
 }
 
+# T17: what there is to decompose, by PyTorch's whole SVD.
+whole_svd() {
+	if "${QP_TORCH:-python3}" -c 'import torch' 2> /dev/null; then
+		"${QP_TORCH:-python3}" tests/bench/lowrank_torch.py "$BUILD/bench/lowrank" >> "$tsv"
+	else
+		emit T17 "not measured: no PyTorch here (QP_TORCH)" "" "" ""
+	fi
+}
+
 for b in tests/bench/*.c; do
 	"$BUILD/bench/$(basename "$b" .c)" "$@" >> "$tsv"
 done
 if want T7; then published_loop; fi
+if want T17; then whole_svd; fi
 if want T3; then perplexity_peers; fi
 if want T4; then imatrix; fi
 if want T8 || want T11 || want T15 || want profile; then main_job; fi

@@ -335,6 +335,68 @@ static void test_gemm(struct backend *b, int tb, size_t m, size_t n, size_t k)
 	free(was);
 }
 
+static void test_gemm64(struct backend *b, int tb, size_t m, size_t n, size_t k, double beta)
+{
+	struct err e;
+	const size_t lda = k + 3, ldb = (tb ? k : n) + 1, ldc = n + 2, rows = tb ? n : k;
+	double *a = must(malloc((m * lda + rows * ldb + 2 * m * ldc + 1) * sizeof(*a)));
+	double *bm = a + m * lda, *c = bm + rows * ldb, *was = c + m * ldc, worst = 0;
+	int rc, kept = 1;
+
+	for (size_t i = 0; i < m * lda + rows * ldb + 2 * m * ldc; i++)
+		a[i] = (double)uniform();
+	memcpy(was, c, m * ldc * sizeof(*c));
+	for (size_t i = 0; beta == 0 && i < m; i++)
+		c[i * ldc] = (double)NAN;
+	rc = b->ops->gemm64(b, tb, m, n, k, -0.75, a, lda, bm, ldb, beta, c, ldc, &e);
+	for (size_t i = 0; i < m; i++) {
+		for (size_t j = 0; j < n; j++) {
+			double sum = beta * was[i * ldc + j], size = fabs(sum) + 1e-300;
+
+			for (size_t l = 0; l < k; l++) {
+				double p = -0.75 * a[i * lda + l] *
+					   (tb ? bm[j * ldb + l] : bm[l * ldb + j]);
+
+				sum += p;
+				size += fabs(p);
+			}
+			worst = larger(worst, fabs(c[i * ldc + j] - sum) / size);
+		}
+		kept &= memcmp(c + i * ldc + n, was + i * ldc + n, 2 * sizeof(*c)) == 0;
+	}
+	ok(rc == 0 && worst < 2e-15 && kept, "gemm64%s %zu x %zu x %zu, beta %g: %.1e",
+	   tb ? " of the transpose" : "", m, n, k, beta, worst);
+	free(a);
+}
+
+/* A symmetric matrix of which the lower triangle is given, and what its eigenvectors make of it. */
+static void test_eigen64(struct backend *b, size_t n)
+{
+	struct err e;
+	double *a = must(malloc((2 * n * n + n) * sizeof(*a))), *v = a + n * n, *w = v + n * n;
+	double worst = 0;
+	int rc, up = 1;
+
+	for (size_t i = 0; i < n * n; i++)
+		a[i] = v[i] = (double)uniform();
+	rc = b->ops->eigen64(b, v, n, w, &e);
+	for (size_t i = 0; i < n; i++) {
+		up &= i == 0 || w[i] >= w[i - 1];
+		for (size_t j = 0; j < n; j++) {
+			double left = -w[i] * v[i * n + j], dot = i == j ? -1 : 0;
+
+			for (size_t l = 0; l < n; l++) {
+				left += v[i * n + l] * (l < j ? a[j * n + l] : a[l * n + j]);
+				dot += v[i * n + l] * v[j * n + l];
+			}
+			worst = larger(worst, larger(fabs(left), fabs(dot)));
+		}
+	}
+	ok(rc == 0 && up && worst < 1e-13 * (double)(n + 10), "eigenvectors of order %zu: %.1e", n,
+	   worst);
+	free(a);
+}
+
 static void test_norms(struct backend *b, size_t t, size_t d)
 {
 	float *x = randoms(t * d, 3.0f), *w = randoms(d, 1.0f), *bias = randoms(d, 1.0f);
@@ -1037,6 +1099,13 @@ int main(void)
 	test_linear(&b, 30, 1300, 520, DT_BF16);
 	test_linear(&b, 0, 8, 8, DT_F32);
 	test_gemm(&b, 1, 520, 530, 70);
+	for (int i = 0; i < 10; i++)
+		test_gemm64(&b, i & 1, sizes[i % COUNT(sizes)], sizes[(i * 5 + 3) % COUNT(sizes)],
+			    sizes[(i * 7 + 2) % COUNT(sizes)], i % 3 - 1);
+	test_gemm64(&b, 0, 130, 97, 600, 0);
+	test_gemm64(&b, 1, 67, 8300, 300, 1);
+	test_eigen64(&b, 1);
+	test_eigen64(&b, 77);
 	test_linear(&b, 1030, 2100, 5, DT_F32);
 	test_norms(&b, 1100, 65);
 	test_rope(&b, 300, 150, 4, 64);

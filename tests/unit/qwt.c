@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "lib/base/pool.h"
+#include "lib/compute/backend.h"
 #include "lib/method/qwt_solve.h"
 #include "tests/unit/tap.h"
 #include "tests/unit/tiny.h"
@@ -92,20 +93,29 @@ static double left(void)
 	return sum;
 }
 
+static double misfit(struct backend *be, const struct qwt_sums *s)
+{
+	double sum;
+
+	return qwt_misfit(be, s, w, bias, &sum, &e) < 0 ? NAN : sum;
+}
+
 int main(void)
 {
-	struct pool *pool = pool_new(2, &e);
+	struct backend be;
+	struct pool *pool;
 	struct qwt_sums s;
 	double norm = 0;
 
-	if (pool == NULL || qwt_sums_init(&s, D, &e) < 0)
+	if (backend_open(&be, "cpu", 2, &e) < 0 || qwt_sums_init(&s, D, &e) < 0)
 		return 1;
+	pool = be.pool;
 	make(0);
 	sums(&s, pool);
-	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "solves");
+	ok(qwt_solve(pool, &s, 0, w, bias, &e) == 0, "solves");
 	ok_near(apart(w, want, D * D), 0, 1e-5, "what is affine is found");
 	ok_near(apart(bias, off, D), 0, 1e-4, "and its bias");
-	ok(qwt_low_rank(&s, w, D, up, down, bias, &e) == 0, "of full rank");
+	ok(qwt_low_rank(&be, &s, w, D, up, down, bias, &e) == 0, "of full rank");
 	for (size_t i = 0; i < D * D; i++) {
 		double v = 0;
 
@@ -116,25 +126,25 @@ int main(void)
 	ok_near(norm, 0, 1e-9, "a map of full rank is the map");
 	make(1);
 	sums(&s, pool);
-	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "with noise");
+	ok(qwt_solve(pool, &s, 0, w, bias, &e) == 0, "with noise");
 	ok_near(slant(), 0, 1e-9, "the residual is orthogonal to x and to 1");
-	ok_near(qwt_misfit(&s, w, bias) / left(), 1, 1e-9, "what is left of the rows, from sums");
+	ok_near(misfit(&be, &s) / left(), 1, 1e-9, "what is left of the rows, from sums");
 	for (size_t i = 0; i < D; i++)
 		bias[i] += 0.25 * (double)i;
-	ok_near(qwt_misfit(&s, w, bias) / left(), 1, 1e-9, "of another map too");
+	ok_near(misfit(&be, &s) / left(), 1, 1e-9, "of another map too");
 	for (size_t i = 0; i < N; i++)
 		x[i * D + 7] = x[i * D + 5] * 2 - 1;
 	sums(&s, pool);
-	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "channels that depend on each other");
+	ok(qwt_solve(pool, &s, 0, w, bias, &e) == 0, "channels that depend on each other");
 	ok_near(slant(), 0, 1e-7, "are no trouble");
 	memcpy(y, z, sizeof(y));
 	sums(&s, pool);
-	ok(qwt_solve(&s, 0, w, bias, &e) == 0, "no residual");
+	ok(qwt_solve(pool, &s, 0, w, bias, &e) == 0, "no residual");
 	for (size_t i = 0; i < D * D; i++)
 		norm = fmax(norm, fabs(w[i]));
 	memset(want, 0, sizeof(want));
 	ok(apart(w, want, D * D) == 0 && apart(bias, want, D) == 0, "W and b are 0");
 	qwt_sums_release(&s);
-	pool_free(pool);
+	backend_close(&be);
 	return done();
 }
