@@ -191,16 +191,24 @@ int quant_fit(const struct quant *q, float m, float M, struct quant_grid *g)
 
 /* ---- values ---------------------------------------------------------------------- */
 
+/* Without a branch, so that loops vectorise.  Normal numbers: the fraction is rounded to 3 bits,
+ * half to even, in the number's own bits, a carry goes to the exponent.  Below 2^-6: a sum whose
+ * last place is the step of the subnormal numbers, 2^-9. */
+static inline float e4m3(float x)
+{
+	const float a = fabsf(x) < E4M3_MAX ? fabsf(x) : E4M3_MAX, few = (a + 0x1p14f) - 0x1p14f;
+	uint32_t u;
+	float r;
+
+	memcpy(&u, &a, sizeof(u));
+	u = (u + 0x7ffff + (u >> 20 & 1)) & 0xfff00000;
+	memcpy(&r, &u, sizeof(r));
+	return copysignf(a < 0x1p-6f ? few : r, x);
+}
+
 float e4m3_round(float x)
 {
-	const float a = fabsf(x);
-	float step = 0x1p-9f; /* of the subnormal numbers, below 2^-6 */
-
-	if (!(a < E4M3_MAX))
-		return a >= E4M3_MAX ? copysignf(E4M3_MAX, x) : x;
-	for (float top = 0x1p-5f; a >= top; top *= 2)
-		step *= 2;
-	return rintf(x / step) * step;
+	return isnan(x) ? x : e4m3(x);
 }
 
 /* To the nearest integer, half to even, below 2^22: a sum and a difference vectorise. */
@@ -239,8 +247,10 @@ static void codes_int(const struct quant_grid *g, const float *x, size_t n, floa
 
 static void run_e4m3(const struct quant_grid *g, float *y, const float *x, size_t n)
 {
+	const float s = g->scale;
+
 	for (size_t i = 0; i < n; i++)
-		y[i] = e4m3_round(x[i] / g->scale) * g->scale;
+		y[i] = e4m3(x[i] / s) * s;
 }
 
 static float code_offset(const struct quant *q, const struct quant_grid *g)

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "lib/compute/hadamard.h"
+#include "lib/compute/quant.h"
 #include "tests/bench/pairs.h"
 
 void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t);
@@ -394,6 +395,7 @@ static void bench_factor(size_t k)
 
 struct turning {
 	const struct hadamard *h;
+	const struct quant *q;
 	float *x, *y;
 	size_t n; /* values: more than caches hold */
 };
@@ -447,6 +449,58 @@ static void bench_hadamard(size_t order)
 	all.ops->free(&all, t.y);
 }
 
+/* ---- activations on grids ---- */
+
+#define QUANT_WIDTH 4096
+
+static void run_quant(void *arg)
+{
+	struct turning *t = arg;
+	struct err e;
+
+	check(all.ops->quantize(&all, t->y, t->x, t->n / QUANT_WIDTH, QUANT_WIDTH, 512, t->q, NULL,
+				&e), &e);
+}
+
+static void bench_quant(const char *name, const struct quant *q)
+{
+	struct turning t = { .q = q, .n = (size_t)1 << 25 };
+	struct side ours = { run_quant, &t, 0, NULL }, copy = { run_copy, &t, 0, NULL };
+	double ta, tb, r;
+	char what[96];
+
+	t.x = randoms(&all, t.n);
+	t.y = randoms(&all, t.n);
+	r = compare(&ours, &copy, &ta, &tb);
+	snprintf(what, sizeof(what), "x to %s and back, GB/s / copy of memory", name);
+	printf("quant\t%s\t%.1f GB/s\t%.3f\t\t", what, 8e-9 * (double)t.n / ta, r);
+	if (noisy)
+		printf("%d of %d pairs disturbed", noisy, pairs);
+	putchar('\n');
+	all.ops->free(&all, t.x);
+	all.ops->free(&all, t.y);
+}
+
+static void bench_quants(void)
+{
+	static const struct {
+		const char *name;
+		struct quant q;
+	} row[] = {
+		{ "8 bits a token, sym", { .bits = 8, .sym = true, .rule = QUANT_SMOOTHQUANT,
+					   .per = QUANT_TOKEN, .clip = 1 } },
+		{ "8 bits a token, asym", { .bits = 8, .rule = QUANT_AWQ, .per = QUANT_TOKEN,
+					    .clip = 1 } },
+		{ "4 bits, groups of 128", { .bits = 4, .sym = true, .rule = QUANT_QUAROT,
+					     .per = QUANT_GROUP, .group = 128, .clip = 0.9 } },
+		{ "e4m3 a token", { .format = QUANT_E4M3, .bits = 8, .sym = true,
+				    .per = QUANT_TOKEN, .clip = 1 } },
+	};
+
+	for (size_t i = 0; i < sizeof(row) / sizeof(*row); i++)
+		bench_quant(row[i].name, &row[i].q);
+}
+
 static void bench_all(void)
 {
 	static const struct shape shapes[] = {
@@ -475,6 +529,8 @@ static void bench_all(void)
 		bench_hadamard(4096);
 		bench_hadamard(11008);
 	}
+	if (want("quant"))
+		bench_quants();
 }
 
 int main(int argc, char **argv)

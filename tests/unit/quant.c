@@ -134,6 +134,17 @@ static void test_e4m3(void)
 	for (size_t i = 0; i < sizeof(in) / sizeof(*in); i++)
 		all = all && e4m3_round(in[i]) == out[i];
 	ok(all, "e4m3: ties to even, subnormals, saturation");
+	all = isnan(e4m3_round(NAN)) && e4m3_round(-INFINITY) == -448;
+	for (uint32_t u = 0; u < 0x7f800000u; u += 4099) {
+		float x, step = 0x1p-9f, want;
+
+		memcpy(&x, &u, sizeof(x));
+		for (float top = 0x1p-5f; top < 512 && x >= top; top *= 2)
+			step *= 2;
+		want = x >= 448 ? 448 : rintf(x / step) * step;
+		all = all && e4m3_round(x) == want && e4m3_round(-x) == -want;
+	}
+	ok(all, "e4m3: half a million numbers of all sizes, by division and rintf");
 }
 
 static void test_rows(struct backend *be)
