@@ -228,9 +228,19 @@ static size_t fitted_tokens(const struct qwt *q)
 	return (n - held) * r->seqlen;
 }
 
+/* Of those held out, the tokens behind the fitted ones that choose the ridge: half the windows, or
+ * of one window half.  The others judge. */
+static size_t choosing_tokens(const struct qwt *q)
+{
+	const size_t len = q->run[QUANTIZED].seqlen;
+	const size_t held = q->run[QUANTIZED].hidden.tokens - fitted_tokens(q);
+
+	return !chooses(q) ? 0 : held > len ? (held / len + 1) / 2 * len : held / 2;
+}
+
 static const double ridges[] = { 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1 };
 
-/* Up from the least ridge, as long as the error held out falls. */
+/* Up from the least ridge, as long as the error of those that choose falls; they join the fit. */
 static int choose_ridge(struct qwt *q, struct err *e)
 {
 	double least = INFINITY;
@@ -243,10 +253,11 @@ static int choose_ridge(struct qwt *q, struct err *e)
 		if (qwt_misfit(q->be, &q->held, q->w, q->bias, &err, e) < 0)
 			return -1;
 		if (!(err < least))
-			return qwt_solve(q->be->pool, &q->sums, q->ridge, q->w, q->bias, e);
+			break;
 		least = err;
 		q->ridge = ridges[i];
 	}
+	qwt_sums_merge(&q->sums, &q->held);
 	return 0;
 }
 
@@ -261,7 +272,7 @@ static int solve(struct qwt *q, struct err *e)
 	}
 	if (q->opt.compat)
 		return qwt_solve_compat(&q->sums, q->w, q->bias, e);
-	if (chooses(q) ? choose_ridge(q, e) < 0 :
+	if ((q->held.n > 0 && choose_ridge(q, e) < 0) ||
 	    qwt_solve(q->be->pool, &q->sums, q->ridge, q->w, q->bias, e) < 0)
 		return -1;
 	return q->opt.form != FORM_LOW_RANK ? 0 :
@@ -420,7 +431,8 @@ static int fall_back(struct qwt *q, struct block *b, enum stage stage, bool *unc
 static int fit(struct qwt *q, struct block *b, enum stage stage, int place, struct err *e)
 {
 	const struct runner *r = &q->run[QUANTIZED], *ref = &q->run[REFERENCE];
-	const size_t all = r->hidden.tokens, n = fitted_tokens(q), from = n < all ? n : 0;
+	const size_t all = r->hidden.tokens, n = fitted_tokens(q), choosing = choosing_tokens(q);
+	const size_t from = n < all ? n + choosing : 0;
 	struct verdict v = { .r2 = NAN };
 	double total;
 
@@ -431,7 +443,7 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 
 		qwt_sums_zero(&q->held);
 		qwt_sums_add(&q->held, q->be->pool, q->before.x + skip, ref->hidden.x + skip,
-			     r->hidden.x + skip, all - n);
+			     r->hidden.x + skip, choosing);
 	}
 	total = spread(q, from, all, &v.before, e);
 	q->n.tried++;

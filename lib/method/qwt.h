@@ -8,8 +8,10 @@
  * stream and the two streams' outputs y and y~,
  *     y~ += W x + b        W, b: least squares for y - y~ (qwt_solve.h)
  * (QwT, arXiv:2411.13918; QwT-LLM fits to the reference's own stream, as here).  The sequences of
- * the calibration set are cut in two: the last `holdout` of them judge what the others fitted.  On
- * them, e being y - y~ and e^ what W and b, rounded to how they are stored, say of it,
+ * the calibration set are cut in two: the last `holdout` of them judge what the others fitted.
+ * Where the ridge is to be chosen, the first half of those does that and then joins the fit, so
+ * that no window judges what it has chosen.  On those that judge, e being y - y~ and e^ what W and
+ * b, rounded to how they are stored, say of it,
  *     R^2 = 1 - sum |e - e^|^2 / sum |e - mean e|^2
  * A place is compensated if R^2 > 0 and sum |e - e^|^2 < sum |e|^2; else it stays as it is, and a
  * note of kind "compensation" says why.
@@ -28,8 +30,9 @@ struct qwt_options {
 	bool sublayers;      /* attention and the MLP, each by itself */
 	enum run_form form;
 	long rank;           /* FORM_LOW_RANK */
-	double ridge;        /* times the mean of X'X's diagonal; below 0: 1e-6, or of its multiples
-			      * by 10 up to 0.1 the one with the least error held out */
+	double ridge;        /* times the mean of X'X's diagonal; below 0: 1e-6, or of its
+			      * multiples by 10 up to 0.1 the one with the least error where the
+			      * ridge is chosen */
 	bool compat;         /* as published: f32 inverse, no ridge, judged on what was fitted */
 	double holdout;      /* of the sequences, 0: judged on what was fitted */
 	long begin;          /* blocks before it stay */

@@ -112,6 +112,14 @@ void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const f
 	s->n += n;
 }
 
+void qwt_sums_merge(struct qwt_sums *s, const struct qwt_sums *more)
+{
+	for (size_t i = 0; i < 2 * s->d * s->d + 2 * s->d; i++) /* g, c, mx, me */
+		s->g[i] += more->g[i];
+	s->n += more->n;
+	s->ee += more->ee;
+}
+
 /* ---- solving --------------------------------------------------------------------- */
 
 /* Centred element of G, i <= j, and of C. */

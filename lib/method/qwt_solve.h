@@ -34,6 +34,9 @@ void qwt_sums_release(struct qwt_sums *s);
 void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const float *a,
 		  const float *b, size_t n);
 
+/* As if the rows of `more` had been added to s too. */
+void qwt_sums_merge(struct qwt_sums *s, const struct qwt_sums *more);
+
 /* W [d, d] and b [d] from the sums.  -1: no memory. */
 int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double *w, double *bias,
 	      struct err *e) MUST_USE;

@@ -100,6 +100,27 @@ static double misfit(struct backend *be, const struct qwt_sums *s)
 	return qwt_misfit(be, s, w, bias, &sum, &e) < 0 ? NAN : sum;
 }
 
+static void test_merge(struct pool *pool)
+{
+	struct qwt_sums all, a, b;
+	double most = 0;
+
+	if (qwt_sums_init(&all, D, &e) < 0 || qwt_sums_init(&a, D, &e) < 0 ||
+	    qwt_sums_init(&b, D, &e) < 0)
+		exit(1);
+	qwt_sums_add(&all, pool, x, y, z, N);
+	qwt_sums_add(&a, pool, x, y, z, N / 3);
+	qwt_sums_add(&b, pool, x + N / 3 * D, y + N / 3 * D, z + N / 3 * D, N - N / 3);
+	qwt_sums_merge(&a, &b);
+	for (size_t i = 0; i < 2 * D * D + 2 * D; i++)
+		most = fmax(most, fabs(a.g[i] - all.g[i]) / (1 + fabs(all.g[i])));
+	ok(most < 1e-12 && a.n == N && fabs(a.ee / all.ee - 1) < 1e-12,
+	   "sums of two parts are those of all");
+	qwt_sums_release(&all);
+	qwt_sums_release(&a);
+	qwt_sums_release(&b);
+}
+
 int main(void)
 {
 	struct backend be;
@@ -129,6 +150,7 @@ int main(void)
 	ok(qwt_solve(pool, &s, 0, w, bias, &e) == 0, "with noise");
 	ok_near(slant(), 0, 1e-9, "the residual is orthogonal to x and to 1");
 	ok_near(misfit(&be, &s) / left(), 1, 1e-9, "what is left of the rows, from sums");
+	test_merge(pool);
 	for (size_t i = 0; i < D; i++)
 		bias[i] += 0.25 * (double)i;
 	ok_near(misfit(&be, &s) / left(), 1, 1e-9, "of another map too");
