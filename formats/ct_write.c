@@ -143,13 +143,18 @@ static void note_scales(struct ct_writer *t, const struct export_codes *q)
 {
 	const struct record *r = q->c.scale;
 	const size_t width = (size_t)dtype_bits(r->dtype) / 8, n = (size_t)r->nbytes / width;
-	float v;
+	enum { SOME = 1024 };
+	float v[SOME];
 
-	for (size_t i = 0; (t->bf16 || t->f16) && i < n; i++) {
-		if (dtype_to_f32(&v, (const char *)q->scale + i * width, r->dtype, 1))
-			v = 0;
-		t->bf16 = t->bf16 && bf16_to_f32(f32_to_bf16(v)) == v;
-		t->f16 = t->f16 && f16_to_f32(f32_to_f16(v)) == v;
+	for (size_t i = 0; (t->bf16 || t->f16) && i < n; i += SOME) {
+		const size_t k = n - i < SOME ? n - i : SOME;
+
+		if (dtype_to_f32(v, (const char *)q->scale + i * width, r->dtype, k))
+			return;
+		for (size_t j = 0; j < k && t->bf16; j++)
+			t->bf16 = bf16_to_f32(f32_to_bf16(v[j])) == v[j];
+		for (size_t j = 0; r->dtype != DT_F16 && j < k && t->f16; j++)
+			t->f16 = f16_to_f32(f32_to_f16(v[j])) == v[j];
 	}
 }
 
@@ -412,18 +417,23 @@ static int refuse_float(const struct ct_writer *t, enum slot s, long layer,
 		       "format has none such; quantize it too, or quant-acts --skip=%s", place);
 }
 
+static uint16_t largest(uint16_t most, const uint16_t *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		most = (v[i] & 0x7fff) > most ? v[i] & 0x7fff : most;
+	return most;
+}
+
 static int take_weight(void *ctx, const struct record *rec, const void *data, struct err *e)
 {
 	struct ct_writer *t = ctx;
-	const uint16_t *v = data;
 	long layer;
 	const enum slot s = model_slot(&t->x->model, rec->name, &layer);
 
 	if (enter_layer(t, layer, e) || refuse_float(t, s, layer, rec, e))
 		return -1;
 	if (rec->dtype == DT_BF16)
-		for (size_t i = 0; i < (size_t)rec->nbytes / 2; i++)
-			t->largest = (v[i] & 0x7fff) > t->largest ? v[i] & 0x7fff : t->largest;
+		t->largest = largest(t->largest, data, (size_t)rec->nbytes / 2);
 	return export_weight(t->w, t->b, rec, data, t->o->dtype, ": --dtype=bf16 or f32", e);
 }
 

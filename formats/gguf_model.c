@@ -363,40 +363,73 @@ static int model_read(void *self, const char *name, void *dst, struct err *e)
 	return ret ? ret : checkpoint_check_finite(&t, dst, name, e);
 }
 
-/* Rows as they lie in the file: of whole blocks, when they are asked for so. */
+/* unpermuted, the other way. */
+static uint64_t permuted(uint64_t i, uint64_t d)
+{
+	return i / d * d + i % d % (d / 2) * 2 + i % d / (d / 2);
+}
+
+/* n bytes of type's values, which begin at byte `from` of its blocks. */
+static int read_blocks(const struct gguf_model *m, const struct place *p, uint64_t from, void *dst,
+		       size_t n, struct err *e)
+{
+	const struct ggml_type *type = p->t->type;
+	const size_t blocks = n / ((size_t)dtype_bits(type->dtype) / 8) / type->block;
+	unsigned char *buf;
+	int ret;
+
+	if (!type->dequantize)
+		return gguf_read(&m->g, p->t, from, dst, n, e);
+	buf = malloc(blocks * type->bytes);
+	if (!buf)
+		return err_nomem(e, p->name, blocks * type->bytes);
+	ret = gguf_read(&m->g, p->t, from, buf, blocks * type->bytes, e);
+	if (!ret)
+		type->dequantize(dst, buf, blocks);
+	free(buf);
+	return ret;
+}
+
+/* Rows of a matrix whose heads are turned, one by one: 1: no whole rows were asked for. */
+static int permuted_piece(const struct gguf_model *m, const struct place *p, uint64_t from,
+			  void *dst, size_t n, struct err *e)
+{
+	const struct ggml_type *type = p->t->type;
+	const size_t cols = (size_t)p->t->ne[0], row = cols * (size_t)dtype_bits(type->dtype) / 8;
+	const uint64_t d = (uint64_t)m->model.cfg.head_dim;
+	const size_t bytes = cols / type->block * type->bytes;
+	int ret = 0;
+
+	if (p->t->rank < 2 || from % row || n % row)
+		return 1;
+	for (size_t i = 0; !ret && i < n / row; i++)
+		ret = read_blocks(m, p, permuted(from / row + i, d) * bytes,
+				  (char *)dst + i * row, row, e);
+	return ret;
+}
+
+/* Values as they lie in the file: of whole blocks, when they are asked for so. */
 static int model_piece(void *self, const char *name, uint64_t from, void *dst, size_t n,
 		       struct err *e)
 {
 	const struct gguf_model *m = self;
 	const struct ggml_type *type;
 	struct place p;
-	uint64_t first, count, base = 0;
-	unsigned char *buf;
+	uint64_t base = 0;
 	size_t width;
-	int ret;
 
 	find(m, name, &p);
 	type = p.t ? p.t->type : NULL;
-	if (!type || (m->arch->permuted && p.row->heads))
+	if (!type)
 		return 1;
+	if (m->arch->permuted && p.row->heads)
+		return permuted_piece(m, &p, from, dst, n, e);
 	width = (size_t)dtype_bits(type->dtype) / 8;
-	first = from / width;
-	count = n / width;
-	if (first % type->block || count % type->block)
+	if (from / width % type->block || n / width % type->block)
 		return 1;
 	if (p.expert >= 0)
 		base = p.t->nbytes / (uint64_t)p.t->ne[2] * (uint64_t)p.expert;
-	base += first / type->block * type->bytes;
-	if (!type->dequantize)
-		return gguf_read(&m->g, p.t, base, dst, n, e);
-	buf = malloc((size_t)(count / type->block * type->bytes));
-	if (!buf)
-		return err_nomem(e, name, count);
-	ret = gguf_read(&m->g, p.t, base, buf, count / type->block * type->bytes, e);
-	if (!ret)
-		type->dequantize(dst, buf, (size_t)(count / type->block));
-	free(buf);
-	return ret;
+	return read_blocks(m, &p, base + from / width / type->block * type->bytes, dst, n, e);
 }
 
 /* The tensors are sorted by name: a block's are neighbours. */

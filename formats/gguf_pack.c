@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "formats/ggml.h"
+#include "lib/base/clones.h"
 #include "lib/data/bits.h"
 #include "lib/data/stream.h"
 
@@ -239,7 +240,7 @@ static void put_half(unsigned char *p, float x)
 }
 
 /* 32 values that fit 5 bits: low nibbles of j and j + 16 in byte j, fifth bits in a word. */
-static void put_nibbles(unsigned char *restrict low, unsigned char *high,
+static inline void put_nibbles(unsigned char *restrict low, unsigned char *high,
 			const uint8_t *restrict v)
 {
 	uint32_t fifth = 0;
@@ -255,7 +256,7 @@ static void put_nibbles(unsigned char *restrict low, unsigned char *high,
 }
 
 /* A block of v[32], as they are stored; d and m as put_half has put them. */
-static void put_block(unsigned char *dst, uint32_t type, const unsigned char d[2],
+static inline void put_block(unsigned char *dst, uint32_t type, const unsigned char d[2],
 		      const unsigned char m[2], const uint8_t *v)
 {
 	memcpy(dst, d, 2);
@@ -323,7 +324,7 @@ static void keep_blocks(unsigned char *dst, const struct gguf_codes *g, size_t n
 }
 
 /* The codes of the row, shifted by the type's own zero. */
-static void keep_codes(unsigned char *restrict dst, const struct form *f,
+CLONES static void keep_codes(unsigned char *restrict dst, const struct form *f,
 		       const struct gguf_codes *g, size_t n, const uint8_t *restrict code)
 {
 	const size_t bytes = ggml_type(f->type)->bytes;

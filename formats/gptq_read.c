@@ -14,6 +14,7 @@
 
 #include "formats/hf_quant.h"
 #include "formats/json.h"
+#include "lib/base/clones.h"
 #include "lib/data/bits.h"
 
 #define WHERE "config.json: quantization_config"
@@ -191,6 +192,20 @@ static unsigned zero_of(const struct int32 *q, const struct hf_linear *l, const 
 	return q->awq ? nibble(words, row) : stream_code(words, 1, row, q->bits) + q->v1;
 }
 
+/* What is nearly always so can be seen at a glance, but of 3 bits, whose words differ. */
+static bool all_middle(const struct int32 *q, const uint32_t *w, size_t n)
+{
+	uint32_t one = 0, other = 0;
+
+	if (32 % q->bits)
+		return false;
+	for (int i = 0; i < 32; i += q->bits)
+		one |= ((1u << (q->bits - 1)) - (q->awq ? 0 : q->v1)) << i;
+	for (size_t i = 0; i < n; i++)
+		other |= w[i] ^ one;
+	return other == 0;
+}
+
 /* Are all zeros in the middle, and none beyond what a stream can say? */
 static int look_at_zeros(const struct int32 *q, const struct hf_linear *l, int64_t groups,
 			 bool *middle, struct err *e)
@@ -199,6 +214,10 @@ static int look_at_zeros(const struct int32 *q, const struct hf_linear *l, int64
 	int ret = w ? 0 : -1;
 
 	*middle = true;
+	if (!ret && all_middle(q, w, (size_t)(l->rows * groups) * (size_t)q->bits / 32)) {
+		free(w);
+		return 0;
+	}
 	for (size_t g = 0; !ret && g < (size_t)groups; g++)
 		for (size_t n = 0; !ret && n < (size_t)l->rows; n++) {
 			const unsigned z = zero_of(q, l, w, n, g);
@@ -250,15 +269,24 @@ static void code_row(const struct int32 *q, const struct hf_linear *l, const uin
 				    stream_code(w + n, rows, k, q->bits));
 }
 
-/* 16 words. */
-enum { SIDE = 16 };
+/* 16 words: a line of the cache.  Rows are unpacked BAND at a time, so that what lies side by side
+ * in the file, words of several rows, comes in lines that are neighbours too. */
+enum { SIDE = 16, BAND = 128 };
 typedef uint32_t line_of __attribute__((vector_size(4 * SIDE), aligned(4), may_alias));
 
-/* Rows first .. end, 16 at most: row n is the bits of words n, n + rows, n + 2 rows .. */
+static inline void put_line(uint8_t *dst, const uint32_t line[SIDE], size_t bytes)
+{
+	if (bytes == 4 * SIDE)
+		memcpy(dst, line, 4 * SIDE);
+	else
+		memcpy(dst, line, bytes);
+}
+
+/* Rows first .. end, BAND at most: row n is the bits of words n, n + rows, n + 2 rows .. */
 static void gptq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t words, size_t first,
 		      size_t end)
 {
-	uint32_t t[SIDE][SIDE];
+	uint32_t t[BAND][SIDE];
 
 	for (size_t i = 0; i < words; i += SIDE) {
 		const size_t m = words - i < SIDE ? words - i : SIDE;
@@ -267,12 +295,12 @@ static void gptq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t words
 			for (size_t n = first; n < end; n++)
 				t[n - first][k] = w[(i + k) * rows + n];
 		for (size_t n = first; n < end; n++)
-			memcpy(dst + (n * words + i) * 4, t[n - first], 4 * m);
+			put_line(dst + (n * words + i) * 4, t[n - first], 4 * m);
 	}
 }
 
 /* Eight columns of sixteen words each: of each the nibble that holds row r, side by side. */
-static void collect(line_of *out, const line_of x[8], int r)
+static inline void collect(line_of *out, const line_of x[8], int r)
 {
 	static const uint32_t at[8] = { 0, 16, 4, 20, 8, 24, 12, 28 };
 	line_of sum = { 0 };
@@ -282,29 +310,43 @@ static void collect(line_of *out, const line_of x[8], int r)
 	*out = sum;
 }
 
-/* Rows first .. end, 128 at most, by tiles of 128 columns. */
-static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t cols, size_t first,
-		     size_t end)
+/* Of eight columns, m words of each: all[r][i] is what they make for row r of every eight. */
+static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w, size_t eighths,
+			       size_t columns, size_t m)
 {
-	const size_t bytes = bits_row_bytes(cols, 4), m = (end - first) / 8;
-	uint32_t t[8 * SIDE][SIDE];
-	line_of x[8], got;
+	line_of x[8];
+
+	memset(x, 0, sizeof(x));
+	for (size_t j = 0; j < columns; j++)
+		if (m == SIDE)
+			memcpy(&x[j], w + j * eighths, sizeof(x[j]));
+		else
+			memcpy(&x[j], w + j * eighths, 4 * m);
+	for (int r = 0; r < 8; r++)
+		collect(&all[r][i], x, r);
+}
+
+/* Rows first .. end, BAND at most, by tiles of 128 columns. */
+CLONES static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t cols,
+			    size_t first, size_t end)
+{
+	const size_t bytes = bits_row_bytes(cols, 4), eighths = rows / 8, m = (end - first) / 8;
+	line_of all[8][SIDE];
+	uint32_t line[SIDE];
 
 	for (size_t k = 0; k < cols; k += 8 * SIDE) {
 		const size_t left = bytes - k / 2 < 4 * SIDE ? bytes - k / 2 : 4 * SIDE;
+		const uint32_t *from = w + k * eighths + first / 8;
 
-		for (size_t i = 0; 4 * i < left; i++) {
-			memset(x, 0, sizeof(x));
-			for (size_t j = 0; j < 8 && k + 8 * i + j < cols; j++)
-				memcpy(&x[j], w + (k + 8 * i + j) * (rows / 8) + first / 8, 4 * m);
-			for (int r = 0; r < 8; r++) {
-				collect(&got, x, r);
-				for (size_t n = 0; n < m; n++)
-					t[8 * n + (size_t)r][i] = got[n];
+		for (size_t i = 0; 4 * i < left; i++)
+			awq_columns(all, i, from + 8 * i * eighths, eighths,
+				    cols - k - 8 * i < 8 ? cols - k - 8 * i : 8, m);
+		for (size_t n = 0; n < m; n++)
+			for (size_t r = 0; r < 8; r++) {
+				for (size_t i = 0; i < SIDE; i++)
+					line[i] = all[r][i][n];
+				put_line(dst + (first + 8 * n + r) * bytes + k / 2, line, left);
 			}
-		}
-		for (size_t n = 0; n < 8 * m; n++)
-			memcpy(dst + (first + n) * bytes + k / 2, t[n], left);
 	}
 }
 
@@ -312,14 +354,13 @@ static int read_codes(const struct int32 *q, const struct hf_linear *l, uint8_t 
 		      struct err *e)
 {
 	const size_t cols = (size_t)l->cols, bytes = bits_row_bytes(cols, q->bits);
-	const size_t rows = (size_t)l->rows, lane = q->awq ? 8 * SIDE : SIDE;
+	const size_t rows = (size_t)l->rows;
 	uint32_t *w = whole(&l->part[HF_CODES], e);
 
 	if (!w)
 		return -1;
-	/* A line of the cache at a time: 16 words. */
-	for (size_t n = 0; n < rows; n += lane) {
-		const size_t to = rows - n < lane ? rows : n + lane;
+	for (size_t n = 0; n < rows; n += BAND) {
+		const size_t to = rows - n < BAND ? rows : n + BAND;
 
 		if (q->awq)
 			awq_rows(dst, w, rows, cols, n, to);

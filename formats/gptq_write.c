@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "lib/base/buf.h"
+#include "lib/base/clones.h"
+#include "lib/base/pool.h"
 #include "lib/data/bits.h"
 
 struct writer {
@@ -17,6 +19,7 @@ struct writer {
 	struct export *x;
 	struct st_writer *w;
 	struct readback *b;
+	struct pool *pool;
 	/* what all linears have in common */
 	int bits;
 	bool sym;
@@ -157,7 +160,7 @@ enum { LINE = 16, LINE_BYTES = 4 * LINE };
 typedef uint32_t words_of __attribute__((vector_size(LINE_BYTES), aligned(4), may_alias));
 
 /* Words i .. i + 15 of a packed row; behind its end are zeros. */
-static void line_at(words_of *w, const uint8_t *row, size_t bytes, size_t i)
+static inline void line_at(words_of *w, const uint8_t *row, size_t bytes, size_t i)
 {
 	const size_t left = bytes - 4 * i;
 
@@ -169,31 +172,63 @@ static void line_at(words_of *w, const uint8_t *row, size_t bytes, size_t i)
 	memcpy(w, row + 4 * i, left);
 }
 
+/* n words of a line: nearly always all. */
+static inline void put_line(uint32_t *dst, const uint32_t line[LINE], size_t n)
+{
+	if (n == LINE)
+		memcpy(dst, line, LINE_BYTES);
+	else
+		memcpy(dst, line, n * 4);
+}
+
+/* Four words, what every processor has registers for. */
+typedef uint32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Words k .. k + 3 of rows j .. j + 3 of x become words j .. j + 3 of rows k .. k + 3 of t. */
+static inline void turn4(uint32_t t[LINE][LINE], uint32_t x[LINE][LINE], size_t k, size_t j)
+{
+	typedef int32_t which __attribute__((vector_size(16)));
+	const which low = { 0, 4, 1, 5 }, high = { 2, 6, 3, 7 };
+	const which left = { 0, 1, 4, 5 }, right = { 2, 3, 6, 7 };
+	quad r[4], p, q;
+
+	for (size_t i = 0; i < 4; i++)
+		memcpy(&r[i], &x[j + i][k], sizeof(r[i]));
+	p = __builtin_shuffle(r[0], r[1], low);
+	q = __builtin_shuffle(r[2], r[3], low);
+	*(quad *)&t[k][j] = __builtin_shuffle(p, q, left);
+	*(quad *)&t[k + 1][j] = __builtin_shuffle(p, q, right);
+	p = __builtin_shuffle(r[0], r[1], high);
+	q = __builtin_shuffle(r[2], r[3], high);
+	*(quad *)&t[k + 2][j] = __builtin_shuffle(p, q, left);
+	*(quad *)&t[k + 3][j] = __builtin_shuffle(p, q, right);
+}
+
 /* GPTQ's words [i, i + n) of all rows: a packed row is the stream of bits that a column of words
  * is, so words change their places only, 16 by 16. */
 static void gptq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t bytes, size_t i,
 		       size_t n)
 {
-	uint32_t t[LINE][LINE];
+	uint32_t x[LINE][LINE] = { 0 }, t[LINE][LINE];
 
 	for (size_t r = 0; r < rows; r += LINE) {
 		const size_t m = rows - r < LINE ? rows - r : LINE;
 
 		for (size_t j = 0; j < m; j++) {
-			words_of x;
-
-			line_at(&x, packed + (r + j) * bytes, bytes, i);
-			for (size_t k = 0; k < LINE; k++)
-				t[k][j] = x[k];
+			line_at((words_of *)x[j], packed + (r + j) * bytes, bytes, i);
+			__builtin_prefetch(packed + (r + 2 * LINE + j) * bytes + 4 * i);
 		}
+		for (size_t k = 0; k < LINE; k += 4)
+			for (size_t j = 0; j < LINE; j += 4)
+				turn4(t, x, k, j);
 		for (size_t k = 0; k < n; k++)
-			memcpy(w + k * rows + r, t[k], m * 4);
+			put_line(w + k * rows + r, t[k], m);
 	}
 }
 
 /* x[i]'s nibble j becomes x[j]'s nibble i, of 16 words each: halves change places, then quarters,
  * then eighths. */
-static void transpose_nibbles(words_of x[8])
+static inline void transpose_nibbles(words_of x[8])
 {
 	static const uint32_t low[] = { 0x0f0f0f0f, 0x00ff00ff, 0x0000ffff };
 
@@ -212,8 +247,8 @@ static void transpose_nibbles(words_of x[8])
 
 /* AWQ's words of columns 8 i .. 8 (i + n): of eight rows a line each makes eight lines of which
  * word k is column 8 (i + k) and so on; 16 times eight rows fill lines of the result. */
-static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t bytes, size_t i,
-		      size_t n)
+CLONES static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t bytes,
+			     size_t i, size_t n)
 {
 	const size_t eighths = rows / 8;
 	uint32_t t[8 * LINE][LINE];
@@ -225,15 +260,17 @@ static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, size_t by
 		for (size_t j = 0; j < m; j++) {
 			const uint8_t *row = packed + 8 * (o + j) * bytes;
 
-			for (int r = 0; r < 8; r++)
+			for (int r = 0; r < 8; r++) {
 				line_at(&x[r], row + awq_order[r] * bytes, bytes, i);
+				__builtin_prefetch(row + (size_t)(32 + r) * bytes + 4 * i);
+			}
 			transpose_nibbles(x);
 			for (size_t k = 0; k < LINE; k++)
 				for (size_t r = 0; r < 8; r++)
 					t[8 * k + r][j] = x[r][k];
 		}
 		for (size_t k = 0; k < n; k++)
-			memcpy(w + k * eighths + o, t[k], m * 4);
+			put_line(w + k * eighths + o, t[k], m);
 	}
 }
 
@@ -286,25 +323,59 @@ static const uint8_t *packed_rows(const struct export_codes *q, int bits, uint8_
 	return room ? room : q->codes;
 }
 
-/* qweight, so many words of each row at a time, in w. */
+/* Lines of qweight, each LINE words of all packed rows, that are made side by side. */
+enum { LINES = 8 };
+struct lines {
+	const uint8_t *packed;
+	uint32_t *w;
+	size_t rows, cols, bytes, first;
+	bool awq;
+};
+
+/* Words of line i in w: of all columns that are left, 8 LINE of AWQ's. */
+static size_t line_words(const struct lines *l, size_t i)
+{
+	const size_t left = l->awq ? l->cols - 8 * LINE * i : l->bytes / 4 - LINE * i;
+	const size_t most = l->awq ? 8 * LINE : LINE;
+
+	return (left < most ? left : most) * (l->awq ? l->rows / 8 : l->rows);
+}
+
+static void make_line(void *ctx, size_t i, int thread)
+{
+	const struct lines *l = ctx;
+	const size_t at = l->first + i;
+	uint32_t *w = l->w + i * LINE * l->rows;
+
+	(void)thread;
+	if (l->awq)
+		awq_words(w, l->rows, l->packed, l->bytes, at * LINE,
+			  line_words(l, at) / (l->rows / 8));
+	else
+		gptq_words(w, l->rows, l->packed, l->bytes, at * LINE,
+			   line_words(l, at) / l->rows);
+}
+
+/* qweight, LINES lines at a time, in w. */
 static int put_words(struct writer *t, const struct export_codes *q, const uint8_t *packed,
 		     uint32_t *w, struct err *e)
 {
-	const size_t rows = q->c.rows, cols = q->c.cols, each = t->o->awq ? rows / 8 : rows;
-	const size_t bytes = bits_row_bytes(cols, width_of(t, q));
-	int ret = 0;
+	struct lines l = { .packed = packed, .w = w, .rows = q->c.rows, .cols = q->c.cols,
+			   .bytes = bits_row_bytes(q->c.cols, width_of(t, q)),
+			   .awq = t->o->awq };
+	const size_t all = (l.bytes + LINE_BYTES - 1) / LINE_BYTES;
 
-	for (size_t i = 0; !ret && 4 * i < bytes; i += LINE) {
-		const size_t left = t->o->awq ? cols - 8 * i : bytes / 4 - i;
-		const size_t most = t->o->awq ? 8 * LINE : LINE, n = left < most ? left : most;
+	for (l.first = 0; l.first < all; l.first += LINES) {
+		const size_t n = all - l.first < LINES ? all - l.first : LINES;
+		size_t words = 0;
 
-		if (t->o->awq)
-			awq_words(w, rows, packed, bytes, i, n);
-		else
-			gptq_words(w, rows, packed, bytes, i, n);
-		ret = st_writer_bytes(t->w, w, n * each * 4, e);
+		pool_run(t->pool, n, make_line, &l);
+		for (size_t i = 0; i < n; i++)
+			words += line_words(&l, l.first + i);
+		if (st_writer_bytes(t->w, w, words * 4, e))
+			return -1;
 	}
-	return ret;
+	return 0;
 }
 
 static int put_codes(struct writer *t, const struct export_codes *q, struct err *e)
@@ -314,7 +385,7 @@ static int put_codes(struct writer *t, const struct export_codes *q, struct err 
 	const int bits = width_of(t, q), n = (int)(strlen(q->name) - strlen(".weight"));
 	const bool ready = q->c.bits == bits && q->c.codes->dtype == types[bits];
 	const size_t room_bytes = rows * bits_row_bytes(cols, bits) + cols;
-	const size_t line = LINE * rows * 4; /* of AWQ: 8 LINE times rows / 8 words */
+	const size_t line = LINES * LINE * rows * 4; /* of AWQ: 8 LINE times rows / 8 words */
 	const int64_t shape[2] = { t->o->awq ? (int64_t)cols : (int64_t)cols * bits / 32,
 				   t->o->awq ? (int64_t)rows / 8 : (int64_t)rows };
 	const uint8_t *packed = NULL;
@@ -347,11 +418,13 @@ struct params {
 static void fill_params(const struct writer *t, const struct export_codes *q, struct params *p)
 {
 	const size_t rows = q->c.rows, groups = q->c.groups;
+	const bool ready = q->c.scale->dtype == DT_F16 && !q->c.one_row;
 	const int bits = width_of(t, q);
 
 	for (size_t n = 0; n < rows; n++)
 		for (size_t g = 0; g < groups; g++) {
-			const uint16_t s = f32_to_f16(scale_at(q, n, g));
+			const uint16_t s = ready ? ((const uint16_t *)q->scale)[n * groups + g] :
+					   f32_to_f16(scale_at(q, n, g));
 			const unsigned z = zero_at(q, n, g);
 			uint32_t *words = p->zero + g * (rows * (size_t)bits / 32);
 
@@ -603,9 +676,14 @@ int gptq_write(struct outdir *dir, struct stream_in *in, struct export *x,
 {
 	static const struct export_ops ops = { NULL, take_codes, take_weight, take_pass, take_run,
 					       NULL };
-	struct writer t = { .o = o, .x = x };
+	struct writer t = { .o = o, .x = x, .pool = pool_new(pool_cores(), e) };
+	struct err alone;
 	int ret;
 
+	if (!t.pool)
+		return -1;
+	/* Where the processors cannot be shared with what feeds the pipe, it works on as well. */
+	(void)!pool_share(t.pool, &alone);
 	x->ops = &ops;
 	x->ctx = &t;
 	x->dir = dir;
@@ -618,6 +696,7 @@ int gptq_write(struct outdir *dir, struct stream_in *in, struct export *x,
 		      write_config(&t, dir, e) || readback_check(t.b, dir->temp, e) ? -1 : 0;
 	st_writer_free(t.w);
 	readback_free(t.b);
+	pool_free(t.pool);
 	buf_release(&t.plain);
 	return ret;
 }

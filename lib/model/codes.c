@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "lib/base/clones.h"
 #include "lib/data/bits.h"
 #include "lib/data/f8.h"
 #include "lib/data/stream.h"
@@ -180,7 +181,7 @@ static int beyond_error(const struct codes *c, const uint8_t *q, size_t n, struc
 		       "%d bits", q[k], n, k, c->bits);
 }
 
-static void scaled(float *restrict w, const uint8_t *restrict q, size_t n, float s, int z)
+CLONES static void scaled(float *restrict w, const uint8_t *restrict q, size_t n, float s, int z)
 {
 	enum { STEP = 16 };
 	size_t k = 0;
@@ -190,6 +191,20 @@ static void scaled(float *restrict w, const uint8_t *restrict q, size_t n, float
 			w[k + j] = s * (float)(q[k + j] - z);
 	for (; k < n; k++)
 		w[k] = s * (float)(q[k] - z);
+}
+
+/* bits_unpack_row, but of 4 bits faster. */
+CLONES static void unpack(uint8_t *restrict dst, const uint8_t *restrict src, size_t n, int bits)
+{
+	enum { STEP = 32 };
+	size_t k = 0;
+
+	for (; bits == 4 && k + 2 * STEP <= n; k += 2 * STEP)
+		for (size_t j = 0; j < STEP; j++) {
+			dst[k + 2 * j] = src[k / 2 + j] & 15;
+			dst[k + 2 * j + 1] = src[k / 2 + j] >> 4;
+		}
+	bits_unpack_row(dst + k, src + k / 2, n - k, bits);
 }
 
 int codes_row(const struct codes *c, float *w, size_t n, const void *codes, const void *scale,
@@ -204,7 +219,7 @@ int codes_row(const struct codes *c, float *w, size_t n, const void *codes, cons
 	float s;
 
 	if (c->codes->dtype != DT_U8) {
-		bits_unpack_row(buf, (const uint8_t *)codes + n * row, c->cols, c->bits);
+		unpack(buf, (const uint8_t *)codes + n * row, c->cols, c->bits);
 		q = buf;
 	}
 	if (c->f8)
