@@ -77,37 +77,105 @@ static inline void solve_body(float *restrict t, uint8_t *restrict code, const s
 	}
 }
 
+#define LANES 16 /* columns looked at together */
+
+/* What the codes of LANES columns would best be; is any of them another? */
 __attribute__((always_inline))
-static inline void descend_body(float *restrict t, uint8_t *restrict code, const struct eight *g,
-				float *restrict gain)
+static inline unsigned best_codes(float best[LANES], const struct descent *d, size_t at)
 {
-	for (size_t i = 0; i < g->n; i++) {
-		const float *scale = g->scale[i], *zero = g->zero[i];
-		float *x = t + i * ROWS, *restrict w = g->w + i * g->np;
-		float inv = g->inv[i], h = g->diag[i], mid = g->mid;
+	unsigned moves = 0;
 
-		for (size_t j = 0; j < i; j++) {
-			float l = g->l[i * g->ld + j];
+	for (size_t i = 0; i < LANES; i++) {
+		/* G / H_jj from where it stands, in steps of the grid */
+		float q = d->code[at + i] + d->g[at + i] * d->inv[at + i] / d->scale[at + i];
 
-			for (size_t r = 0; r < ROWS; r++)
-				x[r] -= t[j * ROWS + r] * l;
+		q = q < 0 ? 0 : q;
+		q = q > d->top ? d->top : q;
+		best[i] = round_even(q);
+		moves |= best[i] != d->code[at + i];
+	}
+	return moves;
+}
+
+/* Code j moves there; by how much what it stands for does. */
+__attribute__((always_inline))
+static inline float move(struct descent *d, size_t j, float to)
+{
+	const float scale = d->scale[j], zero = d->zero[j], x = d->g[j];
+	const float by = scale * (to - zero) - scale * (d->code[j] - zero);
+
+	d->code[j] = to;
+	d->at[d->moves] = (uint16_t)j;
+	d->by[d->moves++] = by;
+	d->gain += by * (2 * x - by * d->h[j * d->ld + j]);
+	return by;
+}
+
+/* axpy: g[0 .. n) -= by h[0 .. n) */
+__attribute__((always_inline))
+static inline void descend_body(struct descent *d,
+				void (*axpy)(float *g, size_t n, float by, const float *h))
+{
+	const size_t whole = d->n / LANES * LANES;
+	float best[LANES];
+
+	for (size_t at = 0; at < whole; at += LANES)
+		/* Lanes before i have had their turn. */
+		for (size_t i = 0; i < LANES && best_codes(best, d, at); i++) {
+			while (i < LANES && best[i] == d->code[at + i])
+				i++;
+			if (i < LANES)
+				axpy(d->g, d->n, move(d, at + i, best[i]),
+				     d->h + (at + i) * d->ld);
 		}
-		for (size_t r = 0; r < ROWS; r++) {
-			float shift = zero[r] - mid, was = (float)(int)code[i * ROWS + r] - mid, q;
+	for (size_t j = whole; j < d->n; j++) {
+		float q = d->code[j] + d->g[j] * d->inv[j] / d->scale[j];
 
-			/* x / H_jj from where it stands, in steps of the grid */
-			q = was + x[r] * inv / scale[r];
-			q = q < -mid ? -mid : q;
-			q = q > mid - 1 ? mid - 1 : q;
-			q = round_even(q);
-			code[i * ROWS + r] = (uint8_t)(int)(q + mid);
-			q = scale[r] * (q - shift) - scale[r] * (was - shift);
-			gain[r] += q * (2 * x[r] - q * h);
-			x[r] = q;
-			w[r] -= q;
-		}
+		q = q < 0 ? 0 : q;
+		q = round_even(q > d->top ? d->top : q);
+		if (q != d->code[j])
+			axpy(d->g, d->n, move(d, j, q), d->h + j * d->ld);
 	}
 }
+
+/* Eight vectors of g at a time stay in registers for all moves. */
+#define DEFINE_SPREAD(name, attribute, bytes)                                                      \
+	attribute static void name##_axpy(float *g, size_t n, float by, const float *h)            \
+	{                                                                                          \
+		size_t j = 0;                                                                      \
+                                                                                                   \
+		for (; j + (bytes) / sizeof(float) <= n; j += (bytes) / sizeof(float)) {           \
+			update_##name##_vec x = *(const update_##name##_vec *)(h + j);             \
+                                                                                                   \
+			*(update_##name##_vec *)(g + j) -= x * by;                                 \
+		}                                                                                  \
+		for (; j < n; j++)                                                                 \
+			g[j] -= h[j] * by;                                                         \
+	}                                                                                          \
+	attribute static void spread_##name(float *g, size_t n, const uint16_t *at,                \
+					    const float *by, size_t moves, const float *h,         \
+					    size_t ld)                                             \
+	{                                                                                          \
+		const size_t v = (bytes) / sizeof(float);                                          \
+		size_t j = 0;                                                                      \
+                                                                                                   \
+		for (; j + EIGHT * v <= n; j += EIGHT * v) {                                       \
+			update_##name##_vec acc[EIGHT];                                            \
+                                                                                                   \
+			for (size_t l = 0; l < EIGHT; l++)                                         \
+				acc[l] = *(update_##name##_vec *)(g + j + l * v);                  \
+			for (size_t i = 0; i < moves; i++) {                                       \
+				const update_##name##_vec *x = (const void *)(h + at[i] * ld + j); \
+                                                                                                   \
+				for (size_t l = 0; l < EIGHT; l++)                                 \
+					acc[l] -= x[l] * by[i];                                    \
+			}                                                                          \
+			for (size_t l = 0; l < EIGHT; l++)                                         \
+				*(update_##name##_vec *)(g + j + l * v) = acc[l];                  \
+		}                                                                                  \
+		for (size_t i = 0; j < n && i < moves; i++)                                        \
+			name##_axpy(g + j, n - j, by[i], h + at[i] * ld + j);                      \
+	}
 
 #define DEFINE_KERNELS(name, attribute, bytes)                                                     \
 	DEFINE_UPDATE(update_##name, attribute, bytes)                                             \
@@ -120,13 +188,13 @@ static inline void descend_body(float *restrict t, uint8_t *restrict code, const
 	{                                                                                          \
 		solve_body(t, code, g, loss);                                                      \
 	}                                                                                          \
-	attribute static void descend_##name(float *t, uint8_t *code, const struct eight *g,       \
-					     float *gain)                                          \
+	DEFINE_SPREAD(name, attribute, bytes)                                                      \
+	attribute static void descend_##name(struct descent *d)                                    \
 	{                                                                                          \
-		descend_body(t, code, g, gain);                                                    \
+		descend_body(d, name##_axpy);                                                      \
 	}                                                                                          \
 	static const struct kernels name = { #name, update_##name, enter_##name, solve_##name,     \
-					     descend_##name }
+					     descend_##name, spread_##name }
 
 DEFINE_KERNELS(plain, , 16);
 

@@ -13,18 +13,35 @@
 
 #define ROWS 32   /* of a tile */
 #define EIGHT 8
+#define DESCENT 256 /* columns of a descent at most */
 
-/* The eight (or fewer) columns that come next, what they share their grids with, and L there: U',
- * or H for descend. */
+/* The eight (or fewer) columns that come next, what they share their grids with, and L = U'. */
 struct eight {
 	size_t n;
 	const float *scale[EIGHT], *zero[EIGHT]; /* of the tile's rows */
-	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj; of descend: of H_jj */
+	float diag[EIGHT], inv[EIGHT];           /* U_jj, 1 / U_jj */
 	float mid;                               /* 2^(b-1) */
 	const float *l;                          /* of the first row and column, rows ld apart */
 	size_t ld;
-	float *w;                                /* weights, or W - Q; columns np apart */
+	float *w;                                /* weights; columns np apart */
 	size_t np;
+};
+
+/* Adjacent columns of one row. */
+struct descent {
+	size_t n;                /* at most DESCENT */
+	float *g;                /* D H */
+	const float *inv;        /* 1 / H_jj */
+	const float *h;          /* H's block on the diagonal, rows ld apart */
+	size_t ld;
+	float top;               /* the largest code */
+	float code[DESCENT], scale[DESCENT], zero[DESCENT];
+
+	/* out: the moves, and by how much tr D H D' fell */
+	uint16_t *at;
+	float *by;               /* of what the code stands for */
+	size_t moves;
+	double gain;
 };
 
 struct kernels {
@@ -38,10 +55,11 @@ struct kernels {
 	/* Each column takes the errors of those of the eight before it, gets its codes, and
 	 * leaves its error in t and w - q in w.  t and code point at the first. */
 	void (*solve)(float *t, uint8_t *code, const struct eight *g, float *loss);
-	/* Coordinate descent: t holds H D, each column takes the steps of those of the eight
-	 * before it, its code becomes the best one while all others stay, t its step, w goes with
-	 * it, and by how much tr D H D' fell is added to gain[ROWS]. */
-	void (*descend)(float *t, uint8_t *code, const struct eight *g, float *gain);
+	/* Each code in turn becomes the best one while all others stay, g goes with it. */
+	void (*descend)(struct descent *d);
+	/* g[0 .. n) -= sum over i < moves of by[i] times row at[i] of h. */
+	void (*spread)(float *g, size_t n, const uint16_t *at, const float *by, size_t moves,
+		       const float *h, size_t ld);
 };
 
 /* The i-th that this machine has, each faster than the one before; NULL behind the last. */

@@ -9,7 +9,7 @@
  * in place of the greedy solver's one pass.  Columns come in panels: G = Hd D of a panel is one
  * matrix product, within it each tile of rows goes on alone, as in gptq_solve.c.
  *
- * Sweep: for each column j the best code while all others stay: w~_j + G_j / H_jj, rounded.
+ * Sweep: gptq_descend.c.
  * Refit: for each group the best scale while all codes and the other groups stay.  With c = codes
  * - zero, and u = 1, over the group's columns
  *
@@ -37,20 +37,13 @@ struct refine {
 	struct parabola *sum; /* [np] */
 	size_t g, g0, g1;     /* a group and its columns */
 	double uhu;
-	double *tile;         /* [tiles] */
 };
-
-/* Hd[i][j]: what the factor left of its rows (gptq_solve.h). */
-static float *full_at(const struct gptq_hessian *h, size_t i, size_t j)
-{
-	return (float *)h->factor + (2 * i + 1) * h->k + j;
-}
 
 static void expand_row(void *ctx, size_t i, int thread)
 {
 	struct gptq_hessian *h = ctx;
 	const size_t k = h->k;
-	float *row = full_at(h, i, 0);
+	float *row = gptq_full_at(h, i, 0);
 
 	(void)thread;
 	for (size_t j = 0; j < i; j++)
@@ -103,64 +96,8 @@ static int product(const struct solve *s, size_t c0, size_t c1, const float *d, 
 {
 	const struct gptq_hessian *h = s->h;
 
-	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, n, 1, full_at(h, c0, from), 2 * h->k,
+	return h->be->ops->gemm(h->be, 0, c1 - c0, s->np, n, 1, gptq_full_at(h, c0, from), 2 * h->k,
 				d, s->np, 0, h->sum, s->np, e);
-}
-
-static void descend_tile(void *ctx, size_t tile, int thread)
-{
-	const struct refine *f = ctx;
-	const struct solve *s = f->s;
-	const struct gptq_hessian *h = s->h;
-	const size_t n = s->c1 - s->c0, row = tile * ROWS, k = h->k;
-	const size_t rows = s->z->rows - row < ROWS ? s->z->rows - row : ROWS;
-	float *t = s->buf + (size_t)thread * h->panel * ROWS;
-	uint8_t *code = s->code + (size_t)thread * h->panel * ROWS;
-	uint8_t *codes = s->z->codes + row * k + s->c0;
-	float gain[ROWS] = { 0 }; /* of a panel: few terms; f64 across panels */
-
-	memset(code, 0, n * ROWS);
-	for (size_t r = 0; r < rows; r++)
-		for (size_t c = 0; c < n; c++)
-			code[c * ROWS + r] = codes[r * k + c];
-	for (size_t c = 0; c < n; c++)
-		memcpy(t + c * ROWS, h->sum + c * s->np + row, ROWS * sizeof(*t));
-	for (size_t c = 0; c < n; c += EIGHT) {
-		const float *l = full_at(h, s->c0 + c, s->c0);
-		struct eight g = { .n = n - c < EIGHT ? n - c : EIGHT, .l = l + c, .ld = 2 * k,
-				   .mid = (float)(1 << (s->z->bits - 1)), .np = s->np,
-				   .w = h->w + (s->c0 + c) * s->np + row };
-
-		for (size_t i = 0; i < g.n; i++) {
-			const size_t group = (s->c0 + c + i) / s->z->group;
-
-			g.diag[i] = *full_at(h, s->c0 + c + i, s->c0 + c + i);
-			g.inv[i] = 1 / g.diag[i];
-			g.scale[i] = s->scale + group * s->np + row;
-			g.zero[i] = s->zero + group * s->np + row;
-		}
-		kernels_update(s->kernels, t, c, g.n, 0, c, l, 2 * k);
-		s->kernels->descend(t + c * ROWS, code + c * ROWS, &g, gain);
-	}
-	for (size_t r = 0; r < rows; r++)
-		s->loss[tile] -= gain[r];
-	for (size_t r = 0; r < rows; r++)
-		for (size_t c = 0; c < n; c++)
-			codes[r * k + c] = code[c * ROWS + r];
-}
-
-static int sweep(struct refine *f, struct err *e)
-{
-	struct solve *s = f->s;
-	struct gptq_hessian *h = s->h;
-
-	for (s->c0 = 0; s->c0 < h->k; s->c0 = s->c1) {
-		s->c1 = s->c0 + h->panel < h->k ? s->c0 + h->panel : h->k;
-		if (product(s, s->c0, s->c1, h->w, 0, h->k, e) < 0)
-			return -1;
-		pool_run(h->be->pool, s->np / ROWS, descend_tile, f);
-	}
-	return 0;
 }
 
 /* What the group's codes stand for, into h->part. */
@@ -277,7 +214,7 @@ static int refit_group(struct refine *f, const char *where, struct err *e)
 	f->uhu = 0;
 	for (size_t i = f->g0; i < f->g1 && !s->z->sym; i++)
 		for (size_t j = f->g0; j < f->g1; j++)
-			f->uhu += *full_at(h, i, j);
+			f->uhu += *gptq_full_at(h, i, j);
 	pool_run(h->be->pool, tiles, part_tile, f);
 	for (s->c0 = f->g0; s->c0 < f->g1; s->c0 = s->c1) {
 		s->c1 = s->c0 + h->panel < f->g1 ? s->c0 + h->panel : f->g1;
@@ -333,24 +270,25 @@ static int energy(struct refine *f, struct err *e)
 	return 0;
 }
 
-static int refine(struct refine *f, const struct gptq_options *opt, const char *where,
-		  struct err *e)
+/* A refit before each sweep. */
+static int refit(struct refine *f, const struct gptq_options *opt, const char *where,
+		 struct err *e)
 {
 	const struct quantized *z = f->s->z;
 	long i = 0;
 
 	do {
-		for (f->g = 0; opt->refit && f->g < z->groups; f->g++) {
+		for (f->g = 0; f->g < z->groups; f->g++) {
 			f->g0 = f->g * z->group;
 			f->g1 = f->g0 + z->group;
 			if (refit_group(f, where, e) < 0)
 				return -1;
 		}
-		if (i < opt->sweeps && sweep(f, e) < 0)
+		if (i < opt->sweeps && gptq_descend(f->s, 1, true, where, e) < 0)
 			return -1;
 	} while (++i < opt->sweeps);
 	/* A sweep knows by how much f fell, a refit does not. */
-	return opt->refit ? energy(f, e) : 0;
+	return energy(f, e);
 }
 
 int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *where, struct err *e)
@@ -363,11 +301,13 @@ int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *whe
 		pool_run(h->be->pool, h->k, expand_row, h);
 		h->have_full = true;
 	}
+	if (!opt->refit)
+		return gptq_descend(s, opt->sweeps, false, where, e);
 	if (!h->natural && natural_order(s, where, e) < 0)
 		return -1;
 	if (!(f.sum = malloc(s->np * sizeof(*f.sum))))
 		return err_nomem(e, where, s->np * sizeof(*f.sum));
-	r = refine(&f, opt, where, e);
+	r = refit(&f, opt, where, e);
 	free(f.sum);
 	return r;
 }

@@ -34,6 +34,8 @@ struct gptq_hessian {
 	float *energy;       /* [k]: the diagonal of tri */
 	float *part;         /* what a group's columns stand for, [group, padded rows] */
 	size_t cap_part;
+	float *g;            /* gptq_descend's, [2, rows of a chunk, k] */
+	size_t cap_g;
 	bool have_full;      /* gptq_refine has put it there */
 };
 
@@ -55,6 +57,16 @@ struct solve {
 
 int gptq_reserve_floats(float **p, size_t *cap, size_t n, const char *where,
 			struct err *e) MUST_USE;
+/* Hd[i][j], once have_full. */
+static inline float *gptq_full_at(const struct gptq_hessian *h, size_t i, size_t j)
+{
+	return (float *)h->factor + (2 * i + 1) * h->k + j;
+}
+
+/* Sweeps over the codes that are there (gptq_descend.c); takes what f falls by from loss.  follow:
+ * W - Q in h->w, columns as they come, goes with them, else h->w is left as it is. */
+int gptq_descend(struct solve *s, long sweeps, bool follow, const char *where,
+		 struct err *e) MUST_USE;
 /* After the columns: sweeps and refits on h->w = W - Q (gptq_refine.c); leaves loss. */
 int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *where,
 		struct err *e) MUST_USE;
