@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define E4M3_MAX 448.0f
+#define LANES 16 /* minima and maxima side by side */
 /* Beyond it a sum with it rounds no more to integers. */
 #define MAX_ZERO 4194304.0f
 
@@ -300,12 +301,28 @@ void quant_run(const struct quant *q, const struct quant_grid *g, float *y, cons
 /* 0, or -1 when a value is not finite, *at which. */
 static int range(const float *x, size_t n, float *m, float *M, size_t *at)
 {
-	float lo = x[0], hi = x[0], bad = 0;
+	float lo = x[0], hi = x[0], bad = 0, los[LANES], his[LANES], bads[LANES];
+	const size_t whole = n / LANES * LANES;
 
-	for (size_t i = 0; i < n; i++) {
-		lo = x[i] < lo ? x[i] : lo;
-		hi = x[i] > hi ? x[i] : hi;
-		bad += x[i] * 0; /* NaN if x is not finite */
+	for (size_t l = 0; l < LANES; l++) {
+		los[l] = his[l] = x[0];
+		bads[l] = 0;
+	}
+	for (size_t i = 0; i < whole; i += LANES)
+		for (size_t l = 0; l < LANES; l++) {
+			const float v = x[i + l];
+
+			los[l] = v < los[l] ? v : los[l];
+			his[l] = v > his[l] ? v : his[l];
+			bads[l] += v * 0; /* NaN if v is not finite */
+		}
+	for (size_t i = 0; i < LANES + n - whole; i++) {
+		const float v = i < LANES ? los[i] : x[whole + i - LANES];
+		const float w = i < LANES ? his[i] : v;
+
+		lo = v < lo ? v : lo;
+		hi = w > hi ? w : hi;
+		bad += i < LANES ? bads[i] : v * 0;
 	}
 	*m = lo;
 	*M = hi;
