@@ -11,8 +11,9 @@
 #
 # $QP_TORCH: a Python with PyTorch, for T7 and T17 (default python3).
 # $QP_LLAMACPP: llama.cpp's folder of programs (or $QP_IMATRIX: its llama-imatrix), for T3, T4
-# and T13, with $QP_IMATRIX_GGUF, a GGUF of the model in $QP_SMOLLM2 in F32, and $QP_GGUF_BF16.  $QP_LLMC_SECONDS: see rows.sh.  $QP_SHARED:
-# models and texts for the comparison with peers.  What is not there is said in a row of its own.
+# and T13, with $QP_IMATRIX_GGUF, a GGUF of the model in $QP_SMOLLM2 in F32, and $QP_GGUF_BF16.
+# $QP_LLMC_SECONDS: see rows.sh.  $QP_SHARED: models and texts for the comparison with peers.  What
+# is not there is said in a row of its own.
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build}

@@ -4,8 +4,8 @@
 
 BENCH is build/bench/lowrank, D x RANK is 4096 x 64 unless given.  In turns: BENCH finds the map of
 that rank that holds most of a random D x D one, and torch.linalg.svd decomposes one as large, f32.
-Prints TSV: row, what, our seconds, ratio of our time to that of PyTorch, target; and how much of the
-best sum of squares ours holds.
+Prints TSV: row, what, our seconds, ratio of our time to that of PyTorch, target; and how much of
+the best sum of squares ours holds.
 """
 import subprocess
 import sys
