@@ -176,32 +176,56 @@ static void range_params(const struct quantizer *q, double lo, double hi, float 
 	*zero = (uint8_t)(z > (float)top ? (float)top : z);
 }
 
-/* Minimum (at most 0) and maximum (at least 0), in lanes that the compiler can vectorise. */
-static void find_range(const float *w, size_t n, size_t stride, double *lo, double *hi)
+typedef float range_lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t range_mask __attribute__((vector_size(LANES * sizeof(float))));
+
+/* b = a where a is less */
+#define LESSER(a, b)                                                                               \
+	do {                                                                                       \
+		const range_lanes a_ = (a);                                                        \
+		const range_mask less = a_ < (b);                                                  \
+		(b) = (range_lanes)((less & (range_mask)a_) | (~less & (range_mask)(b)));          \
+	} while (0)
+
+/* Lanes moved down by n, round. */
+#define TURNED(x, n)                                                                               \
+	__builtin_shufflevector(x, x, (0 + (n)) % LANES, (1 + (n)) % LANES, (2 + (n)) % LANES,     \
+				(3 + (n)) % LANES, (4 + (n)) % LANES, (5 + (n)) % LANES,           \
+				(6 + (n)) % LANES, (7 + (n)) % LANES, (8 + (n)) % LANES,           \
+				(9 + (n)) % LANES, (10 + (n)) % LANES, (11 + (n)) % LANES,         \
+				(12 + (n)) % LANES, (13 + (n)) % LANES, (14 + (n)) % LANES,        \
+				(15 + (n)) % LANES)
+
+/* Minimum (at most 0) and maximum (at least 0).  Vectors by hand: of loops over lanes gcc makes
+ * branches. */
+__attribute__((always_inline))
+static inline void range_body(const float *w, size_t n, float *lo, float *hi)
 {
-	float l[8] = { 0 }, h[8] = { 0 };
+	range_lanes l = { 0 }, h = { 0 }, x; /* h: of -w */
+	float least, most;
 	size_t i = 0;
 
-	if (stride == 1)
-		for (; i + 8 <= n; i += 8)
-			for (int c = 0; c < 8; c++) {
-				float x = w[i + (size_t)c];
-
-				l[c] = x < l[c] ? x : l[c];
-				h[c] = x > h[c] ? x : h[c];
-			}
+	for (; i + LANES <= n; i += LANES) {
+		memcpy(&x, w + i, sizeof(x));
+		LESSER(x, l);
+		LESSER(-x, h);
+	}
+	LESSER(TURNED(l, 8), l);
+	LESSER(TURNED(h, 8), h);
+	LESSER(TURNED(l, 4), l);
+	LESSER(TURNED(h, 4), h);
+	LESSER(TURNED(l, 2), l);
+	LESSER(TURNED(h, 2), h);
+	LESSER(TURNED(l, 1), l);
+	LESSER(TURNED(h, 1), h);
+	least = l[0];
+	most = 0 - h[0];
 	for (; i < n; i++) {
-		float x = w[i * stride];
-
-		l[0] = x < l[0] ? x : l[0];
-		h[0] = x > h[0] ? x : h[0];
+		least = w[i] < least ? w[i] : least;
+		most = w[i] > most ? w[i] : most;
 	}
-	for (int c = 1; c < 8; c++) {
-		l[0] = l[c] < l[0] ? l[c] : l[0];
-		h[0] = h[c] > h[0] ? h[c] : h[0];
-	}
-	*lo = l[0];
-	*hi = h[0];
+	*lo = least;
+	*hi = most;
 }
 
 /*
@@ -315,6 +339,10 @@ static inline double clip_body(const float *w, const float *h, size_t n, float l
 			for (int s = 0; s < STEPS; s++)                                            \
 				sum[s] = loss_body(w, n, scale[s], zero[s], bits, unit);           \
 	}                                                                                          \
+	attribute static void name##_range(const float *w, size_t n, float *lo, float *hi)         \
+	{                                                                                          \
+		range_body(w, n, lo, hi);                                                          \
+	}                                                                                          \
 	attribute static double name##_clip(const float *w, const float *h, size_t n, float lo,    \
 					    float hi)                                              \
 	{                                                                                          \
@@ -332,14 +360,16 @@ struct range_kernels {
 	void (*loss)(const float *w, const float *h, size_t n, const float *scale,
 		     const uint8_t *zero, int bits, float unit, double *sum);
 	double (*clip)(const float *w, const float *h, size_t n, float lo, float hi);
+	void (*range)(const float *w, size_t n, float *lo, float *hi);
 };
 
 void quantizer_choose(struct quantizer *q)
 {
-	static const struct range_kernels plain = { loss_plain, loss_plain_clip };
+	static const struct range_kernels plain = { loss_plain, loss_plain_clip, loss_plain_range };
 #if defined(__x86_64__)
-	static const struct range_kernels avx2 = { loss_avx2, loss_avx2_clip };
-	static const struct range_kernels avx512 = { loss_avx512, loss_avx512_clip };
+	static const struct range_kernels avx2 = { loss_avx2, loss_avx2_clip, loss_avx2_range };
+	static const struct range_kernels avx512 = { loss_avx512, loss_avx512_clip,
+						     loss_avx512_range };
 	const enum vec_level level = vec_level();
 
 	q->kernels = level >= VEC_AVX512 ? &avx512 : level >= VEC_AVX2 ? &avx2 : &plain;
@@ -449,12 +479,28 @@ void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, si
 	shrink_params(&with, w, n, stride, lo, hi, scale, zero);
 }
 
+static void find_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
+		       float *lo, float *hi)
+{
+	*lo = *hi = 0;
+	if (stride == 1 && q->kernels)
+		q->kernels->range(w, n, lo, hi);
+	else if (stride == 1)
+		loss_plain_range(w, n, lo, hi);
+	for (size_t i = 0; stride != 1 && i < n; i++) {
+		const float x = w[i * stride];
+
+		*lo = x < *lo ? x : *lo;
+		*hi = x > *hi ? x : *hi;
+	}
+}
+
 void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
 		   float *scale, uint8_t *zero)
 {
-	double lo, hi;
+	float lo, hi;
 
-	find_range(w, n, stride, &lo, &hi);
+	find_range(q, w, n, stride, &lo, &hi);
 	quantizer_fit_range(q, w, n, stride, lo, hi, scale, zero);
 }
 

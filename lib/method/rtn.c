@@ -2,12 +2,17 @@
 /*
  * rtn.c - every weight by itself (rtn.h)
  */
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/pool.h"
 #include "lib/base/usage.h"
 #include "lib/compute/backend.h"
+#include "lib/compute/vec.h"
 #include "lib/method/rtn.h"
+
+#define LANES 16 /* sums side by side */
 
 struct rtn_ctx {
 	struct quantized *z;
@@ -56,6 +61,131 @@ static void subtract_row(void *ctx, size_t row, int thread)
 	}
 }
 
+/* ---- all of a row at once -------------------------------------------------------- */
+
+typedef float lanes_f32 __attribute__((vector_size(LANES * sizeof(float))));
+typedef double lanes_f64 __attribute__((vector_size(LANES * sizeof(double))));
+typedef int32_t lanes_i32 __attribute__((vector_size(LANES * sizeof(int32_t))));
+typedef uint8_t lanes_u8 __attribute__((vector_size(LANES)));
+
+/* What n weights of a group become, from their codes; whole[LANES] += w^2, left[LANES] += what
+ * rounding leaves of it.  Vectors by hand: left to itself gcc takes the shortest there are. */
+__attribute__((always_inline))
+static inline void settle_body(float *w, const uint8_t *code, size_t n, float scale, int zero,
+			       float min, double *whole, double *left)
+{
+	lanes_f64 all, rest;
+	size_t i = 0;
+
+	memcpy(&all, whole, sizeof(all));
+	memcpy(&rest, left, sizeof(rest));
+	for (; i + LANES <= n; i += LANES) {
+		lanes_f32 x, y;
+		lanes_f64 wide;
+		lanes_u8 c;
+
+		memcpy(&x, w + i, sizeof(x));
+		memcpy(&c, code + i, sizeof(c));
+		y = __builtin_convertvector(__builtin_convertvector(c, lanes_i32) - zero, lanes_f32);
+		y = scale * y - min;
+		memcpy(w + i, &y, sizeof(y));
+		wide = __builtin_convertvector(x, lanes_f64);
+		all += wide * wide;
+		wide = __builtin_convertvector(x - y, lanes_f64);
+		rest += wide * wide;
+	}
+	memcpy(whole, &all, sizeof(all));
+	memcpy(left, &rest, sizeof(rest));
+	for (; i < n; i++) {
+		const float x = w[i], y = dequantize(code[i], zero, scale) - min;
+		const double d = x - y;
+
+		whole[0] += (double)x * (double)x;
+		left[0] += d * d;
+		w[i] = y;
+	}
+}
+
+/* Once for each instruction set; nothing is contracted, so that all give the same bits. */
+#define DEFINE_SETTLE(name, attribute)                                                             \
+	attribute static void name(float *w, const uint8_t *code, size_t n, float scale, int zero, \
+				   float min, double *whole, double *left)                         \
+	{                                                                                          \
+		settle_body(w, code, n, scale, zero, min, whole, left);                            \
+	}
+
+DEFINE_SETTLE(settle_plain, )
+#if defined(__x86_64__)
+DEFINE_SETTLE(settle_avx2, __attribute__((target("avx2"))))
+DEFINE_SETTLE(settle_avx512, __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))))
+#endif
+
+struct settle_job {
+	const struct quantized *z;
+	float *w;
+	double (*sum)[2]; /* [rows]: of w^2, of what is left */
+	void (*settle)(float *w, const uint8_t *code, size_t n, float scale, int zero, float min,
+		       double *whole, double *left);
+};
+
+static void settle_row(void *ctx, size_t row, int thread)
+{
+	const struct settle_job *j = ctx;
+	const struct quantized *z = j->z;
+	double whole[LANES] = { 0 }, left[LANES] = { 0 };
+
+	(void)thread;
+	for (size_t i = row * z->cols, g = row * z->groups; i < (row + 1) * z->cols;
+	     i += z->group, g++)
+		j->settle(j->w + i, z->codes + i, z->group, z->scale[g], z->zero[g],
+			  quantized_min(z, g), whole, left);
+	for (size_t c = 1; c < LANES; c++) {
+		whole[0] += whole[c];
+		left[0] += left[c];
+	}
+	j->sum[row][0] = whole[0];
+	j->sum[row][1] = left[0];
+}
+
+/* l->w becomes what its codes stand for; l->energy is its own, *left that of the difference. */
+static int settle(struct layer *l, const struct quantized *z, struct backend *be, double *left,
+		  struct err *e)
+{
+	struct settle_job j = { z, l->w, malloc(l->rows * sizeof(*j.sum)), settle_plain };
+
+	if (!j.sum)
+		return err_nomem(e, l->where, l->rows * sizeof(*j.sum));
+#if defined(__x86_64__)
+	j.settle = vec_level() >= VEC_AVX512 ? settle_avx512 :
+		   vec_level() >= VEC_AVX2 ? settle_avx2 : settle_plain;
+#endif
+	pool_run(be->pool, l->rows, settle_row, &j);
+	l->energy = *left = 0;
+	for (size_t row = 0; row < l->rows; row++) {
+		l->energy += j.sum[row][0];
+		*left += j.sum[row][1];
+	}
+	free(j.sum);
+	return 0;
+}
+
+/* The same with H. */
+static int settle_weighed(struct layer *l, struct quantized *z, const float *tri,
+			  struct backend *be, double *left, struct err *e)
+{
+	struct rtn_ctx c = { .z = z, .out = l->w };
+	struct layer diff = *l;
+
+	if (layer_weigh(l, be, tri, e) < 0)
+		return -1;
+	pool_run(be->pool, l->rows, subtract_row, &c);
+	if (layer_weigh(&diff, be, tri, e) < 0)
+		return -1;
+	quantized_dequantize(z, l->w);
+	*left = diff.energy;
+	return 0;
+}
+
 /* RANGE_HMSE: with the diagonal of H. */
 static int round_by_energy(const struct layer *l, const float *tri, struct quantized *z,
 			   struct backend *be, struct err *e)
@@ -81,9 +211,7 @@ static int round_by_energy(const struct layer *l, const float *tri, struct quant
 int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantized *z,
 	      struct backend *be, const struct layer_options *o, struct err *e)
 {
-	struct rtn_ctx c = { .z = z, .out = l->w };
-	struct layer diff = *l;
-	double start = usage_seconds(), seconds;
+	double start = usage_seconds(), seconds, left;
 	int r;
 
 	if (l->q.range == RANGE_HMSE)
@@ -93,15 +221,10 @@ int rtn_layer(struct layer *l, struct block *b, const float *tri, struct quantiz
 	if (r < 0)
 		return -1;
 	seconds = usage_seconds() - start;
-	if (layer_weigh(l, be, tri, e) < 0)
+	if ((tri ? settle_weighed(l, z, tri, be, &left, e) : settle(l, z, be, &left, e)) < 0 ||
+	    layer_store(l, b, z, o, e) < 0)
 		return -1;
-	pool_run(be->pool, l->rows, subtract_row, &c);
-	if (layer_weigh(&diff, be, tri, e) < 0)
-		return -1;
-	quantized_dequantize(z, l->w);
-	if (layer_store(l, b, z, o, e) < 0)
-		return -1;
-	return layer_note(l, b, o, diff.energy, tri != NULL, NULL, seconds, e);
+	return layer_note(l, b, o, left, tri != NULL, NULL, seconds, e);
 }
 
 int rtn_block(struct block *b, struct quantized *z, struct backend *be,
