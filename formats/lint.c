@@ -10,10 +10,8 @@
 #include <unistd.h>
 
 #include "formats/file.h"
-#include "formats/gguf_model.h"
 #include "formats/lint_impl.h"
 #include "formats/safetensors.h"
-#include "lib/data/stream.h"
 
 static const struct {
 	const char *name;
@@ -73,7 +71,8 @@ void lint_say(struct lint *l, const char *where, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	buf_printf(l->out, "%s: ", l->rule ? l->rule->name : "readable");
-	put_loaders(l->out, l->rule ? l->rule->loaders & l->o->loaders : l->o->loaders);
+	put_loaders(l->out, (l->only ? l->only : l->rule ? l->rule->loaders : LINT_ALL) &
+		    l->o->loaders);
 	buf_printf(l->out, ": %s: %s\n", where, what);
 	l->n++;
 }
@@ -213,7 +212,8 @@ static int list_tensors(struct lint *l)
 
 static const char *const suffixes[LINT_PARTS] = {
 	".qweight", ".qzeros", ".scales", ".g_idx", ".weight_packed", ".weight_scale",
-	".weight_zero_point", ".weight_shape", ".weight",
+	".weight_zero_point", ".weight_shape", ".weight_g_idx", ".input_scale",
+	".input_zero_point", ".weight",
 };
 
 /* Sorted by name, a module's tensors are neighbours, but for another's whose name it begins. */
@@ -244,6 +244,14 @@ const struct lint_module *lint_module(const struct lint *l, const char *name)
 	for (size_t i = 0; i < l->n_m; i++)
 		if (strcmp(l->m[i].name, name) == 0)
 			return &l->m[i];
+	return NULL;
+}
+
+const struct json *lint_tensor(const struct lint *l, const char *name)
+{
+	for (size_t i = 0; i < l->n_t; i++)
+		if (strcmp(l->t[i].name, name) == 0)
+			return l->t[i].info;
 	return NULL;
 }
 
@@ -304,6 +312,8 @@ static void release(struct lint *l)
 	free(l->m);
 	json_free(l->config_doc);
 	json_free(l->index_doc);
+	if (l->is_gguf && !l->gguf_bad)
+		gguf_close(&l->gguf);
 }
 
 static int lint_directory(struct lint *l)
@@ -321,30 +331,31 @@ static int lint_directory(struct lint *l)
 		return err_set(l->e, ERR_NOINPUT, l->dir, "is no model directory: it has neither "
 			       "config.json nor safetensors files");
 	list_modules(l);
-	for (l->rule = lint_rules; l->rule->name; l->rule++)
-		if (l->rule->loaders & l->o->loaders)
-			l->rule->check(l);
 	return 0;
+}
+
+static void apply(struct lint *l)
+{
+	for (l->rule = lint_rules; l->rule->name; l->rule++)
+		if ((l->rule->loaders & l->o->loaders) && l->rule->gguf == l->is_gguf)
+			l->rule->check(l);
 }
 
 int lint(struct buf *out, long *n, const char *path, const struct lint_options *o, struct err *e)
 {
 	struct lint l = { .o = o, .out = out, .dir = path, .e = e };
 	const size_t len = strlen(path);
-	struct stream_in *in;
-	struct err why;
 	int ret = 0;
 
 	if (access(path, F_OK) != 0)
 		return err_errno(e, ERR_NOINPUT, path, "%s", "");
-	if (len > 5 && strcmp(path + len - 5, ".gguf") == 0) {
-		if (gguf_model_open(&in, path, &why))
-			problem(&l, &why);
-		else
-			stream_close_in(in);
-	} else {
+	l.is_gguf = len > 5 && strcmp(path + len - 5, ".gguf") == 0;
+	if (l.is_gguf)
+		l.gguf_bad = gguf_open(&l.gguf, path, &l.gguf_err) != 0;
+	else
 		ret = lint_directory(&l);
-	}
+	if (!ret)
+		apply(&l);
 	*n = l.n;
 	release(&l);
 	return ret ? ret : buf_failed(out, path, e);

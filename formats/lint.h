@@ -3,7 +3,8 @@
  * lint.h - will a model directory, or a GGUF file, load where it is to be served?
  *
  * A table of rules, each with the loaders it is about, the date of their state and the source it
- * was read in (lint_rules.c).  Only headers and configuration are read, no weights.
+ * was read in (lint_rules.c).  Headers and configuration are read, and of
+ * weights the zeros of GPTQ.
  */
 #ifndef QP_LINT_H
 #define QP_LINT_H

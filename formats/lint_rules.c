@@ -31,9 +31,35 @@ static void has_config(struct lint *l)
 		lint_say(l, l->dir, "has no safetensors files");
 }
 
+static bool has_file(const struct lint *l, const char *name)
+{
+	for (size_t i = 0; i < l->n_heads; i++)
+		if (strcmp(l->files[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* By those who read what the index names, or model.safetensors alone. */
+static bool is_read(const struct lint *l, const char *file)
+{
+	const struct json *map = json_get(l->index, "weight_map"), *v;
+	const char *name;
+
+	if (!l->index)
+		return strcmp(file, "model.safetensors") == 0 ||
+		       !has_file(l, "model.safetensors");
+	for (void *it = NULL; (it = json_iter(map, it, &name, &v));)
+		if (json_str(v, NULL) && strcmp(json_str(v, NULL), file) == 0)
+			return true;
+	return false;
+}
+
 static void format_pt(struct lint *l)
 {
 	for (size_t i = 0; i < l->n_heads; i++) {
+		if (!is_read(l, l->files[i]))
+			continue;
+
 		const struct json *m = json_get(json_root(l->heads[i]), "__metadata__");
 		const char *s = json_str(json_get(m, "format"), NULL);
 
@@ -48,7 +74,7 @@ static void index_whole(struct lint *l)
 	const char *name;
 
 	if (!l->index) {
-		if (l->n_heads > 1)
+		if (l->n_heads > 1 && !has_file(l, "model.safetensors"))
 			lint_say(l, "model.safetensors.index.json", "is missing, but there are "
 				 "%zu files", l->n_heads);
 		return;
@@ -56,6 +82,8 @@ static void index_whole(struct lint *l)
 	for (size_t i = 0; i < l->n_t; i++) {
 		const char *file = json_str(json_get(map, l->t[i].name), NULL);
 
+		if (!is_read(l, l->t[i].file))
+			continue;
 		if (!file)
 			lint_say(l, l->t[i].name, "is in %s, but not in the index", l->t[i].file);
 		else if (strcmp(file, l->t[i].file))
@@ -70,6 +98,15 @@ static void index_whole(struct lint *l)
 		if (!there)
 			lint_say(l, name, "is in the index, but in no file");
 	}
+}
+
+/* Without an index every file of the directory is read. */
+static void stray(struct lint *l)
+{
+	for (size_t i = 0; !l->index && i < l->n_heads; i++)
+		if (!is_read(l, l->files[i]))
+			lint_say(l, l->files[i], "is read too, beside model.safetensors: no index "
+				 "says otherwise");
 }
 
 static void tied_head(struct lint *l)
@@ -108,7 +145,7 @@ static void embedding(struct lint *l)
 	const int64_t vocab = json_int(json_get(l->config, "vocab_size"), 0);
 	const int64_t hidden = json_int(width ? width : json_get(l->config, "hidden_size"), 0);
 
-	for (size_t i = 0; i < l->n_t; i++) {
+	for (size_t i = 0; l->config && i < l->n_t; i++) {
 		const struct lint_tensor *t = &l->t[i];
 
 		if (ends_in(t->name, "embed_tokens.weight") &&
@@ -211,10 +248,35 @@ static void vllm_gptq(struct lint *l)
 
 static void vllm_awq(struct lint *l)
 {
+	const char *version = json_str(json_get(l->quant, "version"), NULL);
+
 	if (is(l, "awq") && !json_get(l->quant, "zero_point"))
 		lint_say(l, "config.json", "quantization_config has no zero_point");
+	if (is(l, "awq") && version && strcmp(version, "gemm"))
+		lint_say(l, "config.json", "AWQ of version %s is not read, only gemm", version);
 	if (is(l, "awq") && json_int(json_get(l->quant, "bits"), 4) != 4)
 		lint_say(l, "config.json", "AWQ of other than 4 bits is not read");
+}
+
+/* Linears in words go by the table of packed tensors: groups of columns, in their order. */
+static void converter_packed(struct lint *l)
+{
+	const struct json *groups = json_get(l->quant, "config_groups"), *g, *w;
+	const char *key, *strategy;
+
+	for (void *it = NULL; (it = json_iter(groups, it, &key, &g));) {
+		w = json_get(g, "weights");
+		strategy = json_str(json_get(w, "strategy"), NULL);
+		if (!json_str(json_get(g, "format"), NULL) ||
+		    strcmp(json_str(json_get(g, "format"), NULL), "pack-quantized"))
+			continue;
+		if (strategy && strcmp(strategy, "group"))
+			lint_say(l, key, "packed codes by %s are not converted, only groups: "
+				 "to-gguf makes the file", strategy);
+	}
+	for (size_t i = 0; i < l->n_m; i++)
+		if (l->m[i].part[LINT_CT_G_IDX])
+			lint_say(l, l->m[i].name, "weight_g_idx is not obeyed");
 }
 
 static void converter(struct lint *l)
@@ -227,6 +289,8 @@ static void converter(struct lint *l)
 	if (is(l, "compressed-tensors") && json_len(json_get(l->quant, "config_groups")) > 1)
 		lint_say(l, "config.json", "several config_groups are not converted: "
 			 "to-gguf makes the file");
+	if (is(l, "compressed-tensors"))
+		converter_packed(l);
 }
 
 static void transforms(struct lint *l)
@@ -340,6 +404,10 @@ static void tensor_parallel(struct lint *l)
 		const bool by_cols = ends_in(m->name, ".o_proj") || ends_in(m->name, ".down_proj");
 		int64_t n, k, g, b;
 
+		if (m->part[LINT_PACKED] && by_cols && lint_dim(m->part[LINT_SCALE], 1) > 1 &&
+		    lint_dim(m->part[LINT_SCALE], 1) % tp)
+			lint_say(l, m->name, "%lld groups are not shared out over %ld ranks",
+				 (long long)lint_dim(m->part[LINT_SCALE], 1), tp);
 		if (!m->part[LINT_QWEIGHT])
 			continue;
 		lint_sizes(l, m, &n, &k, &g, &b);
@@ -386,45 +454,92 @@ static void ignored(struct lint *l)
 
 const struct lint_rule lint_rules[] = {
 	{ "config", LINT_ALL, AUG, "transformers AutoConfig", "config.json and weights are there",
-	  has_config },
+	  has_config, false },
 	{ "format-pt", LINT_TRANSFORMERS, AUG, "transformers modeling_utils.load_state_dict",
-	  "each safetensors file says format pt", format_pt },
+	  "each safetensors file says format pt", format_pt, false },
 	{ "index", LINT_ALL, AUG, "vLLM weight_utils.filter_duplicate_safetensors_files",
-	  "the index names every tensor of every file, and nothing else", index_whole },
+	  "the index names every tensor of every file, and nothing else", index_whole, false },
+	{ "stray", LINT_VLLM | LINT_SGLANG, AUG, "vLLM default_loader: glob of *.safetensors",
+	  "no files of weights beside model.safetensors", stray, false },
 	{ "layers", LINT_ALL, AUG, "transformers load_state_dict: missing keys are made at random",
-	  "every layer has tensors", all_layers },
+	  "every layer has tensors", all_layers, false },
 	{ "embedding", LINT_ALL, AUG, "transformers load_state_dict: size mismatch",
-	  "the embedding has the size of config.json", embedding },
-	{ "tied", LINT_ALL, AUG, "transformers tie_weights", "a head is there or tied", tied_head },
+	  "the embedding has the size of config.json", embedding, false },
+	{ "names", LINT_ALL, AUG,
+	  "vLLM compressed_tensors, gptq.py: a name that is absent is not told",
+	  "every tensor of the model is there", lint_names, false },
+	{ "architecture", LINT_ALL, AUG,
+	  "vLLM models/registry.py, SGLang models, convert_hf_to_gguf.py",
+	  "the loader has the model's class", lint_architecture, false },
+	{ "tied", LINT_ALL, AUG, "transformers tie_weights", "a head is there or tied",
+	  tied_head, false },
 	{ "method", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
-	  "transformers quantizers/auto.py", "codes have a quantization_config", has_method },
+	  "transformers quantizers/auto.py", "codes have a quantization_config",
+	  has_method, false },
 	{ "parts", LINT_ALL, AUG, "vLLM gptq.py, awq.py: missing tensors are not told",
-	  "a linear in codes has all of its tensors", parts },
+	  "a linear in codes has all of its tensors", parts, false },
 	{ "g-idx", LINT_VLLM | LINT_LLAMA_CPP, AUG, "vLLM gptq.py, convert_hf_to_gguf.py",
-	  "GPTQ has a g_idx for each linear", g_idx },
+	  "GPTQ has a g_idx for each linear", g_idx, false },
 	{ "scale-dtype", LINT_VLLM | LINT_SGLANG | LINT_LLAMA_CPP, AUG, "vLLM gptq_marlin",
-	  "scales of GPTQ and AWQ are F16 or BF16", scale_type },
-	{ "gptq-v2", LINT_SGLANG, AUG, "SGLang gptq kernels", "GPTQ is v1", v2_zeros },
+	  "scales of GPTQ and AWQ are F16 or BF16", scale_type, false },
+	{ "shapes", LINT_ALL, AUG, "vLLM gptq.py create_weights, AutoAWQ WQLinear_GEMM",
+	  "scales, zeros and g_idx of GPTQ and AWQ have the shapes that group_size makes",
+	  lint_shapes, false },
+	{ "gptq-zero", LINT_VLLM | LINT_SGLANG | LINT_LLAMA_CPP, AUG,
+	  "GPTQModel convert_gptq_v2_to_v1, vLLM exllama q_gemm.cu",
+	  "no zero of GPTQ v1 has wrapped", lint_gptq_zero, false },
+	{ "act-order", LINT_VLLM, AUG, "vLLM marlin_utils check_marlin_supports_shape",
+	  "GPTQ with desc_act has rows of 64s and columns of 128s", lint_act_order, false },
+	{ "gptq-f16", LINT_SGLANG, AUG, "SGLang gptq.py: exllama kernels are torch.half",
+	  "GPTQ that is not symmetric of 4 or 8 bits is in a float16 model", lint_gptq_f16, false },
+	{ "damp", LINT_TRANSFORMERS, AUG, "transformers GPTQConfig.post_init",
+	  "damp_percent is between 0 and 1", lint_damp, false },
+	{ "gptq-v2", LINT_SGLANG, AUG, "SGLang gptq kernels", "GPTQ is v1", v2_zeros, false },
 	{ "gptq", LINT_VLLM, AUG, "vLLM auto_gptq", "GPTQ is symmetric, 4 or 8 bits, usual groups",
-	  vllm_gptq },
-	{ "awq", LINT_VLLM, AUG, "vLLM awq.py", "AWQ has 4 bits and zero_point", vllm_awq },
+	  vllm_gptq, false },
+	{ "awq", LINT_VLLM, AUG, "vLLM awq.py", "AWQ has 4 bits and zero_point", vllm_awq, false },
 	{ "convert", LINT_LLAMA_CPP, AUG, "convert_hf_to_gguf.py dequant_model",
-	  "the format is one that the converter dequantizes", converter },
+	  "the format is one that the converter dequantizes", converter, false },
 	{ "transform", LINT_VLLM, AUG, "vLLM compressed_tensors/transform",
-	  "rotations at run time want one rank", transforms },
+	  "rotations at run time want one rank", transforms, false },
 	{ "transform", LINT_SGLANG, AUG, "SGLang compressed_tensors",
-	  "no rotations at run time", transforms },
+	  "no rotations at run time", transforms, false },
 	{ "ct-bits", LINT_ALL, "2026-05", "compressed-tensors #715",
-	  "no widths whose packing has changed", ct_bits },
+	  "no widths whose packing has changed", ct_bits, false },
+	{ "ct-keys", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
+	  "compressed-tensors quant_args.py: extra=forbid", "schemes are made of known words",
+	  lint_ct_keys, false },
+	{ "ct-scheme", LINT_VLLM, AUG, "vLLM compressed_tensors.py _get_scheme_from_parts",
+	  "widths, strategies and activations have kernels", lint_ct_scheme, false },
+	{ "ct-scheme", LINT_SGLANG, AUG, "SGLang compressed_tensors_wNa16.py",
+	  "packed codes have 4 or 8 bits", lint_ct_scheme, false },
+	{ "ct-cache", LINT_VLLM, AUG, "vLLM compressed_tensors.py CompressedTensorsKVCacheMethod",
+	  "kv_cache_scheme is static FP8, and its scales are there", lint_ct_cache, false },
+	{ "ct-parts", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
+	  "compressed-tensors compressors: pack_quantized, naive_quantized",
+	  "tensors of compressed-tensors have the types and shapes of their scheme",
+	  lint_ct_parts, false },
+	{ "ct-cover", LINT_VLLM | LINT_SGLANG | LINT_TRANSFORMERS, AUG,
+	  "vLLM should_ignore_layer, compressed-tensors apply_quantization_config",
+	  "linears are in codes where targets and ignore say so, and nowhere else",
+	  lint_ct_cover, false },
 	{ "fused", LINT_VLLM | LINT_SGLANG, AUG, "vLLM QKVParallelLinear, MergedColumnParallel...",
-	  "q, k, v and gate, up have one scheme", fused },
+	  "q, k, v and gate, up have one scheme", fused, false },
 	{ "experts", LINT_VLLM | LINT_SGLANG, AUG, "vLLM FusedMoE",
-	  "experts of a layer have one scheme", experts },
+	  "experts of a layer have one scheme", experts, false },
 	{ "routers", LINT_VLLM | LINT_SGLANG, AUG, "vLLM qwen2_moe.py: quant_config=None",
-	  "routers are weights", routers },
+	  "routers are weights", routers, false },
 	{ "tp", LINT_VLLM | LINT_SGLANG, AUG, "vLLM RowParallelLinear, ColumnParallelLinear",
-	  "heads, groups and words are whole on each rank", tensor_parallel },
+	  "heads, groups and words are whole on each rank", tensor_parallel, false },
 	{ "ignore", LINT_ALL, AUG, "vLLM should_ignore_layer",
-	  "names that are not to be quantized exist", ignored },
-	{ NULL, 0, NULL, NULL, NULL, NULL },
+	  "names that are not to be quantized exist", ignored, false },
+	{ "gguf", LINT_LLAMA_CPP, AUG, "llama.cpp ggml/src/gguf.cpp gguf_init_from_file_impl",
+	  "header, keys, offsets, names and shapes are as they must be", lint_gguf_layout, true },
+	{ "gguf-version", LINT_LLAMA_CPP, AUG, "llama.cpp src/llama-model-loader.cpp",
+	  "blocks are of quantization version 2", lint_gguf_version, true },
+	{ "gguf-vocab", LINT_LLAMA_CPP, AUG, "llama.cpp src/llama-vocab.cpp",
+	  "the vocabulary is as long as the embedding", lint_gguf_vocab, true },
+	{ "gguf-f32", LINT_LLAMA_CPP, AUG, "convert_hf_to_gguf.py prepare_tensors",
+	  "vectors and routers are F32", lint_gguf_f32, true },
+	{ NULL, 0, NULL, NULL, NULL, NULL, false },
 };

@@ -13,6 +13,13 @@ setup_file() {
 	to-awq -q asym.qp awq
 	to-hf -q --max-shard=40K tiny shards
 	to-hf -q tiny plain
+	to-gptq -q --v2 --dtype=f16 asym.qp asym
+	sed -i 's/gptq_v2/gptq/g' asym/*config.json
+	to-ct -q sym.qp ct
+	to-ct -q asym.qp asym-ct
+	rtn -q -b 8 -g -1 tiny | to-ct -q --activations=dynamic-token - w8a8
+	to-gguf -q --no-vocab sym.qp q.gguf
+	rtn -q -g 32 "$MODEL" | to-gguf -q - vocab.gguf
 }
 
 setup() {
@@ -69,6 +76,11 @@ P='p = "model.layers.0."; '
 	qp-lint "$MODEL"
 	qp-lint --for=vllm,sglang,transformers,llama.cpp gptq
 	qp-lint --for=vllm,sglang,transformers awq
+	qp-lint ct
+	qp-lint asym-ct
+	qp-lint w8a8
+	qp-lint q.gguf
+	qp-lint vocab.gguf
 }
 
 @test "qp-lint: config" {
@@ -200,6 +212,160 @@ for x in four: t[p + "mlp.gate." + x] = ("I32", [1, 1], bytes(4))' \
 
 @test "qp-lint: ignore" {
 	fails awq 'q["modules_to_not_convert"] = ["no.such.module"]' vllm ignore "'no.such.module' matches no module"
+}
+
+@test "qp-lint: what others wrote for a loader is fine there" {
+	local shared=${QP_SHARED:-$ROOT/../shared/data}/interop
+	[ -d "$shared" ] || skip "no shared data"
+	for d in "$shared"/ct-* "$shared"/st-f16 "$shared"/st-sharded*; do
+		run -0 qp-lint --for=transformers "$d"
+	done
+	for d in "$shared"/ct-*; do
+		rm -rf "$out/d"
+		cp -r "$d" "$out/d"
+		rm "$out/d/golden.safetensors"
+		qp-lint --for=vllm,sglang "$out/d"
+	done
+	for d in "$shared"/gguf-*/*.gguf; do qp-lint "$d"; done
+}
+
+@test "qp-lint: stray" {
+	fails plain 'import shutil; shutil.copy(path, d + "/other.safetensors")' \
+		vllm stray 'other.safetensors: is read too'
+	qp-lint --for=transformers,llama.cpp "$out/d"
+}
+
+@test "qp-lint: names" {
+	fails plain "$P"'t.pop(p + "mlp.up_proj.weight")' vllm names 'layers\.0\.mlp\.up_proj\.weight: is missing'
+	fails gptq "$P"'[t.pop(p + "mlp.up_proj." + x) for x in four]' transformers names 'up_proj\.weight: is missing'
+}
+
+@test "qp-lint: architecture" {
+	fails plain 'c.pop("architectures")' vllm architecture 'the class is not known'
+	fails plain 'c["architectures"] = ["NoSuchForCausalLM"]' sglang architecture 'NoSuchForCausalLM is not in the table'
+	fails plain 'c["architectures"] = ["OPTForCausalLM"]' llama.cpp architecture 'OPTForCausalLM is not read'
+	run -0 qp-lint --for=vllm,sglang,transformers "$out/d"
+}
+
+@test "qp-lint: shapes" {
+	fails gptq 'q["group_size"] = 64' sglang shapes 'qzeros is \[2, '
+	fails awq "$P"'n = p + "mlp.up_proj.scales"; t[n] = ("F16", t[n][1][::-1], t[n][2])' \
+		vllm shapes 'scales is \[128, 2\], not \[2, 128\]'
+	fails gptq "$P"'n = p + "mlp.up_proj.g_idx"; t[n] = ("I32", [32], t[n][2][:128])' \
+		llama.cpp shapes 'g_idx is \[32, 0\], not \[64, 0\]'
+	fails awq 'q["group_size"] = 48' vllm shapes 'no whole groups of 48'
+}
+
+@test "qp-lint: gptq-zero" {
+	fails asym "$P"'n = p + "mlp.up_proj.qzeros"; t[n] = ("I32", t[n][1], b"\xff" + t[n][2][1:])' \
+		sglang gptq-zero 'up_proj: 2 zeros are stored as 15, which some loaders take for 0 and some for 16'
+	qp-lint --for=transformers "$out/d"
+}
+
+@test "qp-lint: act-order" {
+	fails gptq 'q["desc_act"] = True' vllm act-order 'q_proj: 64 rows of 64 columns with desc_act'
+}
+
+@test "qp-lint: gptq-f16" {
+	fails asym 'c["torch_dtype"] = "bfloat16"' sglang gptq-f16 'in a model of bfloat16'
+}
+
+@test "qp-lint: damp" {
+	fails gptq 'q["damp_percent"] = 1' transformers damp 'damp_percent 1 is not between'
+}
+
+@test "qp-lint: ct-keys" {
+	local g='g = q["config_groups"]["group_0"]; w = g["weights"]; '
+	fails ct "$g"'w["bits"] = 4' vllm ct-keys "weights has a key 'bits'"
+	fails ct "$g"'w.pop("num_bits")' sglang ct-keys 'weights has no num_bits'
+	fails ct "$g"'w["type"] = "integer"' transformers ct-keys "type 'integer'"
+	fails ct "$g"'w["strategy"] = "row"' vllm ct-keys "strategy 'row'"
+	fails ct "$g"'w["group_size"] = None' vllm ct-keys 'without a group_size'
+	fails ct "$g"'g["targets"] = []' vllm ct-keys 'has no targets'
+	fails ct "$g"'g["format"] = "packed"' vllm ct-keys "format 'packed' is not known"
+	fails ct 'q["format"] = "packed"' vllm ct-keys "format 'packed' is not known"
+	fails ct 'q["config_groups"] = {}' vllm ct-keys 'no config_groups'
+}
+
+@test "qp-lint: ct-scheme" {
+	local g='g = q["config_groups"]["group_0"]; w = g["weights"]; '
+	fails ct "$g"'w["num_bits"] = 2' sglang ct-scheme 'only 4 and 8 are read'
+	fails asym-ct "$g"'w["num_bits"] = 2' vllm ct-scheme 'packed codes of 2 bits, asymmetric'
+	fails ct "$g"'w["strategy"] = "tensor"' vllm ct-scheme 'only group and channel'
+	fails w8a8 "$g"'g["input_activations"]["strategy"] = "tensor"' vllm ct-scheme 'dynamic input_activations by tensor: only by token'
+	fails w8a8 "$g"'g["input_activations"]["dynamic"] = False' vllm ct-scheme 'static input_activations by token: only by tensor'
+	fails w8a8 "$g"'w["symmetric"] = False' vllm ct-scheme 'asymmetric are not read'
+}
+
+@test "qp-lint: ct-cache" {
+	local kv='q["kv_cache_scheme"] = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "dynamic": False}
+for i in (0, 1):
+    for x in "kv": t["model.layers.%d.self_attn.%s_scale" % (i, x)] = ("F32", [1], bytes(4))
+'
+	broken ct "$kv"
+	qp-lint --for=vllm "$out/d"
+	fails ct "$kv"'q["kv_cache_scheme"]["type"] = "int"' vllm ct-cache 'only 8-bit floats'
+	fails ct "$kv"'q["kv_cache_scheme"]["dynamic"] = True' vllm ct-cache 'static'
+	fails ct "$kv"'t.pop("model.layers.1.self_attn.v_scale")' vllm ct-cache 'layers\.1\.self_attn\.v_scale: is missing'
+}
+
+@test "qp-lint: ct-parts" {
+	local n="$P"'n = p + "mlp.up_proj."; g = q["config_groups"]["group_0"]; '
+	fails ct "$n"'x = t[n + "weight_packed"]; t[n + "weight_packed"] = ("I32", [128, 4], x[2][:2048])' \
+		vllm ct-parts 'weight_packed has 4 words a row, 2 groups of 32'
+	fails asym-ct "$n"'t.pop(n + "weight_zero_point")' vllm ct-parts 'up_proj: has no weight_zero_point'
+	fails asym-ct "$n"'x = t[n + "weight_zero_point"]; t[n + "weight_zero_point"] = ("I32", [2, 16], x[2])' \
+		vllm ct-parts 'weight_zero_point is not I32 \[16, 2\]: zeros are packed down the rows'
+	fails ct "$n"'g["weights"]["actorder"] = "group"' vllm ct-parts 'has no weight_g_idx'
+	fails w8a8 "$n"'t[n + "weight"] = ("U8", *t[n + "weight"][1:])' vllm ct-parts 'weight of type U8, not I8'
+	fails w8a8 "$n"'t[n + "weight_scale"] = (t[n + "weight_scale"][0], [1, 128], t[n + "weight_scale"][2])' \
+		vllm ct-parts 'weight_scale is not \[128, 1\]'
+	fails w8a8 "$n"'g["input_activations"].update(dynamic=False, strategy="tensor", symmetric=False)' \
+		vllm ct-parts 'has no input_scale'
+	[[ $output == *"has no input_zero_point"* ]]
+}
+
+@test "qp-lint: ct-cover" {
+	fails ct 'q["ignore"].append("model.layers.0.mlp.up_proj")' vllm ct-cover 'up_proj: is in codes, but ignore names it'
+	fails ct 'q["config_groups"]["group_0"]["targets"] = ["re:.*self_attn.*"]' sglang ct-cover \
+		'mlp\.up_proj: is in codes, but no config group targets it'
+	fails ct "$P"'n = p + "mlp.up_proj."
+for x in ("packed", "scale", "shape"): t.pop(n + "weight_" + x)
+t[n + "weight"] = ("F32", [128, 64], bytes(32768))' transformers ct-cover 'up_proj: is a weight, but a config group targets it'
+}
+
+# Copy FILE and patch it: PYTHON has b, a bytearray; info(name): where behind the name its rank is.
+gguf_fails() {	# gguf_fails FILE PYTHON RULE REGEX
+	qp-lint "$1" || return 1
+	"$PYTHON" - "$1" "$out/x.gguf" "$2" <<-'END'
+	import struct, sys
+	b = bytearray(open(sys.argv[1], "rb").read())
+	def info(name):
+	    return b.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+	exec(sys.argv[3])
+	open(sys.argv[2], "wb").write(b)
+	END
+	run -1 qp-lint "$out/x.gguf"
+	grep -qE "^$3: llama\.cpp: .*$4" <<< "$output" || { echo "said: $output"; return 1; }
+}
+
+@test "qp-lint: gguf" {
+	gguf_fails q.gguf 'at = info(b"blk.0.attn_q.weight") + 4 + 16 + 4; b[at] ^= 32' gguf 'attn_q\.weight: '
+	gguf_fails q.gguf 'b[4] = 99' gguf 'version'
+	gguf_fails q.gguf 'at = info(b"blk.0.attn_q.weight"); b[at - 1] = 122' gguf 'missing|no tensor'
+	gguf_fails q.gguf 'del b[-100:]' gguf ''
+}
+
+@test "qp-lint: gguf-version" {
+	gguf_fails q.gguf 'at = info(b"general.quantization_version"); b[at - 1] = 109' gguf-version 'no general.quantization_version 2'
+}
+
+@test "qp-lint: gguf-vocab" {
+	gguf_fails vocab.gguf 'at = info(b"tokenizer.ggml.tokens"); b[at - 1] = 122' gguf-vocab 'tokens: is missing'
+}
+
+@test "qp-lint: gguf-f32" {
+	gguf_fails q.gguf 'at = info(b"blk.0.attn_norm.weight") + 4 + 8; b[at] = 26' gguf-f32 'attn_norm\.weight: is of type I32'
 }
 
 @test "qp-lint: every rule has a test here, a date and a source" {
