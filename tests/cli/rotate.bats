@@ -38,6 +38,12 @@ same_function() {	# same_function STREAM IDS OPTION...
 	done
 }
 
+@test "rotate: in float64 nothing changes (1e-9), and weights are that, rounded once (numpy)" {
+	"$PYTHON" "$ROOT/tests/turned.py" matrices 128 16 | qp-make > r1r2.qp
+	rotate -q --matrix=r1r2.qp plain.qp > turned.qp
+	"$PYTHON" "$ROOT/tests/turned.py" check "$MODEL" turned.qp r1r2.qp
+}
+
 @test "rotate: every family computes what it did" {
 	local m n=0
 	echo "1 5 9 20 33 7 8 9 30 2 11" > few.txt
