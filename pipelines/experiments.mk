@@ -5,8 +5,9 @@
 #          MODELS="m/SmolLM2-135M m/TinyStories" RECIPES="rtn gptq rotate-gptq" BITS="3 4 8"
 #
 # Statistics are recorded once a model and shared by all its recipes.  Every file appears only when
-# it is whole, so after a crash the same command goes on where it stopped, and -j works.  Results:
-# OUT/table.tsv, OUT/plot.svg, OUT/plot.png ("table": without the plot, which takes gnuplot).
+# it is whole, so after a crash the same command goes on where it stopped, and -j works; *.tmp and
+# *.part are what a killed program left.  Results: OUT/table.tsv, OUT/plot.svg, OUT/plot.png
+# ("table": without the plot, which takes gnuplot).
 #
 # A recipe is a pipeline from the recorded stream to a quantized one; more of them:
 #

@@ -126,6 +126,24 @@ grid() {
 	[ "$(wc -l < out)" -eq 8 ]
 }
 
+@test "experiments: killed as a whole, again and again, the grid ends at the same table" {
+	local i pid
+	grid table
+	mv exp whole
+	for i in 0.1 0.2 0.4; do
+		setsid make -s -f "$recipes/experiments.mk" OUT=exp MODELS="$MODEL/" CALIB="$CALIB" \
+			EVAL="$EVAL" RECIPES="rtn gptq rotate-gptq" BITS="3 8" NSAMPLES=8 SEQLEN=256 \
+			EVALFLAGS="--ctx=256 --windows=2" -j2 table > /dev/null 2>&1 3>&- &
+		pid=$!
+		sleep "$i"
+		kill -9 -- "-$pid" 2> err || true
+		wait "$pid" 2> err || true
+	done
+	grid -j2 table
+	diff whole/table.tsv exp/table.tsv
+	for i in exp/*/*.qp; do cmp "$i" "whole${i#exp}"; done
+}
+
 @test "experiments: an unknown recipe and a missing variable are named" {
 	run make -s -f "$recipes/experiments.mk" OUT=exp MODELS="$MODEL" CALIB="$CALIB" EVAL="$EVAL" \
 		RECIPES=none BITS=4 table
