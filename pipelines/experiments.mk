@@ -89,10 +89,23 @@ $(OUT)/table.tsv: $(JSON)
 
 # Perplexity against size, a line for each model and recipe.
 define draw
-NR > 1 { k = $$1 " " $$2; if (!(k in n)) keys[++c] = k; n[k] = n[k] $$4 / 1e6 "\t" $$5 "\n" }
+NR > 1 {
+	k = $$1 " " $$2
+	if (!(k in n)) keys[++c] = k
+	n[k] = n[k] $$4 / 1e6 "\t" $$5 "\n"
+	if ($$5 + 0 <= 0 || $$5 + 0 > 1e9) next
+	if (!hi || $$5 + 0 < lo) lo = $$5 + 0
+	if ($$5 + 0 > hi) hi = $$5 + 0
+}
 END {
 	printf "set terminal %s; set output \"%s\"; set datafile separator \"\\t\"\n", term, to
 	print "set xlabel \"MB\"; set ylabel \"perplexity\"; set logscale y; set key outside; set grid"
+	for (ten = 1; ten <= hi * 1.05; ten *= 10)
+		for (i = split("1 1.5 2 3 4 5 6 8", step, " "); i > 0; i--)
+			if (lo / 1.05 <= ten * step[i] && ten * step[i] <= hi * 1.05)
+				tics = tics (tics == "" ? "" : ", ") ten * step[i]
+	if (tics != "")
+		printf "set yrange [%s:%s]; set ytics (%s)\n", lo / 1.05, hi * 1.05, tics
 	for (i = 1; i <= c; i++)
 		printf "$$d%d << E\n%sE\n", i, n[keys[i]]
 	for (i = 1; i <= c; i++)
