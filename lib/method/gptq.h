@@ -61,6 +61,8 @@ struct gptq_result {
 	int damp_raised;     /* how often */
 	long dead;           /* dead columns */
 	double energy;       /* tr (W-Q) H (W-Q)', with H undamped and W as it came */
+	size_t sample;       /* the caller's: of how many rows the next is wanted */
+	double sample_energy; /* the same of gptq_sampled's rows alone */
 	bool moved;          /* was there another target than W? */
 	double step;         /* how far W went there: a of gptq_target.h */
 	double seconds;
@@ -80,6 +82,12 @@ struct gptq_hessian;
 int gptq_hessian_new(struct gptq_hessian **h, struct backend *be, const float *tri, size_t k,
 		     const struct gptq_options *opt, const char *where, struct err *e) MUST_USE;
 void gptq_hessian_free(struct gptq_hessian *h);
+
+/* The i-th of n rows at even distances. */
+static inline size_t gptq_sampled(size_t i, size_t n, size_t rows)
+{
+	return i * rows / n;
+}
 
 /* w [rows, k] in: weights; out: dequantized.  The energy comes from the solve itself: the sum of
  * all e^2 is tr (W-Q) Hd (W-Q)', less the damping's part. */

@@ -160,7 +160,7 @@ static int descend_chunk(struct chunk *c, long sweeps, struct err *e)
 			break;
 	}
 	for (size_t r = 0; r < c->n; r++)
-		s->loss[(c->row + r) / ROWS] -= c->gain[r];
+		s->loss[c->row + r] -= c->gain[r];
 	return 0;
 }
 

@@ -100,10 +100,12 @@ static struct gptq_options plain_of(const struct gptq_options *opt)
 static void take_rows(float *to, const float *from, const struct match *m, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		memcpy(to + i * m->k, from + i * m->rows / n * m->k, m->k * sizeof(*to));
+		memcpy(to + i * m->k, from + gptq_sampled(i, n, m->rows) * m->k,
+		       m->k * sizeof(*to));
 }
 
-/* J of n rows solved with these options from these weights; gd->was has them as they came. */
+/* J, by the windows set aside, of n rows solved with these options from these weights; gd->was has
+ * them as they came. */
 static int judge(const struct match *m, const struct gptq_options *opt, const float *from, size_t n,
 		 double *j, struct err *e)
 {
@@ -112,11 +114,8 @@ static int judge(const struct match *m, const struct gptq_options *opt, const fl
 	double cross = 0;
 
 	take_rows(gd->w, from, m, n);
-	if (gptq_quantize(&gd->z, &res, gd->judge ? gd->fit : m->h, gd->w, n, opt, m->where, e) < 0)
+	if (gptq_quantize(&gd->z, &res, gd->fit, gd->w, n, opt, m->where, e) < 0)
 		return -1;
-	*j = res.energy;
-	if (!gd->judge)
-		return 0;
 	for (size_t i = 0; i < n * m->k; i++)
 		gd->w[i] = gd->was[i] - gd->w[i];
 	if (output_energy(m->h->be, gd->w, n, m->k, gd->judge, j, e) < 0 ||
@@ -126,60 +125,81 @@ static int judge(const struct match *m, const struct gptq_options *opt, const fl
 	return 0;
 }
 
+static void compare(struct gptq_verdict *v, double options, double plain, double whole, size_t n)
+{
+	*v = (struct gptq_verdict){
+		.judged = true, .keep_plain = plain < options, .rows = n,
+		.unsure = fabs(plain - options) < UNSURE * fabs(plain),
+		.options = options / (whole > 0 ? whole : 1),
+		.plain = plain / (whole > 0 ? whole : 1),
+	};
+}
+
 /* Both candidates, in n of the rows. */
 static int match(const struct match *m, const struct gptq_options *opt, size_t n,
 		 struct gptq_verdict *v, struct err *e)
 {
 	const struct gptq_options plain = plain_of(opt);
 	struct gptq_guard *gd = m->gd;
-	const float *tri = gd->judge ? gd->judge : m->h->tri;
-	double whole;
+	double whole, j[2];
 
 	if (gptq_reserve_floats(&gd->was, &gd->cap_was, n * m->k, m->where, e) < 0 ||
 	    gptq_reserve_floats(&gd->w, &gd->cap_w, n * m->k, m->where, e) < 0)
 		return -1;
 	take_rows(gd->was, m->was, m, n);
-	if (output_energy(m->h->be, gd->was, n, m->k, tri, &whole, e) < 0 ||
-	    judge(m, opt, m->w, n, &v->options, e) < 0 ||
-	    judge(m, &plain, m->was, n, &v->plain, e) < 0)
+	if (output_energy(m->h->be, gd->was, n, m->k, gd->judge, &whole, e) < 0 ||
+	    judge(m, opt, m->w, n, &j[0], e) < 0 || judge(m, &plain, m->was, n, &j[1], e) < 0)
 		return -1;
-	v->keep_plain = v->plain < v->options;
-	v->unsure = fabs(v->plain - v->options) < UNSURE * fabs(v->plain);
-	v->options /= whole > 0 ? whole : 1;
-	v->plain /= whole > 0 ? whole : 1;
-	v->rows = n;
+	compare(v, j[0], j[1], whole, n);
 	return 0;
 }
 
-/* By one H there is nothing to solve again: the better of two whole solutions stays. */
-static int solve_both(const struct match *m, struct quantized *z, struct gptq_result *res, float *w,
-		      const struct gptq_options *opt, struct err *e)
+/* n rows of plain's solution, and its J and that of no solution by the one H there is. */
+static int plain_rows(const struct match *m, struct gptq_result *res,
+		      const struct gptq_options *opt, size_t n, double *whole, struct err *e)
 {
 	const struct gptq_options plain = plain_of(opt);
 	struct gptq_guard *gd = m->gd;
+
+	if (gptq_reserve_floats(&gd->w, &gd->cap_w, n * m->k, m->where, e) < 0)
+		return -1;
+	take_rows(gd->w, gd->was, m, n);
+	if (output_energy(m->h->be, gd->w, n, m->k, m->h->tri, whole, e) < 0)
+		return -1;
+	return gptq_quantize(&gd->z, res, m->h, gd->w, n, &plain, m->where, e);
+}
+
+/* By one H, the solver's own sums say what each row costs: the options' solution of all rows stays
+ * if in some of them it is clearly better than plain's, else that of all rows is made too. */
+static int by_one(const struct match *m, struct quantized *z, struct gptq_result *res, float *w,
+		  size_t n, const struct gptq_options *opt, struct err *e)
+{
+	struct gptq_guard *gd = m->gd;
 	struct gptq_result other = { 0 };
-	const size_t n = m->rows * m->k;
+	struct gptq_verdict v;
 	double whole;
 
-	if (gptq_reserve_floats(&gd->w, &gd->cap_w, n, m->where, e) < 0 ||
-	    output_energy(m->h->be, w, m->rows, m->k, m->h->tri, &whole, e) < 0)
+	if (gptq_reserve_floats(&gd->was, &gd->cap_was, m->rows * m->k, m->where, e) < 0)
 		return -1;
-	memcpy(gd->w, w, n * sizeof(*w));
-	if (gptq_quantize(&gd->z, &other, m->h, gd->w, m->rows, &plain, m->where, e) < 0 ||
+	memcpy(gd->was, w, m->rows * m->k * sizeof(*w));
+	res->sample = n;
+	if (plain_rows(m, &other, opt, n, &whole, e) < 0 ||
 	    gptq_quantize(z, res, m->h, w, m->rows, opt, m->where, e) < 0)
 		return -1;
-	whole = whole > 0 ? whole : 1;
-	res->guard = (struct gptq_verdict){
-		.judged = true, .keep_plain = other.energy < res->energy,
-		.options = res->energy / whole, .plain = other.energy / whole, .rows = m->rows,
-	};
-	if (res->guard.keep_plain) {
+	compare(&v, res->sample_energy, other.energy, whole, n);
+	if (n < m->rows && (v.unsure || v.keep_plain)) {
+		if (plain_rows(m, &other, opt, m->rows, &whole, e) < 0)
+			return -1;
+		compare(&v, res->energy, other.energy, whole, m->rows);
+	}
+	res->guard = v;
+	if (v.keep_plain) {
 		const struct quantized t = *z;
 
 		*z = gd->z;
 		gd->z = t;
 		res->energy = other.energy;
-		memcpy(w, gd->w, n * sizeof(*w));
+		memcpy(w, gd->w, m->rows * m->k * sizeof(*w));
 	}
 	return 0;
 }
@@ -197,17 +217,16 @@ static int keep_better(struct gptq_guard *gd, struct quantized *z, struct gptq_r
 		       const struct gptq_options *opt, const char *where, struct err *e)
 {
 	const struct match m = { gd, h, w, was ? was : w, rows, h->k, where };
-	struct gptq_options use = *opt;
-	struct gptq_verdict v = { .judged = true, .unsure = true };
 	const size_t n = part_of(rows, opt);
+	struct gptq_options use = *opt;
+	struct gptq_verdict v;
 
 	if (!gptq_guard_wanted(opt))
 		return gptq_quantize(z, res, h, w, rows, opt, where, e);
-	if ((n < rows || gd->judge) && match(&m, opt, n, &v, e) < 0)
-		return -1;
-	if (v.unsure && !gd->judge)
-		return solve_both(&m, z, res, w, opt, e);
-	if (v.unsure && n < rows && match(&m, opt, rows, &v, e) < 0)
+	if (!gd->judge)
+		return by_one(&m, z, res, w, n, opt, e);
+	if (match(&m, opt, n, &v, e) < 0 ||
+	    (v.unsure && n < rows && match(&m, opt, rows, &v, e) < 0))
 		return -1;
 	if (v.keep_plain) {
 		use = plain_of(opt);

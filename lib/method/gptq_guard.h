@@ -9,11 +9,12 @@
  *
  * which with a target is |W X - Q X^|^2 less a part that no Q changes (gptq_target.h).  Where
  * windows are set aside (--sequential), Hv is theirs and both candidates are fitted to the others;
- * the winner is then solved again by H of all.  Where the stream has one H, Hv is that.
+ * the winner is then solved again by H of all.  Where the stream has one H, Hv is that, and W what
+ * the target made of it.
  *
  * Rows are solved alone, so that some of them, at even distances, tell which is better (one in 16,
- * 32 at least).  Only if the two differ by less than a tenth of plain's J, or where one scale
- * serves all rows, all rows are tried.
+ * 32 at least).  Only if the two differ by less than a tenth of plain's J, where one scale serves
+ * all rows, or where by one H plain is better, all rows are tried.
  */
 #ifndef QP_GPTQ_GUARD_H
 #define QP_GPTQ_GUARD_H

@@ -241,7 +241,7 @@ static void energy_tile(void *ctx, size_t tile, int thread)
 {
 	const struct refine *f = ctx;
 	const struct solve *s = f->s;
-	double sum = 0;
+	double *loss = s->loss + tile * ROWS;
 
 	(void)thread;
 	for (size_t c = 0; c < s->c1 - s->c0; c++) {
@@ -249,18 +249,17 @@ static void energy_tile(void *ctx, size_t tile, int thread)
 		const float *d = s->h->w + (s->c0 + c) * s->np + tile * ROWS;
 
 		for (size_t r = 0; r < ROWS; r++)
-			sum += (double)g[r] * d[r];
+			loss[r] += (double)g[r] * d[r];
 	}
-	s->loss[tile] += sum;
 }
 
-/* f of each tile into s->loss. */
+/* f of each row into s->loss. */
 static int energy(struct refine *f, struct err *e)
 {
 	struct solve *s = f->s;
 	struct gptq_hessian *h = s->h;
 
-	memset(s->loss, 0, s->np / ROWS * sizeof(*s->loss));
+	memset(s->loss, 0, s->np * sizeof(*s->loss));
 	for (s->c0 = 0; s->c0 < h->k; s->c0 = s->c1) {
 		s->c1 = s->c0 + h->panel < h->k ? s->c0 + h->panel : h->k;
 		if (product(s, s->c0, s->c1, h->w, 0, h->k, e) < 0)

@@ -204,7 +204,7 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 	}
 	store_codes(s, code, row, rows);
 	for (size_t r = 0; r < rows; r++)
-		s->loss[tile] += loss[r];
+		s->loss[row + r] += loss[r];
 }
 
 /* ROWS rows of STRIP adjacent columns, ld apart, turned: 4 x 4 at a time. */
@@ -255,7 +255,7 @@ static void load_tile(void *ctx, size_t tile, int thread)
 			memcpy(h->w + (j + c) * s->np + row, strip[c], sizeof(strip[c]));
 		}
 	}
-	s->dist[tile] = bad;
+	s->dist[row] = bad;
 }
 
 /* Scales and zeros from [rows, groups] to the solver's [groups, padded rows], and back.  What is
@@ -284,18 +284,16 @@ static void gather_params(const struct solve *s)
 		}
 }
 
-/* The tile's rows dequantized, and their distance from what they were. */
-static void finish_tile(void *ctx, size_t tile, int thread)
+/* A row dequantized, and its distance from what it was. */
+static double finish_row(const struct solve *s, size_t row)
 {
-	const struct solve *s = ctx;
 	const struct quantized *z = s->z;
-	size_t row = tile * ROWS, end = row + ROWS < z->rows ? row + ROWS : z->rows;
+	float lane[8] = { 0 };
 	double sum = 0;
 
-	(void)thread;
-	for (size_t g = row * z->groups; g < end * z->groups; g++) {
+	for (size_t g = row * z->groups; g < (row + 1) * z->groups; g++) {
 		const uint8_t *code = z->codes + g * z->group;
-		float *w = s->dst + g * z->group, lane[8] = { 0 }, min = quantized_min(z, g);
+		float *w = s->dst + g * z->group, min = quantized_min(z, g);
 		size_t j = 0;
 
 		for (; j + 8 <= z->group; j += 8)
@@ -311,10 +309,22 @@ static void finish_tile(void *ctx, size_t tile, int thread)
 			lane[0] += (w[j] - q) * (w[j] - q);
 			w[j] = q;
 		}
-		for (int i = 0; i < 8; i++)
+		for (int i = 0; i < 8; i++) {
 			sum += lane[i];
+			lane[i] = 0;
+		}
 	}
-	s->dist[tile] = sum;
+	return sum;
+}
+
+static void finish_tile(void *ctx, size_t tile, int thread)
+{
+	const struct solve *s = ctx;
+	const size_t rows = s->z->rows, from = tile * ROWS;
+
+	(void)thread;
+	for (size_t r = from; r < from + ROWS && r < rows; r++)
+		s->dist[r] = finish_row(s, r);
 }
 
 int gptq_reserve_floats(float **p, size_t *cap, size_t n, const char *where, struct err *e)
@@ -362,13 +372,13 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 		return -1;
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
-	s->loss = calloc(2 * tiles, sizeof(*s->loss));
+	s->loss = calloc(2 * np, sizeof(*s->loss));
 	s->buf = aligned_alloc(64, threads * h->panel * ROWS * sizeof(*s->buf));
 	s->code = malloc(threads * h->panel * ROWS);
 	if (!s->loss || !s->buf || !s->code)
-		return err_nomem(e, where, 2 * tiles * sizeof(*s->loss) +
+		return err_nomem(e, where, 2 * np * sizeof(*s->loss) +
 				 threads * h->panel * ROWS * (sizeof(*s->buf) + 1));
-	s->dist = s->loss + tiles;
+	s->dist = s->loss + np;
 	for (size_t j = 0; h->n_dead && j < k; j++)
 		for (size_t r = 0; h->dead[j] && r < rows; r++)
 			w[r * k + j] = 0;
@@ -377,7 +387,7 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	s->moving = !opt->act_order && !opt->static_groups &&
 		    (s->z->grid ? k > KGRID_BLOCK : s->z->groups > 1);
 	for (size_t i = 0; i < tiles; i++)
-		if (s->dist[i] != 0)
+		if (s->dist[i * ROWS] != 0)
 			return quantizer_check_finite(w, rows, k, where, e);
 	if (!s->moving && quantizer_fit_all(s->z, &s->q, w, h->be->pool, where, e) < 0)
 		return -1;
@@ -385,43 +395,50 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	return 0;
 }
 
-/* What dead columns have in loss, where a grid with minima may not hold 0: their H_jj is no 0 for
- * the solver's sake only (gptq.c). */
-static double dead_loss(const struct solve *s)
+/* What dead columns have in a row's loss, where a grid with minima may not hold 0: their H_jj is no
+ * 0 for the solver's sake only (gptq.c). */
+static double dead_loss(const struct solve *s, size_t row)
 {
 	const struct gptq_hessian *h = s->h;
+	const float *w = s->dst + row * h->k;
 	double sum = 0;
 
 	for (size_t j = 0; s->z->min && h->n_dead && j < h->k; j++)
-		for (size_t r = 0; h->dead[j] && r < s->z->rows; r++)
-			sum += (double)s->dst[r * h->k + j] * s->dst[r * h->k + j];
+		if (h->dead[j])
+			sum += (double)w[j] * w[j];
 	return sum;
 }
 
-/* Dequantized weights, and the error's energy under H without damping. */
+/* The energy of n rows' errors under H without damping; the rows of gptq_sampled. */
+static double energy_of(const struct solve *s, size_t n)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const size_t row = gptq_sampled(i, n, s->z->rows);
+
+		sum += s->loss[row] - s->h->damp * s->h->mean * s->dist[row] - dead_loss(s, row);
+	}
+	return sum <= 0 ? 0 : sum; /* if so, nearly all of the loss was the damping's */
+}
+
+/* Dequantized weights, and what they cost. */
 static int finish(struct solve *s, struct gptq_result *res, const char *where, struct err *e)
 {
 	struct gptq_hessian *h = s->h;
-	size_t tiles = s->np / ROWS;
-	double loss = 0, dist = 0;
 
 	gather_params(s);
 	if (quantized_check_scales(s->z, &s->q, where, e) < 0)
 		return -1;
-	pool_run(h->be->pool, tiles, finish_tile, s);
-	for (size_t t = 0; t < tiles; t++) {
-		loss += s->loss[t];
-		dist += s->dist[t];
-	}
-	if (!isfinite(loss))
-		return err_set(e, ERR_DATA, where,
-			       "the solve overflows: weights or H are too large");
+	pool_run(h->be->pool, s->np / ROWS, finish_tile, s);
 	res->damp = h->damp;
 	res->damp_raised = h->damp_raised;
 	res->dead = (long)h->n_dead;
-	res->energy = loss - h->damp * h->mean * dist - dead_loss(s);
-	if (res->energy < 0)
-		res->energy = 0; /* nearly all of the loss was the damping's */
+	res->energy = energy_of(s, s->z->rows);
+	res->sample_energy = energy_of(s, res->sample);
+	if (!isfinite(res->energy))
+		return err_set(e, ERR_DATA, where,
+			       "the solve overflows: weights or H are too large");
 	return 0;
 }
 

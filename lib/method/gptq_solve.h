@@ -47,7 +47,7 @@ struct solve {
 	const struct kernels *kernels;
 	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
 	float *scale, *zero;   /* [groups, np] */
-	double *loss, *dist;   /* a tile: sum e^2, sum (w - q)^2 (at first: not finite) */
+	double *loss, *dist;   /* [np] sum e^2, sum (w - q)^2 (at first: not finite) */
 	float *buf;            /* [threads][panel][ROWS] */
 	uint8_t *code;         /* [threads][panel][ROWS] */
 	size_t np;
