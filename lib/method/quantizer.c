@@ -291,12 +291,24 @@ static inline void energy_body(const float *w, const float *h, size_t n, const f
 	/* x inv is x / scale but for its last bit, and then both codes are as good. */
 	const float mid = (float)(1 << (bits - 1));
 	float lane[STEPS][LANES] = { 0 }, shift[STEPS], inv[STEPS];
+	bool centred = true;
 
 	for (int s = 0; s < STEPS; s++) {
 		shift[s] = (float)zero[s] - mid;
 		inv[s] = 1 / scale[s];
+		centred &= shift[s] == 0;
 	}
-	for (size_t i = 0; i < n; i += LANES)
+	for (size_t i = 0; centred && i < n; i += LANES)
+		for (int s = 0; s < STEPS; s++)
+			for (size_t c = 0; c < LANES; c++) {
+				float x = w[i + c], t = x * inv[s];
+
+				t = t < -mid ? -mid : t;
+				t = t > mid - 1 ? mid - 1 : t;
+				x -= scale[s] * round_even(t);
+				lane[s][c] += h[i + c] * (x * x);
+			}
+	for (size_t i = 0; !centred && i < n; i += LANES)
 		for (int s = 0; s < STEPS; s++)
 			for (size_t c = 0; c < LANES; c++) {
 				float x = w[i + c], t = x * inv[s] + shift[s];
@@ -397,16 +409,19 @@ static const float *take_chunk(const struct quantizer *q, const float *w, size_t
 }
 
 /*
- * The step with the least energy of m weights, all at hand.  The ends of later grids lie within
- * 0.8 of this step's scale (0.5: the grid itself and its zero; the rest: the scale's rounding,
- * 255 / 2^11 at most, but 255 / 2^9 in BF16) of its range, so that what lies beyond is lost to all
- * of them: once that alone is more than the least so far, none of them can be it.
+ * The step with the least energy of m weights, all at hand.  Scales only fall from step to step,
+ * rounded or not, so that all later grids end within this one's where the zero stays; with zeros,
+ * within half a step (the zero's rounding) and the scale's rounding times the largest code of this
+ * step's range.  What lies beyond is lost to all of them: once that alone is more than the least so
+ * far, none of them can be it.
  */
 static void least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
 			 double lo, double hi, float *scale, uint8_t *zero)
 {
-	const double a = -lo > hi ? -lo : hi, off = q->scale_dtype == DT_BF16 ? 1 : 0.8;
-	double least = INFINITY, loss[STEPS], p = 1, slack;
+	const double top = (1 << q->bits) - 1, mid = 1 << (q->bits - 1);
+	const double off = 0.501 + top * (q->scale_dtype == DT_BF16 ? 0x1p-8 :
+					  q->scale_dtype == DT_F16 ? 0x1p-11 : 0x1p-24);
+	double least = INFINITY, loss[STEPS], p = 1, end;
 	float s[STEPS];
 	uint8_t z[STEPS];
 
@@ -423,10 +438,10 @@ static void least_energy(const struct quantizer *q, const float *w, const float 
 				*scale = s[c];
 				*zero = z[c];
 			}
-		slack = off * s[STEPS - 1];
-		if (s[STEPS - 1] > 0x1p-11f && /* F16 rounds as said */
-		    q->kernels->clip(w, h, m, (float)(p * (q->sym ? -a : lo) - slack),
-			 (float)(p * (q->sym ? a : hi) + slack)) > least * 1.001)
+		end = s[STEPS - 1];
+		if (end > 0x1p-11f && /* F16 rounds as said */
+		    q->kernels->clip(w, h, m, (float)(q->sym ? -mid * end : p * lo - off * end),
+			 (float)(q->sym ? (mid - 1) * end : p * hi + off * end)) > least * 1.001)
 			break;
 	}
 }
