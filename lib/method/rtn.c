@@ -86,7 +86,8 @@ static inline void settle_body(float *w, const uint8_t *code, size_t n, float sc
 
 		memcpy(&x, w + i, sizeof(x));
 		memcpy(&c, code + i, sizeof(c));
-		y = __builtin_convertvector(__builtin_convertvector(c, lanes_i32) - zero, lanes_f32);
+		y = __builtin_convertvector(__builtin_convertvector(c, lanes_i32) - zero,
+					    lanes_f32);
 		y = scale * y - min;
 		memcpy(w + i, &y, sizeof(y));
 		wide = __builtin_convertvector(x, lanes_f64);
