@@ -132,6 +132,87 @@ static void add_task(void *ctx, size_t task, int thread)
 }
 
 /*
+ * Of at most PANELS_MOST columns a chunk of x is laid out once for all tiles, in panels that our
+ * kernel reads on both sides; OpenBLAS's packs its share of x for each tile.  Wider ones would take
+ * too much memory.
+ */
+#define PANELS_MOST 2048
+
+struct panel_job {
+	struct cpu *cpu;
+	struct hessian *h;
+	const float *x;
+	float *w; /* [nt][panels][t][VEC_PANEL] */
+	size_t t, panels; /* panels of a tile */
+};
+
+static void panel_task(void *ctx, size_t task, int thread)
+{
+	const struct panel_job *j = ctx;
+	size_t c = task / j->panels * j->h->tile + task % j->panels * VEC_PANEL;
+	size_t end = (task / j->panels + 1) * j->h->tile, n;
+	float *w = j->w + task * j->t * VEC_PANEL;
+
+	(void)thread;
+	end = end < j->h->k ? end : j->h->k;
+	n = c >= end ? 0 : end - c < VEC_PANEL ? end - c : VEC_PANEL;
+	for (size_t i = 0; i < j->t; i++) {
+		memcpy(w + i * VEC_PANEL, j->x + i * j->h->k + c, n * sizeof(*w));
+		memset(w + i * VEC_PANEL + n, 0, (VEC_PANEL - n) * sizeof(*w));
+	}
+}
+
+/* Of a tile on the diagonal the panels from it on. */
+static void panel_add_task(void *ctx, size_t task, int thread)
+{
+	const struct panel_job *j = ctx;
+	struct hessian *h = j->h;
+	float *s = j->cpu->scratch[thread];
+	size_t i, l, ni, nl, ld = j->panels * VEC_PANEL;
+	double *sum;
+	const float *a, *w;
+
+	tile_of(task, h->nt, &i, &l);
+	sum = h->sum + tile_at(h, i, l);
+	a = j->w + i * j->panels * j->t * VEC_PANEL;
+	w = j->w + l * j->panels * j->t * VEC_PANEL;
+	ni = h->k - i * h->tile < h->tile ? h->k - i * h->tile : h->tile;
+	nl = h->k - l * h->tile < h->tile ? h->k - l * h->tile : h->tile;
+	for (size_t r = 0; r < ni; r += VEC_PANEL) {
+		size_t c = i == l ? r : 0;
+
+		j->cpu->vec->inner(s + r * ld + c, ld, a + r * j->t,
+				   ni - r < VEC_PANEL ? ni - r : VEC_PANEL, w + c * j->t, nl - c,
+				   j->t);
+	}
+	for (size_t r = 0; r < ni; r++) {
+		size_t c = i == l ? r : 0;
+
+		j->cpu->vec->addf64(sum + r * h->tile + c, s + r * ld + c, nl - c);
+	}
+}
+
+static int panel_add(struct backend *b, struct hessian *h, const float *x, size_t t, struct err *e)
+{
+	struct panel_job j = { .cpu = cpu_of(b), .h = h };
+	size_t most = t < CHUNK ? t : CHUNK, wide;
+
+	j.panels = (h->tile + VEC_PANEL - 1) / VEC_PANEL;
+	wide = j.panels * VEC_PANEL;
+	if (cpu_shared(b, h->nt * wide * most * sizeof(float), e) < 0 ||
+	    cpu_scratch(b, wide * wide * sizeof(float), e) < 0)
+		return -1;
+	j.w = cpu_of(b)->shared;
+	for (size_t from = 0; from < t; from += CHUNK) {
+		j.x = x + from * h->k;
+		j.t = t - from < CHUNK ? t - from : CHUNK;
+		pool_run(b->pool, h->nt * j.panels, panel_task, &j);
+		pool_run(b->pool, tile_count(h), panel_add_task, &j);
+	}
+	return 0;
+}
+
+/*
  * With bf16, at most TOKENS of x at a time become units of two tokens, in panels (as W) and in rows
  * (as X) in the shared memory: what a linear multiplies too, and then products of two such numbers
  * are exact.
@@ -267,6 +348,8 @@ int cpu_hessian_add(struct backend *b, struct hessian *h, const float *x, size_t
 	}
 	if (cpu_scratch(b, h->tile * h->tile * sizeof(float), e) < 0)
 		return -1;
+	if (h->k && t && h->k <= PANELS_MOST && cpu_of(b)->set.level > VEC_PLAIN)
+		return panel_add(b, h, x, t, e);
 	if (h->k && t)
 		pool_run(b->pool, tile_count(h), add_task, &j);
 	return 0;

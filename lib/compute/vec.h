@@ -40,6 +40,10 @@ struct vec_ops {
 	 * [k][VEC_PANEL], the last filled up with anything */
 	void (*linear)(float *y, size_t ldy, const float *x, size_t ldx, size_t t, const float *w,
 		       size_t n, size_t k, int add);
+	/* y [rows, n rounded up to VEC_PANEL] = a' w, rows <= VEC_PANEL, of the same panels: a is
+	 * one [k][VEC_PANEL] */
+	void (*inner)(float *y, size_t ldy, const float *a, size_t rows, const float *w, size_t n,
+		      size_t k);
 	/* y[j * ldy + i] = x[i * ldx + j], i < m, j < n */
 	void (*transpose)(float *y, size_t ldy, const float *x, size_t ldx, size_t m, size_t n);
 	/* one row of d; y may be x */

@@ -292,6 +292,7 @@ static void bf16(float *restrict y, const float *restrict x, size_t n, int rest)
 const struct vec_ops VEC_TABLE = {
 	.name = VEC_NAME,
 	.linear = linear,
+	.inner = inner,
 	.transpose = transpose,
 	.rmsnorm = rmsnorm,
 	.layernorm = layernorm,

@@ -116,6 +116,21 @@ static void linear(float *y, size_t ldy, const float *x, size_t ldx, size_t t, c
 	}
 }
 
+static void inner(float *y, size_t ldy, const float *a, size_t rows, const float *w, size_t n,
+		  size_t k)
+{
+	size_t parts = k ? (k + DEPTH - 1) / DEPTH : 1, depth = (k + parts - 1) / parts;
+	int add = 0;
+
+	for (size_t l = 0; parts > 0; l += depth, parts--, add = 1) {
+		size_t part = k - l < depth ? k - l : depth;
+
+		for (size_t j = 0; j < n; j += PANEL)
+			product(rows, part, a + l * PANEL, 1, PANEL, w + j * k + l * PANEL, y + j,
+				ldy, add);
+	}
+}
+
 /* y[j * ldy + i] = x[i * ldx + j], i < m, j < n */
 static void transpose(float *restrict y, size_t ldy, const float *restrict x, size_t ldx, size_t m,
 		      size_t n)
