@@ -46,6 +46,10 @@ static void exporting_sum(const struct export *x)
 	if (x->lost.n > 0)
 		cli_warn("%ld tensors are not what they were: relative error %.3g in all",
 			 x->lost.n, export_error(x));
+	if (x->rounded.n > 0)
+		cli_warn("%ld tensors were rounded to the type they are written in; the worst, "
+			 "%s, to %s: relative error %.3g", x->rounded.n, x->rounded.worst,
+			 dtype_name(x->rounded.dtype), x->rounded.error);
 }
 
 static void exporting_init(struct exporting *o, int argc, char **argv, const char *usage)

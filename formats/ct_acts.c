@@ -142,15 +142,20 @@ int ct_acts_from(struct hf_act *a, const struct run_op *op, const char *place, s
 	return a->fixed ? take_fixed(a, op, place, e) : check_dynamic(op, place, e);
 }
 
-void ct_acts_print(struct buf *out, const struct hf_act *a)
+const char *ct_acts_strategy(const struct hf_act *a)
+{
+	return a->fixed ? "tensor" : a->group ? "group" : "token";
+}
+
+void ct_acts_print(struct buf *out, const struct hf_act *a, const char *strategy)
 {
 	if (a->kind == HF_ACT_NONE) {
 		buf_puts(out, "null");
 		return;
 	}
-	buf_printf(out, "{\"num_bits\":8,\"type\":\"%s\",\"symmetric\":%s,\"strategy\":\"%s\"",
-		   a->kind == HF_ACT_E4M3 ? "float" : "int", a->asym ? "false" : "true",
-		   a->fixed ? "tensor" : a->group ? "group" : "token");
+	buf_printf(out, "{\"num_bits\":%d,\"type\":\"%s\",\"symmetric\":%s,\"strategy\":\"%s\"",
+		   a->bits, a->kind == HF_ACT_E4M3 ? "float" : "int", a->asym ? "false" : "true",
+		   strategy);
 	if (a->group)
 		buf_printf(out, ",\"group_size\":%lld", (long long)a->group);
 	else

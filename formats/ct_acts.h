@@ -24,6 +24,9 @@ int ct_acts_read(struct hf_act *a, const struct hf_linear *l, struct err *e) MUS
  * the option that would make it fit. */
 int ct_acts_from(struct hf_act *a, const struct run_op *op, const char *place,
 		 struct err *e) MUST_USE;
-void ct_acts_print(struct buf *out, const struct hf_act *a);
+/* A scheme of config.json by that strategy; "null" for none. */
+void ct_acts_print(struct buf *out, const struct hf_act *a, const char *strategy);
+/* The strategy of inputs of linears. */
+const char *ct_acts_strategy(const struct hf_act *a);
 
 #endif

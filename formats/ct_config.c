@@ -200,7 +200,7 @@ static void print_group(struct buf *out, const struct group *g, size_t i, bool a
 	print_sizes(out, c);
 	buf_puts(out, ",\"dynamic\":false,\"actorder\":null,\"observer\":\"minmax\","
 		 "\"observer_kwargs\":{}},\"input_activations\":");
-	ct_acts_print(out, &c->act);
+	ct_acts_print(out, &c->act, ct_acts_strategy(&c->act));
 	buf_puts(out, ",\"output_activations\":null}");
 }
 

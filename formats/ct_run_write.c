@@ -272,22 +272,6 @@ int ct_runs_add(struct ct_runs *r, const struct model *m, const struct run_list 
 	return check_all(r, m, ops, layer, e);
 }
 
-static void print_cache(const struct ct_runs *r, struct buf *out)
-{
-	const struct hf_act *a = &r->cache;
-
-	buf_printf(out, "{\"num_bits\":%d,\"type\":\"%s\",\"symmetric\":%s,\"strategy\":\"%s\"",
-		   a->bits, a->kind == HF_ACT_E4M3 ? "float" : "int", a->asym ? "false" : "true",
-		   !a->fixed ? "group" : r->heads ? "attn_head" : "tensor");
-	if (a->group)
-		buf_printf(out, ",\"group_size\":%lld", (long long)a->group);
-	else
-		buf_puts(out, ",\"group_size\":null");
-	buf_printf(out, ",\"block_structure\":null,\"dynamic\":%s,\"actorder\":null,"
-		   "\"observer\":%s,\"observer_kwargs\":{}}", a->fixed ? "false" : "true",
-		   a->fixed ? "\"minmax\"" : "null");
-}
-
 static bool same_location(const struct ct_turn *a, const struct ct_turn *b)
 {
 	return strcmp(location_of(a->place), location_of(b->place)) == 0;
@@ -352,7 +336,8 @@ void ct_runs_print(const struct ct_runs *r, const struct model *m, struct buf *o
 
 	buf_puts(out, "\"kv_cache_scheme\":");
 	if (r->any_cache)
-		print_cache(r, out);
+		ct_acts_print(out, &r->cache, !r->cache.fixed ? "group" :
+			      r->heads ? "attn_head" : "tensor");
 	else
 		buf_puts(out, "null");
 	buf_puts(out, ",\"transform_config\":{");

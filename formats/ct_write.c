@@ -220,15 +220,13 @@ static int put_packed(struct ct_writer *t, const struct export_codes *q, struct 
 	const size_t row = bits_row_bytes(c->cols, c->bits);
 	const size_t most = 4 * words > BATCH ? 1 : BATCH / (4 * words);
 	const int64_t shape[2] = { (int64_t)c->rows, (int64_t)words };
-	const bool packed = canonical(c) != DT_U8;
 	char name[320];
 
 	if (reserve(t, most * 4 * words, e) ||
 	    st_writer_begin(t->w, part_name(name, q, ".weight_packed"), DT_I32, 2, shape, e))
 		return -1;
-	if (packed && c->codes->dtype != DT_U8 && row == 4 * words) {
+	if (c->codes->dtype != DT_U8 && row == 4 * words) {
 		/* The rows are whole words already. */
-		readback_bytes(t->b, q->codes, c->rows * row);
 		if (st_writer_bytes(t->w, q->codes, c->rows * row, e))
 			return -1;
 		return put_shape(t, q, e);
@@ -237,17 +235,12 @@ static int put_packed(struct ct_writer *t, const struct export_codes *q, struct 
 		const size_t rows = c->rows - n < most ? c->rows - n : most;
 
 		memset(t->batch, 0, rows * 4 * words);
-		for (size_t i = 0; i < rows; i++) {
+		for (size_t i = 0; i < rows; i++)
 			if (pack_row(q, n + i, t->batch + i * 4 * words, e))
 				return -1;
-			if (packed)
-				readback_bytes(t->b, t->batch + i * 4 * words, row);
-		}
 		if (st_writer_bytes(t->w, t->batch, rows * 4 * words, e))
 			return -1;
 	}
-	if (!packed)
-		readback_bytes(t->b, q->codes, c->rows * c->cols);
 	return put_shape(t, q, e);
 }
 
@@ -257,7 +250,6 @@ static int put_bytes(struct ct_writer *t, const struct export_codes *q, struct e
 	const size_t n = q->c.rows * q->c.cols;
 	const uint8_t *u = q->codes;
 
-	readback_bytes(t->b, u, n);
 	if (st_writer_begin(t->w, q->name, q->c.f8 ? DT_F8_E4M3 : DT_I8, 2, q->c.codes->shape, e))
 		return -1;
 	if (q->c.f8)
@@ -390,7 +382,7 @@ static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 
 	if (enter_layer(t, q->layer, e) || take_scheme(t, q, &s, &a, e) ||
 	    ct_schemes_add(t->schemes, &s, q->name, e) ||
-	    readback_begin(t->b, q->name, ROLE_CODES, canonical(&q->c), 2, q->c.codes->shape, e))
+	    readback_codes(t->b, q->name, &q->c, q->codes, canonical(&q->c), q->c.bits, e))
 		return -1;
 	if (s.format == CT_PACKED)
 		note_scales(t, q);
@@ -434,7 +426,8 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 		return -1;
 	if (rec->dtype == DT_BF16)
 		t->largest = largest(t->largest, data, (size_t)rec->nbytes / 2);
-	return export_weight(t->w, t->b, rec, data, t->o->dtype, ": --dtype=bf16 or f32", e);
+	return export_weight(t->x, t->w, t->b, rec, data, t->o->dtype, ": --dtype=bf16 or f32",
+			     e);
 }
 
 static int take_run(void *ctx, const struct record *rec, struct err *e)

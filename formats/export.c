@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "formats/hf.h"
+#include "lib/base/clones.h"
 
 #define CONFIG "config.json"
 
@@ -289,6 +290,58 @@ void export_rounded(struct export *x, const struct record *rec, const void *data
 	}
 	snprintf(what, sizeof(what), "rounded to %s", dtype_name(dtype));
 	export_lost(x, rec->name, what, error, norm);
+}
+
+CLONES static void add_squares(double sums[2], const float *restrict was,
+			       const float *restrict is, size_t n)
+{
+	enum { LANES = 8 };
+	double error[LANES] = { 0 }, norm[LANES] = { 0 };
+
+	for (size_t i = 0; i < n; i += LANES)
+		for (size_t j = 0; j < LANES; j++) {
+			const double w = (double)was[i + j], d = (double)is[i + j] - w;
+
+			error[j] += d * d;
+			norm[j] += w * w;
+		}
+	for (size_t j = 0; j < LANES; j++) {
+		sums[0] += error[j];
+		sums[1] += norm[j];
+	}
+}
+
+void export_squares(double sums[2], const float *was, const void *is, enum dtype t, size_t n)
+{
+	enum { PIECE = 1024 };
+	const size_t width = (size_t)dtype_bits(t) / 8;
+	float a[PIECE], b[PIECE];
+
+	for (size_t i = 0; i < n; i += PIECE) {
+		const size_t k = n - i < PIECE ? n - i : PIECE, all = (k + 7) / 8 * 8;
+
+		memcpy(a, was + i, k * sizeof(*a));
+		if (dtype_to_f32(b, (const char *)is + i * width, t, k))
+			return;
+		memset(a + k, 0, (all - k) * sizeof(*a));
+		memset(b + k, 0, (all - k) * sizeof(*b));
+		add_squares(sums, a, b, all);
+	}
+}
+
+void export_note_rounded(struct export *x, const char *name, enum dtype dtype,
+			 const double sums[2])
+{
+	const double error = sums[1] > 0 ? sqrt(sums[0] / sums[1]) : 0;
+
+	if (!(sums[0] > 0))
+		return;
+	x->rounded.n++;
+	if (error <= x->rounded.error)
+		return;
+	x->rounded.error = error;
+	x->rounded.dtype = dtype;
+	snprintf(x->rounded.worst, sizeof(x->rounded.worst), "%s", name);
 }
 
 double export_error(const struct export *x)

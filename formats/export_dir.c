@@ -38,11 +38,13 @@ uint64_t export_header_room(const struct model *m, int per_linear)
 	return room;
 }
 
-static int convert(struct st_writer *w, struct readback *b, const struct record *rec,
-		   const void *data, enum dtype dtype, const char *hint, struct err *e)
+static int convert(struct export *note, struct st_writer *w, struct readback *b,
+		   const struct record *rec, const void *data, enum dtype dtype, const char *hint,
+		   struct err *e)
 {
 	const size_t from = (size_t)dtype_bits(rec->dtype) / 8, to = (size_t)dtype_bits(dtype) / 8;
 	const size_t n = (size_t)rec->nbytes / from;
+	double sums[2] = { 0, 0 };
 	float x[PIECE];
 	uint32_t y[PIECE];
 
@@ -56,15 +58,20 @@ static int convert(struct st_writer *w, struct readback *b, const struct record 
 			return err_set(e, ERR_DATA, rec->name, "value %g is too large for %s%s",
 				       (double)x[dtype_first_nonfinite(y, dtype, k)],
 				       dtype_name(dtype), hint);
+		if (note && dtype != DT_F32)
+			export_squares(sums, x, y, dtype, k);
 		readback_bytes(b, y, k * to);
 		if (st_writer_bytes(w, y, k * to, e))
 			return -1;
 	}
+	if (note)
+		export_note_rounded(note, rec->name, dtype, sums);
 	return 0;
 }
 
-int export_weight(struct st_writer *w, struct readback *b, const struct record *rec,
-		  const void *data, enum dtype dtype, const char *hint, struct err *e)
+int export_weight(struct export *x, struct st_writer *w, struct readback *b,
+		  const struct record *rec, const void *data, enum dtype dtype, const char *hint,
+		  struct err *e)
 {
 	if (dtype == DT_NONE)
 		dtype = rec->dtype;
@@ -72,7 +79,7 @@ int export_weight(struct st_writer *w, struct readback *b, const struct record *
 	    st_writer_begin(w, rec->name, dtype, rec->rank, rec->shape, e))
 		return -1;
 	if (dtype != rec->dtype)
-		return convert(w, b, rec, data, dtype, hint, e);
+		return convert(x, w, b, rec, data, dtype, hint, e);
 	readback_bytes(b, data, (size_t)rec->nbytes);
 	return st_writer_bytes(w, data, (size_t)rec->nbytes, e);
 }

@@ -592,7 +592,7 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 		buf_printf(&t->plain, "%.*s\n", (int)(strlen(rec->name) - strlen(".weight")),
 			   rec->name);
 	export_rounded(t->x, rec, data, to);
-	return export_weight(t->w, t->b, rec, data, to, ": --dtype=bf16 or f32", e);
+	return export_weight(NULL, t->w, t->b, rec, data, to, ": --dtype=bf16 or f32", e);
 }
 
 static int take_run(void *ctx, const struct record *rec, struct err *e)

@@ -27,7 +27,8 @@ struct hf_writer {
 	struct hand *hand;    /* one a thread */
 	size_t cols;          /* that rows have room for */
 	uint8_t *piece;       /* rows as they are written */
-	size_t cap;
+	double *sums;         /* of each row of it, as export_squares has them */
+	size_t cap, rows;     /* that they have room for: bytes, rows */
 };
 
 #define TOO_LARGE ": --dtype=bf16 or f32"
@@ -44,8 +45,8 @@ static int take_weight(void *ctx, const struct record *rec, const void *data, st
 {
 	struct hf_writer *h = ctx;
 
-	return export_weight(h->w, h->b, rec, data, target(h, rec->name, rec->dtype), TOO_LARGE,
-			     e);
+	return export_weight(h->x, h->w, h->b, rec, data, target(h, rec->name, rec->dtype),
+			     TOO_LARGE, e);
 }
 
 static int take_pass(void *ctx, const struct record *rec, struct stream_in *in, struct err *e)
@@ -57,10 +58,17 @@ static int take_pass(void *ctx, const struct record *rec, struct stream_in *in, 
 	return export_pass(h->w, h->b, rec, in, e) ? -1 : 1;
 }
 
-static int reserve(struct hf_writer *h, size_t cols, size_t piece, struct err *e)
+static int reserve(struct hf_writer *h, size_t cols, size_t rows, size_t piece, struct err *e)
 {
 	const int n = pool_threads(h->pool);
 
+	if (rows > h->rows) {
+		free(h->sums);
+		h->sums = malloc(rows * 2 * sizeof(*h->sums));
+		h->rows = h->sums ? rows : 0;
+		if (!h->rows)
+			return err_nomem(e, "rows", rows * 2 * sizeof(*h->sums));
+	}
 	if (piece > h->cap) {
 		free(h->piece);
 		h->piece = malloc(piece);
@@ -93,7 +101,8 @@ struct job {
 	size_t first, n, each; /* each: rows of a task */
 };
 
-static int make_row(const struct job *j, struct hand *d, size_t n, uint8_t *dst, struct err *e)
+static int make_row(const struct job *j, struct hand *d, size_t n, uint8_t *dst, double sums[2],
+		    struct err *e)
 {
 	const struct export_codes *q = j->q;
 	int64_t bad;
@@ -106,6 +115,9 @@ static int make_row(const struct job *j, struct hand *d, size_t n, uint8_t *dst,
 	if (bad >= 0)
 		return err_set(e, ERR_DATA, q->name, "value %g is too large for %s" TOO_LARGE,
 			       (double)d->row[bad], dtype_name(j->t));
+	sums[0] = sums[1] = 0;
+	if (j->t != DT_F32)
+		export_squares(sums, d->row, dst, j->t, q->c.cols);
 	return 0;
 }
 
@@ -117,7 +129,7 @@ static void task(void *ctx, size_t i, int thread)
 	struct err e;
 
 	for (size_t n = i * j->each; n < (i + 1) * j->each && n < j->n; n++)
-		if (make_row(j, d, j->first + n, j->h->piece + n * bytes, &e) &&
+		if (make_row(j, d, j->first + n, j->h->piece + n * bytes, j->h->sums + 2 * n, &e) &&
 		    j->first + n < d->bad) {
 			d->bad = j->first + n;
 			d->err = e;
@@ -140,6 +152,7 @@ static int worst(const struct hf_writer *h, struct err *e)
 
 static int put_rows(struct job *j, struct err *e)
 {
+	double sums[2] = { 0, 0 };
 	const size_t rows = j->q->c.rows, per = j->n;
 	const size_t bytes = j->q->c.cols * (size_t)dtype_bits(j->t) / 8;
 
@@ -148,10 +161,13 @@ static int put_rows(struct job *j, struct err *e)
 		pool_run(j->h->pool, (j->n + j->each - 1) / j->each, task, j);
 		if (worst(j->h, e))
 			return -1;
+		for (size_t i = 0; i < 2 * j->n; i++)
+			sums[i % 2] += j->h->sums[i];
 		readback_bytes(j->h->b, j->h->piece, j->n * bytes);
 		if (st_writer_bytes(j->h->w, j->h->piece, j->n * bytes, e))
 			return -1;
 	}
+	export_note_rounded(j->h->x, j->q->name, j->t, sums);
 	return 0;
 }
 
@@ -167,7 +183,7 @@ static int take_codes(void *ctx, const struct export_codes *q, struct err *e)
 			       "what they stand for, to-ct the codes", q->c.bits);
 	j.n = PIECE / cols ? PIECE / cols : 1;
 	j.each = PIECE / 16 / cols ? PIECE / 16 / cols : 1;
-	if (reserve(h, cols, j.n * cols * (size_t)dtype_bits(j.t) / 8, e) ||
+	if (reserve(h, cols, j.n, j.n * cols * (size_t)dtype_bits(j.t) / 8, e) ||
 	    readback_begin(h->b, q->name, ROLE_WEIGHT, j.t, 2, shape, e) ||
 	    st_writer_begin(h->w, q->name, j.t, 2, shape, e))
 		return -1;
@@ -218,6 +234,7 @@ static void hands_free(struct hf_writer *h)
 	}
 	free(h->hand);
 	free(h->piece);
+	free(h->sums);
 	pool_free(h->pool);
 }
 
