@@ -463,7 +463,7 @@ static int read_zero(const struct hf_linear *l, const struct hf_codes *q, uint8_
 	return ret;
 }
 
-static int ct_read(const void *self, const struct hf_linear *l, const struct hf_codes *q,
+static int ct_read(void *self, const struct hf_linear *l, const struct hf_codes *q,
 		   enum role role, void *dst, struct err *e)
 {
 	uint8_t *u = dst;

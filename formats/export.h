@@ -84,8 +84,8 @@ void export_lost(struct export *x, const char *name, const char *what, double er
 /* The same for floats that are written as dtype. */
 void export_rounded(struct export *x, const struct record *rec, const void *data,
 		    enum dtype dtype);
-/* The same, noted and not said: programs tell how many there are, and the worst.  Sums of squares as
- * above, by export_squares. */
+/* The same, noted and not said: programs tell how many there are, and the worst.  Sums of squares
+ * as above, by export_squares. */
 void export_note_rounded(struct export *x, const char *name, enum dtype dtype,
 			 const double sums[2]);
 /* Add up sums[0], of differences between was and the n numbers of type t at is, and sums[1], of
@@ -99,8 +99,8 @@ double export_error(const struct export *x);
 /* What the headers need, with so many tensors of names 24 bytes longer for each linear. */
 uint64_t export_header_room(const struct model *m, int per_linear);
 
-/* A weight as dtype (DT_NONE: as it is), noted for the readback, and in x (unless NULL) if it had to
- * be rounded.  ERR_DATA for a value that becomes infinite: hint says which option would help. */
+/* A weight as dtype (DT_NONE: as it is), noted for the readback, and in x (unless NULL) if it had
+ * to be rounded.  ERR_DATA for a value that becomes infinite: hint says which option would help. */
 int export_weight(struct export *x, struct st_writer *w, struct readback *b,
 		  const struct record *rec, const void *data, enum dtype dtype, const char *hint,
 		  struct err *e) MUST_USE;

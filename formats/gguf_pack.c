@@ -335,13 +335,16 @@ CLONES static void keep_codes(unsigned char *restrict dst, const struct form *f,
 	for (size_t k = 0; k < g->c.cols; k += GGUF_BLOCK, dst += bytes) {
 		if (k % g->c.group == 0) {
 			const size_t i = at + k / g->c.group;
-			const float s = scale_at(g, i);
 			const int z = zero_at(g, i);
 
 			/* Q8_0 stores c - z itself, modulo 256. */
 			shift = (uint8_t)(f->min ? 0 : f->bits == 8 ? -z : -f->lo - z);
-			put_half(d, s);
-			put_half(m, 0 - s * (float)z);
+			if (g->c.scale->dtype == DT_F16)
+				memcpy(d, (const uint16_t *)g->scale + i, 2);
+			else
+				put_half(d, scale_at(g, i));
+			if (f->min)
+				put_half(m, 0 - scale_at(g, i) * (float)z);
 		}
 		for (int j = 0; j < GGUF_BLOCK; j++)
 			v[j] = (uint8_t)(code[k + (size_t)j] + shift);

@@ -23,6 +23,8 @@ struct int32 {
 	bool awq, v1, sym;
 	int bits;
 	int64_t group; /* -1: all columns */
+	uint32_t *room; /* for words of codes: kept, as memory is cleared when it is new */
+	size_t cap;
 };
 
 /* ---- configuration ---------------------------------------------------------------------- */
@@ -96,6 +98,7 @@ static int awq_open(void **self, const struct json *config, struct err *e)
 
 static void close_it(void *self)
 {
+	free(((struct int32 *)self)->room);
 	free(self);
 }
 
@@ -306,7 +309,8 @@ static inline void collect(line_of *out, const line_of x[8], int r)
 	line_of sum = { 0 };
 
 	for (uint32_t j = 0; j < 8; j++)
-		sum |= (x[j] >> at[r] & 15) << 4 * j;
+		sum |= (at[r] > 4 * j ? x[j] >> (at[r] - 4 * j) : x[j] << (4 * j - at[r])) &
+		       15u << 4 * j;
 	*out = sum;
 }
 
@@ -317,6 +321,8 @@ static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w
 	line_of x[8];
 
 	memset(x, 0, sizeof(x));
+	for (size_t j = 0; j < columns; j++) /* each column is a page of its own */
+		__builtin_prefetch(w + (j + 24) * eighths);
 	for (size_t j = 0; j < columns; j++)
 		if (m == SIDE)
 			memcpy(&x[j], w + j * eighths, sizeof(x[j]));
@@ -350,24 +356,30 @@ CLONES static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t
 	}
 }
 
-static int read_codes(const struct int32 *q, const struct hf_linear *l, uint8_t *dst,
+static int read_codes(struct int32 *q, const struct hf_linear *l, uint8_t *dst,
 		      struct err *e)
 {
 	const size_t cols = (size_t)l->cols, bytes = bits_row_bytes(cols, q->bits);
 	const size_t rows = (size_t)l->rows;
-	uint32_t *w = whole(&l->part[HF_CODES], e);
+	const size_t all = (size_t)l->part[HF_CODES].t->nbytes;
 
-	if (!w)
+	if (all > q->cap) {
+		free(q->room);
+		q->room = malloc(all);
+		q->cap = q->room ? all : 0;
+		if (!q->cap)
+			return err_nomem(e, l->name, all);
+	}
+	if (hf_part_read(&l->part[HF_CODES], q->room, e))
 		return -1;
 	for (size_t n = 0; n < rows; n += BAND) {
 		const size_t to = rows - n < BAND ? rows : n + BAND;
 
 		if (q->awq)
-			awq_rows(dst, w, rows, cols, n, to);
+			awq_rows(dst, q->room, rows, cols, n, to);
 		else
-			gptq_rows(dst, w, rows, bytes / 4, n, to);
+			gptq_rows(dst, q->room, rows, bytes / 4, n, to);
 	}
-	free(w);
 	return 0;
 }
 
@@ -380,7 +392,10 @@ static int read_scale(const struct hf_linear *l, char *dst, struct err *e)
 
 	for (size_t n = 0; s && n < rows; n++)
 		for (size_t g = 0; g < groups; g++)
-			memcpy(dst + (n * groups + g) * width, s + (g * rows + n) * width, width);
+			if (width == 2)
+				memcpy(dst + (n * groups + g) * 2, s + (g * rows + n) * 2, 2);
+			else
+				memcpy(dst + (n * groups + g) * 4, s + (g * rows + n) * 4, 4);
 	free(s);
 	return s ? 0 : -1;
 }
@@ -444,7 +459,7 @@ static int read_dense(const struct int32 *q, const struct hf_linear *l, const st
 	return ret;
 }
 
-static int read_it(const void *self, const struct hf_linear *l, const struct hf_codes *c,
+static int read_it(void *self, const struct hf_linear *l, const struct hf_codes *c,
 		   enum role role, void *dst, struct err *e)
 {
 	switch (role) {

@@ -150,9 +150,9 @@ static void put_stream(uint32_t *w, size_t i, int bits, uint32_t code)
 
 static void put_nibble(uint32_t *words, size_t row, uint32_t code)
 {
-	for (unsigned i = 0; i < 8; i++)
-		if (awq_order[i] == row % 8)
-			words[row / 8] |= code << 4 * i;
+	static const unsigned char place[8] = { 0, 4, 1, 5, 2, 6, 3, 7 }; /* in awq_order */
+
+	words[row / 8] |= code << 4 * place[row % 8];
 }
 
 /* A line of the cache: 16 words of a row, or of 16 rows. */

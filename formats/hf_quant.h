@@ -79,7 +79,7 @@ struct hf_quant {
 	int (*look)(const void *self, const struct hf_linear *l, struct hf_codes *q,
 		    struct err *e);
 	/* role codes, scale, zero, or (dense) weight, as the record of a stream has them. */
-	int (*read)(const void *self, const struct hf_linear *l, const struct hf_codes *q,
+	int (*read)(void *self, const struct hf_linear *l, const struct hf_codes *q,
 		    enum role role, void *dst, struct err *e);
 	void (*close)(void *self);
 	/* A tensor of no linear: is it one of the format's?  May be NULL. */

@@ -380,6 +380,7 @@ if want T13; then round_peer; fi
 if want T16; then growth; wider; fi
 if want T18; then start; fi
 if want export; then exports; fi
+if want export7B; then whole_model; fi
 if want tasks; then sh tests/bench/tasks.sh "$BUILD" >> "$tsv"; fi
 if want tokenizer; then sh tests/bench/tokenizer.sh "$BUILD" >> "$tsv"; fi
 

@@ -169,7 +169,6 @@ exports() {
 			"$(calc "$rss / 1e6" 0) MB" "$(calc "$rss / (4 * $linear + 24e6)")" "<= 1"
 	done
 	rm -rf "$tmp"/x.*
-	whole_model
 }
 
 # An exporter and the copy of as many bytes; their costs are appended to NAME and NAME.copied.
@@ -192,7 +191,7 @@ one_export() {	# one_export PROGRAM STREAM NAME
 whole_model() {
 	free=$(df -k --output=avail "$tmp" | tail -n 1)
 	if [ "$free" -lt 12000000 ]; then
-		emit export "7B: not measured: 12 GB of disk wanted" "" "" ""
+		emit export7B "not measured: 12 GB of disk wanted" "" "" ""
 		return
 	fi
 	"$PYTHON" "$mkmodel" "$tmp/x.7B" hidden=4096 ffn=11008 heads=32 kv=32 layers=32 \
@@ -201,9 +200,9 @@ whole_model() {
 	for p in to-ct to-gguf; do
 		one_export $p "$tmp/x.bin" "$tmp/x.$p"
 		t=$(median "$tmp/x.$p" 1) rss=$(largest "$tmp/x.$p" 3)
-		emit export "$p, 7B whole: copy, synced, read / it" "$(calc "$t" 1) s" \
+		emit export7B "$p, 7B whole: copy, synced, read / it" "$(calc "$t" 1) s" \
 			"$(calc "$(median "$tmp/x.$p.copied" 1) / $t")" "" "$(noise "$tmp/x.$p")"
-		emit export "  peak RSS / (4 bytes a weight of the largest linear + 24 MB)" \
+		emit export7B "  peak RSS / (4 bytes a weight of the largest linear + 24 MB)" \
 			"$(calc "$rss / 1e6" 0) MB" \
 			"$(calc "$rss / (4 * 4096 * 11008 + 24e6)")" "<= 1"
 	done

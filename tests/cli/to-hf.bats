@@ -292,3 +292,30 @@ nothing_but() {	# nothing_but NAME...: in $out
 		[ ! -e "$out/d" ]
 	done
 }
+
+@test "exports: tensors that were rounded are counted, and the worst is named with its error" {
+	to-hf --dequantize --dtype=bf16 rtn.qp "$out/b" 2> "$out/err"
+	to-hf --dequantize --dtype=f32 rtn.qp "$out/f" 2> "$out/none"
+	! grep -q rounded "$out/none"
+	"$PYTHON" - "$out/f" "$out/b" "$out/err" <<-'END'
+	import glob, json, re, struct, sys
+	import numpy as np
+	def tensors(d):
+	    raw = open(glob.glob(d + "/*.safetensors")[0], "rb").read()
+	    n = struct.unpack("<Q", raw[:8])[0]
+	    head = json.loads(raw[8:8 + n])
+	    head.pop("__metadata__")
+	    for k, v in head.items():
+	        b = raw[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]
+	        yield k, (np.frombuffer(b, "<f4") if v["dtype"] == "F32" else
+	                  (np.frombuffer(b, "<u2").astype("<u4") << 16).view("<f4")).astype(float)
+	was, now = dict(tensors(sys.argv[1])), dict(tensors(sys.argv[2]))
+	error = {k: np.linalg.norm(now[k] - was[k]) / np.linalg.norm(was[k]) for k in was}
+	n, name, x = re.search(r"^to-hf: (\d+) tensors were rounded to the type they are written in; "
+	                       r"the worst, (\S+), to BF16: relative error (\S+)$",
+	                       open(sys.argv[3]).read(), re.M).groups()
+	assert int(n) == sum(e > 0 for e in error.values()) > 10, (n, error)
+	assert name == max(error, key=error.get), (name, error)
+	assert abs(float(x) / error[name] - 1) < 0.01, (x, error[name])
+	END
+}
