@@ -212,13 +212,14 @@ int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double 
 	const double add = ridge * mean_diagonal(s);
 	double *a = malloc(n * sizeof(*a)), *scale = a != NULL ? a + d * d : NULL;
 	size_t *perm = malloc(d * sizeof(*perm));
-	struct solve_job j = { s, a, scale, perm, 0, w, scale + 2 * d };
+	struct solve_job j = { s, a, scale, perm, 0, w, NULL };
 
 	if (a == NULL || perm == NULL) {
 		free(a);
 		free(perm);
 		return err_nomem(e, "solution", n * sizeof(*a));
 	}
+	j.room = scale + 2 * d;
 	for (size_t i = 0; i < d; i++) {
 		const double v = g_at(s, i, i) + add;
 
@@ -341,6 +342,31 @@ void qwt_solve_diagonal(struct qwt_sums *s, double ridge, double *w, double *bia
 	}
 }
 
+struct factors {
+	const struct qwt_sums *s;
+	const double *w;
+	double *c, *turned;
+};
+
+/* BAND rows of C, centred, and as many columns of W turned. */
+static void factors_task(void *ctx, size_t task, int thread)
+{
+	const struct factors *f = ctx;
+	const struct qwt_sums *s = f->s;
+	const size_t d = s->d, from = task * BAND, end = from + BAND < d ? from + BAND : d;
+
+	(void)thread;
+	for (size_t i = from; i < end; i++) {
+		const double mean = s->me[i] / (double)s->n;
+
+		for (size_t j = 0; j < d; j++)
+			f->c[i * d + j] = s->c[i * d + j] - mean * s->mx[j];
+	}
+	for (size_t j = 0; j < d; j++)
+		for (size_t i = from; i < end; i++)
+			f->turned[j * d + i] = f->w[i * d + j];
+}
+
 /*
  * What of E the full W explains has the second moments M = W G W' = C W' (ridge aside).  The first
  * r eigenvectors U of it give the best W of rank r, U U' W (reduced-rank regression).
@@ -350,17 +376,15 @@ int qwt_low_rank(struct backend *b, const struct qwt_sums *s, const double *w, s
 {
 	const size_t d = s->d;
 	const size_t n = 2 * d * d + r * d + r;
-	double *c = b->ops->alloc(b, n * sizeof(*c), e), *turned = c + d * d, *u = turned + d * d;
+	double *c = b->ops->alloc(b, n * sizeof(*c), e), *turned, *u;
 	int ret;
 
 	if (c == NULL)
 		return err_nomem(e, "low rank", n * sizeof(*c));
-	for (size_t i = 0; i < d * d; i++)
-		c[i] = c_at(s, i / d, i % d);
-	for (size_t from = 0; from < d; from += BAND) /* by pieces, for the cache */
-		for (size_t j = 0; j < d; j++)
-			for (size_t i = from; i < d && i < from + BAND; i++)
-				turned[j * d + i] = w[i * d + j];
+	turned = c + d * d;
+	u = turned + d * d;
+	pool_run(b->pool, (d + BAND - 1) / BAND, factors_task,
+		 &(struct factors){ s, w, c, turned });
 	ret = subspace_top(b, c, turned, d, r, u, e);
 	if (ret == 0)
 		ret = b->ops->gemm64(b, 0, r, d, d, 1, u, d, w, d, 0, down, d, e);

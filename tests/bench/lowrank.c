@@ -64,7 +64,7 @@ static double full_svd(void)
 static double low_rank(struct backend *b, size_t d, size_t r, double *caught)
 {
 	double *w = calloc(d * d + 2 * d * r + d, sizeof(*w)), t = -1, all = 0;
-	double *up = w + d * d, *down = up + d * r;
+	double *up, *down;
 	struct qwt_sums s;
 	struct err e;
 
@@ -72,6 +72,8 @@ static double low_rank(struct backend *b, size_t d, size_t r, double *caught)
 		free(w);
 		return -1;
 	}
+	up = w + d * d;
+	down = up + d * r;
 	qwt_sums_zero(&s);
 	s.n = 4 * d;
 	for (size_t i = 0; i < d * d; i++) { /* G = I, so that C = W */
