@@ -346,6 +346,24 @@ start() {
 		"$(calc "1000 * $(median "$tmp/four" 1)" 1)" "<= 60"
 }
 
+# T6: what gptq does beyond GPTQ as published, by the same statistics.
+defaults() {
+	shape 135M 4
+	calibrate 8
+	record-acts -q -S hessian -c "$calib" "$model" -o "$tmp/t6.acts"
+	for i in 1 2 3 4 5; do
+		measure "$tmp/t6.plain" gptq -q -g 64 --plain -o "$tmp/t6.out" "$tmp/t6.acts"
+		measure "$tmp/t6.all" gptq -q -g 64 -o "$tmp/t6.out" "$tmp/t6.acts"
+	done
+	rm -f "$tmp/t6.out" "$tmp/t6.acts"
+	emit T6 "gptq, 4 blocks of 135M shapes, wall: its defaults / --plain" \
+		"$(calc "$(median "$tmp/t6.all" 1)" 2) s" \
+		"$(calc "$(median "$tmp/t6.all" 1) / $(median "$tmp/t6.plain" 1)")" "<= 2" \
+		"$(noise "$tmp/t6.all")"
+	emit T6 "  processor time" "$(calc "$(median "$tmp/t6.all" 2)" 2) s" \
+		"$(calc "$(median "$tmp/t6.all" 2) / $(median "$tmp/t6.plain" 2)")" ""
+}
+
 # T7: the published loop in PyTorch, as research code runs it.
 published_loop() {
 	if "${QP_TORCH:-python3}" -c 'import torch' 2> /dev/null; then
@@ -367,6 +385,7 @@ whole_svd() {
 for b in tests/bench/*.c; do
 	"$BUILD/bench/$(basename "$b" .c)" "$@" >> "$tsv"
 done
+if want T6; then defaults; fi
 if want T7; then published_loop; fi
 if want T17; then whole_svd; fi
 if want T3; then perplexity_peers; fi
