@@ -296,7 +296,7 @@ nothing_but() {	# nothing_but NAME...: in $out
 @test "exports: tensors that were rounded are counted, and the worst is named with its error" {
 	to-hf --dequantize --dtype=bf16 rtn.qp "$out/b" 2> "$out/err"
 	to-hf --dequantize --dtype=f32 rtn.qp "$out/f" 2> "$out/none"
-	! grep -q rounded "$out/none"
+	run -1 grep -q rounded "$out/none"
 	"$PYTHON" - "$out/f" "$out/b" "$out/err" <<-'END'
 	import glob, json, re, struct, sys
 	import numpy as np
