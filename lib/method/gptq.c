@@ -243,6 +243,8 @@ void gptq_hessian_free(struct gptq_hessian *h)
 	free(h->params);
 	free(h->energy);
 	free(h->part);
+	free(h->errors);
+	free(h->inner);
 	free(h->g);
 	free(h);
 }

@@ -5,7 +5,8 @@
  * With D = W - Q, Hd damped and f = tr D Hd D', each column's code in turn becomes the best one
  * while all others stay: w~_j + G_j / H_jj, rounded, where G = D Hd.  After the columns only a few
  * codes in a hundred still move, so that G is multiplied out once, and a code that moves by delta
- * takes delta times a row of Hd from its row of G.
+ * takes delta times a row of Hd from its row of G.  Where the columns' errors are known, G = E R'
+ * (gptq_solve.c), half the operations, for R' is a triangle.
  *
  * Rows come in chunks, whose G all sweeps share, columns in panels: within a panel each row goes
  * on alone and keeps a list of its moves, which then go to the other columns, block of Hd by block
@@ -144,15 +145,56 @@ static bool sweep(struct chunk *c)
 	return moved;
 }
 
+/* G from D, of any codes. */
+static int multiply(struct chunk *c, struct err *e)
+{
+	struct gptq_hessian *h = c->s->h;
+
+	pool_run(h->be->pool, c->n, difference_row, c);
+	return h->be->ops->gemm(h->be, 0, c->n, h->k, h->k, 1, c->d, h->k, gptq_full_at(h, 0, 0),
+				2 * h->k, 0, c->g, h->k, e);
+}
+
+/* A row of G from the order of processing, in d, to that of columns. */
+static void order_row(void *ctx, size_t r, int thread)
+{
+	const struct chunk *c = ctx;
+	const size_t k = c->s->h->k, *perm = c->s->h->perm;
+
+	(void)thread;
+	for (size_t j = 0; j < k; j++)
+		c->g[r * k + perm[j]] = c->d[r * k + j];
+}
+
+/* G from the columns' errors. */
+static int multiply_errors(struct chunk *c, struct err *e)
+{
+	struct gptq_hessian *h = c->s->h;
+	struct backend *be = h->be;
+	const size_t k = h->k, panel = h->panel;
+	const float *errors = h->errors + c->row * k;
+	float *g = h->natural ? c->g : c->d;
+
+	for (size_t c0 = 0, c1; c0 < k; c0 = c1) {
+		c1 = c0 + panel < k ? c0 + panel : k;
+		if (be->ops->gemm(be, 0, c->n, c1 - c0, c1 - c0, 1, errors + c0, k,
+				  h->inner + c0 * panel, panel, 0, g + c0, k, e) < 0 ||
+		    (c1 < k && be->ops->gemm(be, 0, c->n, c1 - c0, k - c1, 1, errors + c1, k,
+					     (float *)h->factor + c1 * 2 * k + c0, 2 * k, 1,
+					     g + c0, k, e) < 0))
+			return -1;
+	}
+	if (!h->natural)
+		pool_run(be->pool, c->n, order_row, c);
+	return 0;
+}
+
 static int descend_chunk(struct chunk *c, long sweeps, struct err *e)
 {
 	struct solve *s = c->s;
-	struct gptq_hessian *h = s->h;
 
 	memset(c->gain, 0, c->n * sizeof(*c->gain));
-	pool_run(h->be->pool, c->n, difference_row, c);
-	if (h->be->ops->gemm(h->be, 0, c->n, h->k, h->k, 1, c->d, h->k, gptq_full_at(h, 0, 0),
-			     2 * h->k, 0, c->g, h->k, e) < 0)
+	if ((c->follow ? multiply : multiply_errors)(c, e) < 0)
 		return -1;
 	for (long i = 0; i < sweeps; i++) {
 		c->last = i + 1 == sweeps;

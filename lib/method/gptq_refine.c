@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/clones.h"
 #include "lib/base/pool.h"
 #include "lib/method/gptq_solve.h"
 #include "lib/model/block.h"
@@ -50,6 +51,50 @@ static void expand_row(void *ctx, size_t i, int thread)
 		row[j] = h->tri[tri_index(j, i, k)];
 	memcpy(row + i, h->tri + tri_index(i, i, k), (k - i) * sizeof(*row));
 	row[i] = (float)((h->dead[i] ? 1 : row[i]) + h->damp * h->mean);
+}
+
+/* R' of a panel's diagonal block: the inverse of U' there, row by row. */
+CLONES static void invert_rows(double *r, const float *u, size_t ld, const double *diag, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		double *row = r + i * n;
+
+		memset(row, 0, n * sizeof(*row));
+		for (size_t j = 0; j < i; j++) {
+			const double by = u[i * ld + j];
+
+			for (size_t c = 0; c <= j; c++)
+				row[c] -= by * r[j * n + c];
+		}
+		row[i] = 1;
+		for (size_t c = 0; c <= i; c++)
+			row[c] /= diag[i];
+	}
+}
+
+static void invert_panel(void *ctx, size_t task, int thread)
+{
+	struct gptq_hessian *h = ctx;
+	const size_t k = h->k, c0 = task * h->panel, left = k - c0;
+	const size_t n = left < h->panel ? left : h->panel;
+	double *r = (double *)h->g + (size_t)thread * h->panel * h->panel;
+
+	invert_rows(r, (const float *)h->factor + c0 * 2 * k + c0, 2 * k, h->diag + c0, n);
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < n; j++)
+			h->inner[(c0 + i) * h->panel + j] = (float)r[i * n + j];
+}
+
+static int invert_panels(struct gptq_hessian *h, const char *where, struct err *e)
+{
+	struct pool *pool = h->be->pool;
+	const size_t scratch = (size_t)pool_threads(pool) * h->panel * h->panel * 2;
+
+	if (gptq_reserve_floats(&h->inner, &h->cap_inner, h->k * h->panel, where, e) < 0 ||
+	    gptq_reserve_floats(&h->g, &h->cap_g, scratch, where, e) < 0)
+		return -1;
+	pool_run(pool, (h->k + h->panel - 1) / h->panel, invert_panel, h);
+	return 0;
 }
 
 /* Rows of h->w from the order of processing to that of columns, along the cycles of perm. */
@@ -297,6 +342,8 @@ int gptq_refine(struct solve *s, const struct gptq_options *opt, const char *whe
 	int r;
 
 	if (!h->have_full) {
+		if (invert_panels(h, where, e) < 0)
+			return -1;
 		pool_run(h->be->pool, h->k, expand_row, h);
 		h->have_full = true;
 	}

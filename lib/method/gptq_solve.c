@@ -179,6 +179,37 @@ static void store_codes(const struct solve *s, const uint8_t *code, size_t row, 
 			dst[r * k + perm[c]] = code[c * ROWS + r];
 }
 
+/* Four rows of four, turned. */
+static inline void turn4(float *dst, size_t ldd, const float *src, size_t lds)
+{
+	typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
+	const vec a = *(const vec *)src, b = *(const vec *)(src + lds);
+	const vec d = *(const vec *)(src + 2 * lds), f = *(const vec *)(src + 3 * lds);
+	const vec ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+	const vec df = __builtin_shufflevector(d, f, 0, 4, 1, 5);
+	const vec ba = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+	const vec fd = __builtin_shufflevector(d, f, 2, 6, 3, 7);
+
+	*(vec *)dst = __builtin_shufflevector(ab, df, 0, 1, 4, 5);
+	*(vec *)(dst + ldd) = __builtin_shufflevector(ab, df, 2, 3, 6, 7);
+	*(vec *)(dst + 2 * ldd) = __builtin_shufflevector(ba, fd, 0, 1, 4, 5);
+	*(vec *)(dst + 3 * ldd) = __builtin_shufflevector(ba, fd, 2, 3, 6, 7);
+}
+
+/* The panel's errors to their rows. */
+static void store_errors(const struct solve *s, const float *t, size_t row)
+{
+	const size_t n = s->c1 - s->c0, k = s->h->k, whole = n / 4 * 4;
+	float *dst = s->errors + row * k + s->c0;
+
+	for (size_t r = 0; r < ROWS; r += 4)
+		for (size_t c = 0; c < whole; c += 4)
+			turn4(dst + r * k + c, k, t + c * ROWS + r, ROWS);
+	for (size_t r = 0; r < ROWS; r++)
+		for (size_t c = whole; c < n; c++)
+			dst[r * k + c] = t[c * ROWS + r];
+}
+
 static void solve_tile(void *ctx, size_t tile, int thread)
 {
 	const struct solve *s = ctx;
@@ -203,30 +234,18 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 		solve_run(s, t, code, c, run, row, loss);
 	}
 	store_codes(s, code, row, rows);
+	if (s->errors)
+		store_errors(s, t, row);
 	for (size_t r = 0; r < rows; r++)
 		s->loss[row + r] += loss[r];
 }
 
-/* ROWS rows of STRIP adjacent columns, ld apart, turned: 4 x 4 at a time. */
+/* ROWS rows of STRIP adjacent columns, ld apart, turned. */
 static void turn_strip(float strip[STRIP][ROWS], const float *src, size_t ld)
 {
-	typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
-
 	for (size_t r = 0; r < ROWS; r += 4)
-		for (size_t c = 0; c < STRIP; c += 4) {
-			const float *at = src + r * ld + c;
-			vec a = *(const vec *)at, b = *(const vec *)(at + ld);
-			vec d = *(const vec *)(at + 2 * ld), f = *(const vec *)(at + 3 * ld);
-			vec ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-			vec df = __builtin_shufflevector(d, f, 0, 4, 1, 5);
-			vec ba = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-			vec fd = __builtin_shufflevector(d, f, 2, 6, 3, 7);
-
-			*(vec *)&strip[c][r] = __builtin_shufflevector(ab, df, 0, 1, 4, 5);
-			*(vec *)&strip[c + 1][r] = __builtin_shufflevector(ab, df, 2, 3, 6, 7);
-			*(vec *)&strip[c + 2][r] = __builtin_shufflevector(ba, fd, 0, 1, 4, 5);
-			*(vec *)&strip[c + 3][r] = __builtin_shufflevector(ba, fd, 2, 3, 6, 7);
-		}
+		for (size_t c = 0; c < STRIP; c += 4)
+			turn4(&strip[c][r], ROWS, src + r * ld + c, ld);
 }
 
 /* Rows of a tile into h->w, transposed and in order of processing, by strips of columns that are
@@ -370,6 +389,11 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	    gptq_reserve_floats(&h->sum, &h->cap_sum, h->panel * np, where, e) < 0 ||
 	    gptq_reserve_floats(&h->params, &h->cap_params, 2 * s->z->groups * np, where, e) < 0)
 		return -1;
+	if (opt->sweeps && !opt->refit) {
+		if (gptq_reserve_floats(&h->errors, &h->cap_errors, np * k, where, e) < 0)
+			return -1;
+		s->errors = h->errors;
+	}
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
 	s->loss = calloc(2 * np, sizeof(*s->loss));

@@ -34,9 +34,11 @@ struct gptq_hessian {
 	float *energy;       /* [k]: the diagonal of tri */
 	float *part;         /* what a group's columns stand for, [group, padded rows] */
 	size_t cap_part;
+	float *errors;       /* E of a linear that sweeps follow, [padded rows, k] */
+	float *inner;        /* [k, panel] R' in the panels' diagonal blocks */
 	float *g;            /* gptq_descend's, [2, rows of a chunk, k] */
-	size_t cap_g;
-	bool have_full;      /* gptq_refine has put it there */
+	size_t cap_errors, cap_inner, cap_g;
+	bool have_full;      /* gptq_refine has put damped H and inner there */
 };
 
 /* One linear at work. */
@@ -50,6 +52,7 @@ struct solve {
 	double *loss, *dist;   /* [np] sum e^2, sum (w - q)^2 (at first: not finite) */
 	float *buf;            /* [threads][panel][ROWS] */
 	uint8_t *code;         /* [threads][panel][ROWS] */
+	float *errors;         /* h->errors or, where nobody asks, NULL */
 	size_t np;
 	bool moving;           /* groups are fitted when their first column is reached */
 	size_t c0, c1;         /* the panel at hand */
@@ -64,7 +67,8 @@ static inline float *gptq_full_at(const struct gptq_hessian *h, size_t i, size_t
 }
 
 /* Sweeps over the codes that are there (gptq_descend.c); takes what f falls by from loss.  follow:
- * W - Q in h->w, columns as they come, goes with them, else h->w is left as it is. */
+ * W - Q in h->w, columns as they come, goes with them; else h->w is left as it is, and h->errors
+ * are of these codes. */
 int gptq_descend(struct solve *s, long sweeps, bool follow, const char *where,
 		 struct err *e) MUST_USE;
 /* After the columns: sweeps and refits on h->w = W - Q (gptq_refine.c); leaves loss. */

@@ -504,7 +504,8 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	not_with_sanitizers "memory is not what it would be"
 	cd "$out"
 	heavy_model
-	local solve=$((5 * P + 5 * D * F + 8 * F * F + 1024 * F + 2048 * (2 * F + 256) + 6 * MiB))
+	local solve=$((5 * P + 9 * D * F + 8 * F * F + 1024 * F + 5120 * F +
+		2048 * (2 * F + 256) + 6 * MiB))
 	gptq -v -j 2 -g 64 acts.qp 2> plain > /dev/null
 	peak_is plain $((solve + H))
 	gptq -v -j 2 -g 64 --keep-ref acts.qp 2> ref > /dev/null
