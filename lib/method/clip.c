@@ -106,7 +106,7 @@ static void cut_row(void *ctx, size_t row, int thread)
 	(void)thread;
 	for (size_t j = 0; j < c->n; j++)
 		d[j] = clamp(w[j], limit);
-	quantizer_fit(c->q, d, c->n, 1, &scale, &zero);
+	quantizer_fit(c->q, d, c->n, &scale, &zero);
 	for (size_t at = 0; at < c->n; at += CHUNK) {
 		const size_t m = c->n - at < CHUNK ? c->n - at : CHUNK;
 

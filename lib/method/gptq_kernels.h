@@ -11,7 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROWS 32   /* of a tile */
+#include "lib/method/range.h"
+
+#define ROWS RANGE_ROWS /* of a tile */
 #define EIGHT 8
 #define DESCENT 256 /* columns of a descent at most */
 

@@ -22,6 +22,7 @@
 #include "lib/base/usage.h"
 #include "lib/method/gptq_solve.h"
 #include "lib/method/kquant.h"
+#include "lib/method/range.h"
 
 #define STRIP 16  /* columns transposed at a time */
 
@@ -111,29 +112,12 @@ static void fit_block(const struct solve *s, const float *t, size_t stride, size
 	}
 }
 
-/* Scale and zero of the group whose n columns lie in t, stride apart, a row at a time. */
-static void fit_group(const struct solve *s, const float *t, size_t stride, size_t n, size_t g,
-		      size_t row, size_t rows)
+/* The same of a group of the tile's rows, of which t holds the n columns. */
+static void fit_group(const struct solve *s, const float *t, size_t n, size_t g, size_t row)
 {
-	float lo[ROWS] = { 0 }, hi[ROWS] = { 0 };
-	struct quantizer q = s->q;
-
-	q.energy += g * n; /* groups that move are adjacent columns */
-	q.n_energy = n;
-	for (size_t c = 0; c < n; c++)
-		for (size_t r = 0; r < ROWS; r++) {
-			float x = t[c * stride + r];
-
-			lo[r] = x < lo[r] ? x : lo[r];
-			hi[r] = x > hi[r] ? x : hi[r];
-		}
-	for (size_t r = 0; r < rows; r++) {
-		uint8_t zero;
-
-		quantizer_fit_range(&q, t + r, n, stride, lo[r], hi[r],
-				    &s->scale[g * s->np + row + r], &zero);
-		s->zero[g * s->np + row + r] = zero;
-	}
+	/* groups that move are adjacent columns */
+	range_fit(&s->q, t, n, s->q.energy + g * n, s->scale + g * s->np + row,
+		  s->zero + g * s->np + row);
 }
 
 /* Eight rows of codes of eight columns, ROWS apart, turned: dst[r * ld + c] = src[c * ROWS + r]. */
@@ -230,7 +214,7 @@ static void solve_tile(void *ctx, size_t tile, int thread)
 		if (s->moving && s->z->grid)
 			fit_block(s, t + c * ROWS, ROWS, (s->c0 + c) / run, row, rows);
 		else if (s->moving)
-			fit_group(s, t + c * ROWS, ROWS, run, (s->c0 + c) / run, row, rows);
+			fit_group(s, t + c * ROWS, run, (s->c0 + c) / run, row);
 		solve_run(s, t, code, c, run, row, loss);
 	}
 	store_codes(s, code, row, rows);
@@ -475,7 +459,6 @@ int gptq_quantize_by(size_t kernels, struct quantized *z, struct gptq_result *re
 	int r = -1;
 
 	s.q.energy = h->energy;
-	s.q.n_energy = h->k;
 	quantizer_choose(&s.q);
 	if (prepare(&s, w, rows, opt, where, e) == 0 && solve_columns(&s, e) == 0 &&
 	    (!(opt->sweeps || opt->refit) || gptq_refine(&s, opt, where, e) == 0))

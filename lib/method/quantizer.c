@@ -8,14 +8,9 @@
 #include <string.h>
 
 #include "lib/base/pool.h"
-#include "lib/compute/vec.h"
 #include "lib/method/kquant.h"
 #include "lib/method/quantizer.h"
-
-#define MSE_STEPS 80      /* maxshrink 0.8 of a grid of 100 */
-#define MSE_CHUNK 512     /* weights in cache at a time */
-#define LANES 16          /* sums side by side */
-#define STEPS 4           /* of the shrinking at a time */
+#include "lib/method/range.h"
 
 void quantizer_sizes(size_t n, char *buf, size_t cap)
 {
@@ -152,395 +147,104 @@ float quantizer_round_scale(double s, enum dtype t)
 	}
 }
 
-/* Scale and zero of the range [lo, hi], lo <= 0 <= hi. */
-static void range_params(const struct quantizer *q, double lo, double hi, float *scale,
-			 uint8_t *zero)
-{
-	double top = (1 << q->bits) - 1;
-	float z;
-
-	if (q->sym) {
-		double a = -lo > hi ? -lo : hi;
-
-		*zero = (uint8_t)(1 << (q->bits - 1));
-		*scale = a > 0 ? quantizer_round_scale(a / (top / 2), q->scale_dtype) : 1;
-		return;
-	}
-	if (lo == 0 && hi == 0) {
-		*scale = 1;
-		*zero = 0;
-		return;
-	}
-	*scale = quantizer_round_scale((hi - lo) / top, q->scale_dtype);
-	z = rintf((float)-lo / *scale);
-	*zero = (uint8_t)(z > (float)top ? (float)top : z);
-}
-
-typedef float range_lanes __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t range_mask __attribute__((vector_size(LANES * sizeof(float))));
-
-/* b = a where a is less */
-#define LESSER(a, b)                                                                               \
-	do {                                                                                       \
-		const range_lanes a_ = (a);                                                        \
-		const range_mask less = a_ < (b);                                                  \
-		(b) = (range_lanes)((less & (range_mask)a_) | (~less & (range_mask)(b)));          \
-	} while (0)
-
-/* Lanes moved down by n, round. */
-#define TURNED(x, n)                                                                               \
-	__builtin_shufflevector(x, x, (0 + (n)) % LANES, (1 + (n)) % LANES, (2 + (n)) % LANES,     \
-				(3 + (n)) % LANES, (4 + (n)) % LANES, (5 + (n)) % LANES,           \
-				(6 + (n)) % LANES, (7 + (n)) % LANES, (8 + (n)) % LANES,           \
-				(9 + (n)) % LANES, (10 + (n)) % LANES, (11 + (n)) % LANES,         \
-				(12 + (n)) % LANES, (13 + (n)) % LANES, (14 + (n)) % LANES,        \
-				(15 + (n)) % LANES)
-
-/* Minimum (at most 0) and maximum (at least 0).  Vectors by hand: of loops over lanes gcc makes
- * branches. */
-__attribute__((always_inline))
-static inline void range_body(const float *w, size_t n, float *lo, float *hi)
-{
-	range_lanes l = { 0 }, h = { 0 }, x; /* h: of -w */
-	float least, most;
-	size_t i = 0;
-
-	for (; i + LANES <= n; i += LANES) {
-		memcpy(&x, w + i, sizeof(x));
-		LESSER(x, l);
-		LESSER(-x, h);
-	}
-	LESSER(TURNED(l, 8), l);
-	LESSER(TURNED(h, 8), h);
-	LESSER(TURNED(l, 4), l);
-	LESSER(TURNED(h, 4), h);
-	LESSER(TURNED(l, 2), l);
-	LESSER(TURNED(h, 2), h);
-	LESSER(TURNED(l, 1), l);
-	LESSER(TURNED(h, 1), h);
-	least = l[0];
-	most = 0 - h[0];
-	for (; i < n; i++) {
-		least = w[i] < least ? w[i] : least;
-		most = w[i] > most ? w[i] : most;
-	}
-	*lo = least;
-	*hi = most;
-}
-
-/*
- * |x|^2.4 = y^2 r^4 with y = x^2 and r = y^(-1/5) by Newton's iteration r (6 - y r^5) / 5,
- * which has no division and no call.  The start, a fifth of the bits, is within 4 %; two
- * steps leave 1e-5, three the rounding of f32.
- */
-static inline float pow24(float x)
-{
-	float y = x * x, r, r2;
-	uint32_t bits;
-
-	memcpy(&bits, &y, sizeof(bits));
-	bits = 0x4c2b0000u - (uint32_t)(int32_t)((float)(int32_t)bits * 0.2f);
-	memcpy(&r, &bits, sizeof(r));
-	for (int i = 0; i < 3; i++) {
-		r2 = r * r;
-		r = r * (1.2f - 0.2f * (y * r2) * (r2 * r));
-	}
-	r2 = r * r;
-	return (y * r2) * (y * r2);
-}
-
-/* Of LANES sums; in pairs, which every instruction set does in the same order. */
-__attribute__((always_inline))
-static inline double lanes_sum(const float *lane)
-{
-	double d[LANES / 2];
-
-	for (size_t c = 0; c < LANES / 2; c++)
-		d[c] = (double)lane[c] + (double)lane[c + LANES / 2];
-	for (size_t n = LANES / 4; n > 0; n /= 2)
-		for (size_t c = 0; c < n; c++)
-			d[c] += d[c + n];
-	return d[0];
-}
-
-/* sum |w - w~|^2.4 of n adjacent weights, n a multiple of LANES, in units of unit. */
-__attribute__((always_inline))
-static inline double loss_body(const float *w, size_t n, float scale, int zero, int bits,
-			       float unit)
-{
-	float mid = (float)(1 << (bits - 1)), shift = (float)zero - mid, inv = 1 / unit;
-	float lane[LANES] = { 0 };
-
-	for (size_t i = 0; i < n; i += LANES) {
-		for (size_t c = 0; c < LANES; c++) {
-			float x = w[i + c], t = x / scale + shift;
-
-			t = t < -mid ? -mid : t;
-			t = t > mid - 1 ? mid - 1 : t;
-			lane[c] += pow24((x - scale * (round_even(t) - shift)) * inv);
-		}
-	}
-	return lanes_sum(lane);
-}
-
-/* sum h (w - w~)^2 of n adjacent weights likewise, by each of STEPS grids. */
-__attribute__((always_inline))
-static inline void energy_body(const float *w, const float *h, size_t n, const float *scale,
-			       const uint8_t *zero, int bits, double *sum)
-{
-	/* x inv is x / scale but for its last bit, and then both codes are as good. */
-	const float mid = (float)(1 << (bits - 1));
-	float lane[STEPS][LANES] = { 0 }, shift[STEPS], inv[STEPS];
-	bool centred = true;
-
-	for (int s = 0; s < STEPS; s++) {
-		shift[s] = (float)zero[s] - mid;
-		inv[s] = 1 / scale[s];
-		centred &= shift[s] == 0;
-	}
-	for (size_t i = 0; centred && i < n; i += LANES)
-		for (int s = 0; s < STEPS; s++)
-			for (size_t c = 0; c < LANES; c++) {
-				float x = w[i + c], t = x * inv[s];
-
-				t = t < -mid ? -mid : t;
-				t = t > mid - 1 ? mid - 1 : t;
-				x -= scale[s] * round_even(t);
-				lane[s][c] += h[i + c] * (x * x);
-			}
-	for (size_t i = 0; !centred && i < n; i += LANES)
-		for (int s = 0; s < STEPS; s++)
-			for (size_t c = 0; c < LANES; c++) {
-				float x = w[i + c], t = x * inv[s] + shift[s];
-
-				t = t < -mid ? -mid : t;
-				t = t > mid - 1 ? mid - 1 : t;
-				x -= scale[s] * (round_even(t) - shift[s]);
-				lane[s][c] += h[i + c] * (x * x);
-			}
-	for (int s = 0; s < STEPS; s++)
-		sum[s] = lanes_sum(lane[s]);
-}
-
-/* sum h d^2 over weights, d their distance from [lo, hi]: what no grid within it can mend. */
-__attribute__((always_inline))
-static inline double clip_body(const float *w, const float *h, size_t n, float lo, float hi)
-{
-	float lane[LANES] = { 0 };
-
-	for (size_t i = 0; i < n; i += LANES) {
-		for (size_t c = 0; c < LANES; c++) {
-			float x = w[i + c], t = x;
-
-			t = t < lo ? lo : t;
-			t = t > hi ? hi : t;
-			lane[c] += h[i + c] * ((x - t) * (x - t));
-		}
-	}
-	return lanes_sum(lane);
-}
-
-/* Once for each instruction set; nothing is contracted, so that all give the same bits. */
-#define DEFINE_LOSS(name, attribute)                                                               \
-	attribute static void name(const float *w, const float *h, size_t n, const float *scale,   \
-				   const uint8_t *zero, int bits, float unit, double *sum)         \
-	{                                                                                          \
-		if (h)                                                                             \
-			energy_body(w, h, n, scale, zero, bits, sum);                              \
-		else                                                                               \
-			for (int s = 0; s < STEPS; s++)                                            \
-				sum[s] = loss_body(w, n, scale[s], zero[s], bits, unit);           \
-	}                                                                                          \
-	attribute static void name##_range(const float *w, size_t n, float *lo, float *hi)         \
-	{                                                                                          \
-		range_body(w, n, lo, hi);                                                          \
-	}                                                                                          \
-	attribute static double name##_clip(const float *w, const float *h, size_t n, float lo,    \
-					    float hi)                                              \
-	{                                                                                          \
-		return clip_body(w, h, n, lo, hi);                                                 \
-	}
-
-DEFINE_LOSS(loss_plain, )
-#if defined(__x86_64__)
-DEFINE_LOSS(loss_avx2, __attribute__((target("avx2"))))
-DEFINE_LOSS(loss_avx512, __attribute__((target("avx512f,avx512dq"))))
-#endif
-
-struct range_kernels {
-	/* Of STEPS grids; h or, if it is NULL, unit. */
-	void (*loss)(const float *w, const float *h, size_t n, const float *scale,
-		     const uint8_t *zero, int bits, float unit, double *sum);
-	double (*clip)(const float *w, const float *h, size_t n, float lo, float hi);
-	void (*range)(const float *w, size_t n, float *lo, float *hi);
-};
-
-void quantizer_choose(struct quantizer *q)
-{
-	static const struct range_kernels plain = { loss_plain, loss_plain_clip, loss_plain_range };
-#if defined(__x86_64__)
-	static const struct range_kernels avx2 = { loss_avx2, loss_avx2_clip, loss_avx2_range };
-	static const struct range_kernels avx512 = { loss_avx512, loss_avx512_clip,
-						     loss_avx512_range };
-	const enum vec_level level = vec_level();
-
-	q->kernels = level >= VEC_AVX512 ? &avx512 : level >= VEC_AVX2 ? &avx2 : &plain;
-#else
-	q->kernels = &plain;
-#endif
-}
-
-/* Weights [at, at + m) into buf and, for RANGE_HMSE, their energies; zeros, which have no error,
- * fill the last vector. */
-static const float *take_chunk(const struct quantizer *q, const float *w, size_t stride, size_t at,
-			       size_t m, float buf[MSE_CHUNK], float energy[MSE_CHUNK])
-{
-	for (size_t i = 0; i < m; i++)
-		buf[i] = w[(at + i) * stride];
-	for (size_t i = m; i % LANES; i++)
-		buf[i] = 0;
-	if (q->range != RANGE_HMSE)
-		return NULL;
-	for (size_t i = 0; i < m; i++)
-		energy[i] = q->energy[(at + i) % q->n_energy];
-	for (size_t i = m; i % LANES; i++)
-		energy[i] = 0;
-	return energy;
-}
-
-/*
- * The step with the least energy of m weights, all at hand.  Scales only fall from step to step,
- * rounded or not, so that all later grids end within this one's where the zero stays; with zeros,
- * within half a step (the zero's rounding) and the scale's rounding times the largest code of this
- * step's range.  What lies beyond is lost to all of them: once that alone is more than the least so
- * far, none of them can be it.
- */
-static void least_energy(const struct quantizer *q, const float *w, const float *h, size_t m,
-			 double lo, double hi, float *scale, uint8_t *zero)
-{
-	const double top = (1 << q->bits) - 1, mid = 1 << (q->bits - 1);
-	const double off = 0.501 + top * (q->scale_dtype == DT_BF16 ? 0x1p-8 :
-					  q->scale_dtype == DT_F16 ? 0x1p-11 : 0x1p-24);
-	double least = INFINITY, loss[STEPS], p = 1, end;
-	float s[STEPS];
-	uint8_t z[STEPS];
-
-	m = (m + LANES - 1) / LANES * LANES;
-	for (int i = 0; i < MSE_STEPS; i += STEPS) {
-		for (int c = 0; c < STEPS; c++) {
-			p = 1 - (i + c) / 100.0;
-			range_params(q, p * lo, p * hi, &s[c], &z[c]);
-		}
-		q->kernels->loss(w, h, m, s, z, q->bits, 1, loss);
-		for (int c = 0; c < STEPS; c++)
-			if (loss[c] < least) {
-				least = loss[c];
-				*scale = s[c];
-				*zero = z[c];
-			}
-		end = s[STEPS - 1];
-		if (end > 0x1p-11f && /* F16 rounds as said */
-		    q->kernels->clip(w, h, m, (float)(q->sym ? -mid * end : p * lo - off * end),
-			 (float)(q->sym ? (mid - 1) * end : p * hi + off * end)) > least * 1.001)
-			break;
-	}
-}
-
-/* Shrink [lo, hi] to where the loss is least; the first of equals. */
-static void shrink_params(const struct quantizer *q, const float *w, size_t n, size_t stride,
-			  double lo, double hi, float *scale, uint8_t *zero)
-{
-	float s[MSE_STEPS], buf[MSE_CHUNK], energy[MSE_CHUNK];
-	double loss[MSE_STEPS] = { 0 }, sum[STEPS];
-	uint8_t z[MSE_STEPS];
-	int best = 0;
-
-	if (q->range == RANGE_HMSE && n <= MSE_CHUNK) {
-		const float *h = take_chunk(q, w, stride, 0, n, buf, energy);
-
-		least_energy(q, buf, h, n, lo, hi, scale, zero);
-		return;
-	}
-	for (int i = 0; i < MSE_STEPS; i++)
-		range_params(q, (1 - i / 100.0) * lo, (1 - i / 100.0) * hi, &s[i], &z[i]);
-	for (size_t at = 0; at < n; at += MSE_CHUNK) {
-		size_t m = n - at < MSE_CHUNK ? n - at : MSE_CHUNK;
-		const float *h = take_chunk(q, w, stride, at, m, buf, energy);
-
-		for (int i = 0; i < MSE_STEPS; i += STEPS) {
-			q->kernels->loss(buf, h, (m + LANES - 1) / LANES * LANES, s + i, z + i,
-					 q->bits, s[0], sum);
-			for (int c = 0; c < STEPS; c++)
-				loss[i + c] += sum[c];
-		}
-	}
-	for (int i = best + 1; i < MSE_STEPS; i++)
-		if (loss[i] < loss[best])
-			best = i;
-	*scale = s[best];
-	*zero = z[best];
-}
-
-void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
-			 double lo, double hi, float *scale, uint8_t *zero)
-{
-	struct quantizer with = *q;
-
-	range_params(q, lo, hi, scale, zero);
-	if (q->range == RANGE_MINMAX || (lo == 0 && hi == 0) || !isfinite(*scale))
-		return;
-	if (!with.kernels)
-		quantizer_choose(&with);
-	shrink_params(&with, w, n, stride, lo, hi, scale, zero);
-}
-
-static void find_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
-		       float *lo, float *hi)
-{
-	*lo = *hi = 0;
-	if (stride == 1 && q->kernels)
-		q->kernels->range(w, n, lo, hi);
-	else if (stride == 1)
-		loss_plain_range(w, n, lo, hi);
-	for (size_t i = 0; stride != 1 && i < n; i++) {
-		const float x = w[i * stride];
-
-		*lo = x < *lo ? x : *lo;
-		*hi = x > *hi ? x : *hi;
-	}
-}
-
-void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
-		   float *scale, uint8_t *zero)
+void quantizer_fit(const struct quantizer *q, const float *w, size_t n, float *scale,
+		   uint8_t *zero)
 {
 	float lo, hi;
 
-	find_range(q, w, n, stride, &lo, &hi);
-	quantizer_fit_range(q, w, n, stride, lo, hi, scale, zero);
+	range_of(q, w, n, &lo, &hi);
+	range_params(q, (double)lo, (double)hi, scale, zero);
 }
 
 struct fit_ctx {
 	struct quantized *z;
 	const struct quantizer *q;
 	const float *w;
+	float *tile; /* [threads][group][RANGE_ROWS] */
 };
 
+/* Full ranges, or super-blocks. */
 static void fit_row(void *ctx, size_t row, int thread)
 {
 	const struct fit_ctx *f = ctx;
+	const struct quantizer *q = f->q;
 	struct quantized *z = f->z;
-	struct quantizer q = *f->q;
 
 	(void)thread;
 	for (size_t b = 0; z->grid && b < z->cols / KGRID_BLOCK; b++)
-		kquant_fit(z, &q, f->w + row * z->cols + b * KGRID_BLOCK, 1,
-			   q.range == RANGE_HMSE ? q.energy + b * KGRID_BLOCK : NULL, row, b);
-	for (size_t g = 0; !z->grid && g < z->groups; g++) {
-		q.energy = f->q->range == RANGE_HMSE ? f->q->energy + g * z->group : NULL;
-		q.n_energy = z->group;
-		quantizer_fit(&q, f->w + row * z->cols + g * z->group, z->group, 1,
+		kquant_fit(z, q, f->w + row * z->cols + b * KGRID_BLOCK, 1,
+			   q->range == RANGE_HMSE ? q->energy + b * KGRID_BLOCK : NULL, row, b);
+	for (size_t g = 0; !z->grid && g < z->groups; g++)
+		quantizer_fit(q, f->w + row * z->cols + g * z->group, z->group,
 			      &z->scale[row * z->groups + g], &z->zero[row * z->groups + g]);
+}
+
+/* A group of adjacent rows, turned. */
+static void take_tile(const struct fit_ctx *f, float *t, size_t row, size_t rows, size_t g)
+{
+	const size_t n = f->z->group;
+
+	for (size_t j = 0; rows < RANGE_ROWS && j < n; j++)
+		memset(t + j * RANGE_ROWS + rows, 0, (RANGE_ROWS - rows) * sizeof(*t));
+	for (size_t r = 0; r < rows; r++) {
+		const float *w = f->w + (row + r) * f->z->cols + g * n;
+
+		for (size_t j = 0; j < n; j++)
+			t[j * RANGE_ROWS + r] = w[j];
 	}
+}
+
+static size_t rows_at(const struct quantized *z, size_t row)
+{
+	return z->rows - row < RANGE_ROWS ? z->rows - row : RANGE_ROWS;
+}
+
+/* Shrunk ranges of RANGE_ROWS rows. */
+static void fit_tile(void *ctx, size_t task, int thread)
+{
+	const struct fit_ctx *f = ctx;
+	struct quantized *z = f->z;
+	const size_t row = task * RANGE_ROWS, rows = rows_at(z, row);
+	float *t = f->tile + (size_t)thread * z->group * RANGE_ROWS;
+	float scale[RANGE_ROWS], zero[RANGE_ROWS];
+
+	for (size_t g = 0; g < z->groups; g++) {
+		take_tile(f, t, row, rows, g);
+		range_fit(f->q, t, z->group, f->q->energy ? f->q->energy + g * z->group : NULL,
+			  scale, zero);
+		for (size_t r = 0; r < rows; r++) {
+			z->scale[(row + r) * z->groups + g] = scale[r];
+			z->zero[(row + r) * z->groups + g] = (uint8_t)zero[r];
+		}
+	}
+}
+
+/* The shrunk range that all rows share. */
+static void fit_tensor(const struct fit_ctx *f, float *scale, uint8_t *zero)
+{
+	const struct quantized *z = f->z;
+	double loss[RANGE_STEPS] = { 0 };
+	float s[RANGE_STEPS], lo, hi;
+	uint8_t zeros[RANGE_STEPS];
+	int best = 0;
+
+	range_of(f->q, f->w, z->rows * z->cols, &lo, &hi);
+	for (int i = 0; i < RANGE_STEPS; i++) {
+		const double p = 1 - i / 100.0;
+
+		range_params(f->q, p * (double)lo, p * (double)hi, &s[i], &zeros[i]);
+	}
+	for (size_t row = 0; isfinite(s[0]) && row < z->rows; row += RANGE_ROWS) {
+		take_tile(f, f->tile, row, rows_at(z, row), 0);
+		for (int i = 0; i < RANGE_STEPS; i++)
+			range_loss(f->q, f->tile, z->group, f->q->energy, s[i], (float)zeros[i],
+				   s[0], &loss[i]);
+	}
+	for (int i = 1; i < RANGE_STEPS; i++)
+		if (loss[i] < loss[best])
+			best = i;
+	*scale = s[best];
+	*zero = zeros[best];
 }
 
 int quantized_check_scales(const struct quantized *z, const struct quantizer *q,
@@ -574,22 +278,30 @@ int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const floa
 {
 	struct quantizer with = *q;
 	struct fit_ctx f = { .z = z, .q = &with, .w = w };
+	const bool search = q->range != RANGE_MINMAX && !z->grid;
+	const size_t tile = z->group * RANGE_ROWS * sizeof(*f.tile);
+	const size_t tiles = z->per_tensor ? 1 : (size_t)pool_threads(pool);
 
 	if (quantizer_check_finite(w, z->rows, z->cols, where, e) < 0)
 		return -1;
+	if (search && !(f.tile = aligned_alloc(64, tiles * tile)))
+		return err_nomem(e, where, tiles * tile);
 	quantizer_choose(&with);
 	if (z->per_tensor) {
-		float scale;
-		uint8_t zero;
-
-		quantizer_fit(q, w, z->rows * z->cols, 1, &scale, &zero);
-		for (size_t r = 0; r < z->rows; r++) {
-			z->scale[r] = scale;
-			z->zero[r] = zero;
+		if (search)
+			fit_tensor(&f, &z->scale[0], &z->zero[0]);
+		else
+			quantizer_fit(&with, w, z->rows * z->cols, &z->scale[0], &z->zero[0]);
+		for (size_t r = 1; r < z->rows; r++) {
+			z->scale[r] = z->scale[0];
+			z->zero[r] = z->zero[0];
 		}
+	} else if (search) {
+		pool_run(pool, (z->rows + RANGE_ROWS - 1) / RANGE_ROWS, fit_tile, &f);
 	} else {
 		pool_run(pool, z->rows, fit_row, &f);
 	}
+	free(f.tile);
 	return quantized_check_scales(z, q, where, e);
 }
 

@@ -42,11 +42,8 @@ struct quantizer {
 	enum quantizer_range range;
 	enum dtype scale_dtype; /* F16, BF16 or F32 */
 	enum codes_grid grid; /* of super-blocks (kquant.h), which then says bits, sym and group */
-	/* RANGE_HMSE: h of the weights that are fitted, over and over if there are more; for
-	 * quantizer_fit_all those of a row.  The caller's. */
-	const float *energy;
-	size_t n_energy;
-	const struct range_kernels *kernels; /* quantizer_choose; NULL: chosen at every fit */
+	const float *energy; /* RANGE_HMSE: h of a row's weights; the caller's */
+	const struct range_kernels *kernels; /* quantizer_choose; NULL: plain C */
 };
 
 /* Codes and parameters of one linear [rows, cols]; groups = cols / group, 1 for -1 and 0. */
@@ -77,19 +74,16 @@ int quantized_init(struct quantized *z, const struct quantizer *q, size_t rows, 
 		   const char *where, struct err *e) MUST_USE;
 void quantized_release(struct quantized *z);
 
-/* What this machine shrinks ranges with: to ask the processor for every group takes longer than
+/* What this machine looks for ranges with: to ask the processor for every group takes longer than
  * the group does. */
 void quantizer_choose(struct quantizer *q);
 
-/* Scale and zero of n weights at stride ld between them (group params for one row). */
-void quantizer_fit(const struct quantizer *q, const float *w, size_t n, size_t stride,
-		   float *scale, uint8_t *zero);
-/* The same where the range is known already: lo = min(w, 0), hi = max(w, 0). */
-void quantizer_fit_range(const struct quantizer *q, const float *w, size_t n, size_t stride,
-			 double lo, double hi, float *scale, uint8_t *zero);
-/* Scale and zero of every group of w [rows, cols], into z (quantized_init first).  Rows run in
- * parallel; per tensor one range serves all.  ERR_DATA when a weight is not finite (named by row
- * and column) or a scale does not fit its type. */
+/* Scale and zero of n adjacent weights, by their full range. */
+void quantizer_fit(const struct quantizer *q, const float *w, size_t n, float *scale,
+		   uint8_t *zero);
+/* Scale and zero of every group of w [rows, cols], into z (quantized_init first), by the range that
+ * q asks for.  Rows run in parallel; per tensor one range serves all.  ERR_DATA when a weight is
+ * not finite (named by row and column) or a scale does not fit its type. */
 int quantizer_fit_all(struct quantized *z, const struct quantizer *q, const float *w,
 		      struct pool *pool, const char *where, struct err *e) MUST_USE;
 /* ERR_DATA naming the first value of w that is not finite. */

@@ -203,7 +203,6 @@ static int round_by_energy(const struct layer *l, const float *tri, struct quant
 	for (size_t j = 0; j < l->cols; j++)
 		energy[j] = tri[tri_index(j, j, l->cols)];
 	q.energy = energy;
-	q.n_energy = l->cols;
 	r = rtn_quantize(z, &q, l->w, l->rows, l->cols, be->pool, l->where, e);
 	free(energy);
 	return r;

@@ -30,6 +30,20 @@ with_flux() {
 	qp-dump "$1" | awk '{ print } /^block index=/ { print "flux some.thing n=3" }' | qp-make
 }
 
+@test "rtn: every processor's instructions find the same ranges" {
+	local o set
+	for o in --range=hmse "--range=hmse --asym -g 16" "--range=mse -g -1" "--range=mse -g 0"; do
+		rtn -q -b 3 -g 8 $o acts.qp > "$out/best.qp"
+		for set in plain avx2 avx512; do
+			QP_CPU=$set rtn -q -b 3 -g 8 $o acts.qp > "$out/$set.qp" ||
+				{ [[ $set != plain ]] && continue; }
+			qp-cmp -q "$out/best.qp" "$out/$set.qp"
+		done
+		rtn -q -b 3 -g 8 ${o#* } --range=minmax acts.qp > "$out/full.qp"
+		run -1 qp-cmp -q "$out/best.qp" "$out/full.qp"
+	done
+}
+
 @test "rtn: codes, scales, zeros and weights are the definition's (numpy)" {
 	local o
 	for o in "-b 4 -g 16" "-b 3 -g 8 --asym" "-b 2 -g -1" "-b 8 -g 0 --asym" "-b 5 -g 0" \
