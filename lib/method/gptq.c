@@ -14,7 +14,7 @@
 #define TILE 16      /* side of a tile of the transposition */
 #define HUGE        ((size_t)2 << 20)
 #define ENERGY_ROWS 512
-#define ENERGY_COLS 256
+#define ENERGY_COLS 128
 
 struct fill {
 	const struct gptq_hessian *h;
@@ -249,46 +249,48 @@ void gptq_hessian_free(struct gptq_hessian *h)
 	free(h);
 }
 
-struct expand {
+/* Columns [j0, j0 + m) of H. */
+struct strip {
 	const float *tri;
-	float *rows; /* [i1 - i0, k - i0] */
-	size_t i0, k;
+	float *h; /* [j0 + m, m] */
+	size_t j0, m, k;
 };
 
-/* Row i0 + i of H from column i0 on, so that d' H d is one sum over j >= i: off-diagonal
- * elements count twice, those below the diagonal are zero. */
-static void expand_row(void *ctx, size_t i, int thread)
+/* Row i of the strip, so that d' H d is one sum over i <= j: off-diagonal elements count twice,
+ * those below the diagonal are zero. */
+static void strip_row(void *ctx, size_t i, int thread)
 {
-	const struct expand *x = ctx;
-	size_t k = x->k, p = x->i0 + i;
-	const float *src = x->tri + tri_index(p, p, k);
-	float *dst = x->rows + i * (k - x->i0);
+	const struct strip *x = ctx;
+	const size_t from = i < x->j0 ? 0 : i - x->j0;
+	const float *src = x->tri + tri_index(i, x->j0 + from, x->k);
+	float *dst = x->h + i * x->m;
 
 	(void)thread;
-	memset(dst, 0, i * sizeof(*dst));
-	dst[i] = src[0];
-	for (size_t j = 1; j < k - p; j++)
-		dst[i + j] = 2 * src[j];
+	memset(dst, 0, from * sizeof(*dst));
+	for (size_t j = from; j < x->m; j++)
+		dst[j] = 2 * src[j - from];
+	if (i >= x->j0)
+		dst[from] = src[0];
 }
 
 struct dot {
-	const float *d, *t; /* [rows, k] from column i0 on; [rows, width] */
-	size_t k, width;
+	const float *d, *t; /* [rows, k] from the strip's columns on; [rows, m] */
+	size_t k, m;
 	double sum[ENERGY_ROWS];
 };
 
 static void dot_row(void *ctx, size_t r, int thread)
 {
 	struct dot *c = ctx;
-	const float *d = c->d + r * c->k, *t = c->t + r * c->width;
+	const float *d = c->d + r * c->k, *t = c->t + r * c->m;
 	double lane[8] = { 0 };
 	size_t j = 0;
 
 	(void)thread;
-	for (; j + 8 <= c->width; j += 8)
+	for (; j + 8 <= c->m; j += 8)
 		for (size_t l = 0; l < 8; l++)
 			lane[l] += (double)d[j + l] * t[j + l];
-	for (; j < c->width; j++)
+	for (; j < c->m; j++)
 		lane[0] += (double)d[j] * t[j];
 	for (size_t l = 1; l < 8; l++)
 		lane[0] += lane[l];
@@ -300,32 +302,31 @@ int output_energy(struct backend *be, const float *d, size_t rows, size_t k, con
 {
 	size_t most = rows < ENERGY_ROWS ? rows : ENERGY_ROWS;
 	size_t wide = k < ENERGY_COLS ? k : ENERGY_COLS;
-	float *h = malloc(wide * k * sizeof(*h)), *t = malloc(most * k * sizeof(*t));
+	float *h = malloc(wide * k * sizeof(*h)), *t = malloc(most * wide * sizeof(*t));
 	struct dot *dot = calloc(1, sizeof(*dot));
 	int r = -1;
 
 	*energy = 0;
 	if (!h || !t || !dot) {
-		err_nomem(e, "", (most + wide) * k * sizeof(*h));
+		err_nomem(e, "", (most + k) * wide * sizeof(*h));
 		goto out;
 	}
-	for (size_t i0 = 0; i0 < k; i0 += wide) {
-		size_t m = k - i0 < wide ? k - i0 : wide;
-		struct expand x = { .tri = tri, .rows = h, .i0 = i0, .k = k };
+	for (size_t j0 = 0; j0 < k; j0 += wide) {
+		const size_t m = k - j0 < wide ? k - j0 : wide;
+		struct strip x = { .tri = tri, .h = h, .j0 = j0, .m = m, .k = k };
 
-		pool_run(be->pool, m, expand_row, &x);
+		pool_run(be->pool, j0 + m, strip_row, &x);
 		for (size_t r0 = 0; r0 < rows; r0 += most) {
-			size_t n = rows - r0 < most ? rows - r0 : most;
+			const size_t n = rows - r0 < most ? rows - r0 : most;
 
-			/* t = d[:, i0 .. i0 + m] h */
-			if (be->ops->gemm(be, 0, n, k - i0, m, 1, d + r0 * k + i0, k, h, k - i0, 0,
-					  t, k - i0, e) < 0)
+			if (be->ops->gemm(be, 0, n, m, j0 + m, 1, d + r0 * k, k, h, m, 0, t, m,
+					  e) < 0)
 				goto out;
 			memset(dot->sum, 0, n * sizeof(dot->sum[0]));
-			dot->d = d + r0 * k + i0;
+			dot->d = d + r0 * k + j0;
 			dot->t = t;
 			dot->k = k;
-			dot->width = k - i0;
+			dot->m = m;
 			pool_run(be->pool, n, dot_row, dot);
 			for (size_t i = 0; i < n; i++)
 				*energy += dot->sum[i];

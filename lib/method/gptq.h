@@ -96,7 +96,7 @@ int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hess
 		  struct err *e) MUST_USE;
 
 /* tr D H D' for D [rows, k], H packed upper triangle: the squared output of D summed over the
- * tokens in H.  N K^2 operations in f32, f64 across; scratch of 768 k floats at most. */
+ * tokens in H.  N K^2 operations in f32, f64 across; scratch of 128 (k + 512) floats at most. */
 int output_energy(struct backend *be, const float *d, size_t rows, size_t k, const float *tri,
 		  double *energy, struct err *e) MUST_USE;
 

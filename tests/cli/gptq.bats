@@ -505,7 +505,7 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	cd "$out"
 	heavy_model
 	local solve=$((5 * P + 9 * D * F + 8 * F * F + 1024 * F + 5120 * F +
-		2048 * (2 * F + 256) + 6 * MiB))
+		512 * (F + 512) + 6 * MiB))
 	gptq -v -j 2 -g 64 acts.qp 2> plain > /dev/null
 	peak_is plain $((solve + H))
 	gptq -v -j 2 -g 64 --keep-ref acts.qp 2> ref > /dev/null

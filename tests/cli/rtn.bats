@@ -176,7 +176,7 @@ with_flux() {
 	rtn -v -j 2 -g 64 plain.qp 2> plain > /dev/null
 	peak_is plain $((5 * P + D * F + 6 * MiB))
 	rtn -v -j 2 -g 64 acts.qp 2> hessian > /dev/null
-	peak_is hessian $((5 * P + D * F + 6 * MiB + H + 2048 * (2 * F + 256)))
+	peak_is hessian $((5 * P + D * F + 6 * MiB + H + 512 * (F + 512)))
 	rtn -v -j 2 -g 64 --keep-ref plain.qp 2> ref > /dev/null
 	peak_is ref $((5 * P + D * F + 6 * MiB + 2 * P))
 	rtn -v -j 2 -g 64 m 2> folder > /dev/null
@@ -186,7 +186,7 @@ with_flux() {
 	rtn -v -j 2 -g 64 plain.qp 2> plain > /dev/null
 	peak_is plain $((5 * P + D * F + 6 * MiB))
 	rtn -v -j 2 -g 64 acts.qp 2> hessian > /dev/null
-	peak_is hessian $((5 * P + D * F + 6 * MiB + H + 2048 * (2 * F + 256)))
+	peak_is hessian $((5 * P + D * F + 6 * MiB + H + 512 * (F + 512)))
 }
 
 @test "rtn: --format=e4m3: scales, codes and weights are float8's, by rows, tensor and blocks (numpy)" {
