@@ -2,8 +2,7 @@
 /*
  * eval-ppl - perplexity of a text under a model that streams by, and its distance to another
  *
- * The windows' hidden states are carried through the blocks; the head comes last.  A reference
- * (--kl) streams by in the same way behind the model, or is a base in a file.
+ * Hidden states of the windows go through the blocks, the head comes last, then a reference (--kl).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,22 +27,23 @@ static const char usage[] =
 	"  -w, --windows=N      only the first N windows\n"
 	"      --kl=REF         divergence from REF, a model or a saved base\n"
 	"      --save-logits=FILE  keep this model's predictions as a base for --kl\n"
-	"      --top=K          so many tokens of each (default 64)\n"
+	"      --top=K          the K most likely tokens of each (default 64)\n"
+	"      --drawn=N        and N of the others, drawn at random (default 16)\n"
 	"      --json           print one JSON object\n"
 	"      --max=P          exit 1 if the perplexity is above P\n"
 	"      --spill[=DIR]    hidden states in a file in DIR (default /var/tmp)\n";
 
 #define MAX_TEXT ((size_t)1 << 30)
-#define TOP 64
 
-enum { OPT_JSON = 256, OPT_MAX, OPT_SPILL, OPT_KL, OPT_SAVE, OPT_TOP };
+enum { OPT_JSON = 256, OPT_MAX, OPT_SPILL, OPT_KL, OPT_SAVE, OPT_TOP, OPT_DRAWN };
 
 struct job {
 	const char *text_file, *ref, *save;
 	struct ppl_options opt;
 	bool json;
 	double max;           /* 0: no limit */
-	long top;             /* 0: not given */
+	struct kl_keep keep;
+	const char *kept;     /* the option that says so, or NULL */
 	struct carry model;
 	struct reference reference; /* of ref */
 	struct ppl_set set;
@@ -60,6 +60,7 @@ static void options(int argc, char **argv, struct job *j)
 		{ "kl", required_argument, NULL, OPT_KL },
 		{ "save-logits", required_argument, NULL, OPT_SAVE },
 		{ "top", required_argument, NULL, OPT_TOP },
+		{ "drawn", required_argument, NULL, OPT_DRAWN },
 		{ "json", no_argument, NULL, OPT_JSON },
 		{ "max", required_argument, NULL, OPT_MAX },
 		{ "spill", optional_argument, NULL, OPT_SPILL },
@@ -77,25 +78,27 @@ static void options(int argc, char **argv, struct job *j)
 		case 'w': j->opt.windows = cli_long("--windows", optarg, 1, INT32_MAX); break;
 		case OPT_KL: j->ref = optarg; cli_note_none(); break;
 		case OPT_SAVE: j->save = optarg; cli_note_path(); break;
-		case OPT_TOP: j->top = cli_long("--top", optarg, 1, 1 << 24); break;
+		case OPT_TOP:
+			j->keep.top = (size_t)cli_long(j->kept = "--top", optarg, 1, 1 << 24);
+			break;
+		case OPT_DRAWN:
+			j->keep.drawn = (size_t)cli_long(j->kept = "--drawn", optarg, 0, 65536);
+			break;
 		case OPT_JSON: j->json = true; cli_note_none(); break;
 		case OPT_MAX:
 			j->max = cli_double("--max", optarg, 1, 1e300); cli_note_none(); break;
 		case OPT_SPILL:
-			j->model.run.spill = optarg ? optarg : "/var/tmp";
-			cli_note_none();
-			break;
+			j->model.run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
 	cli_operands(1, 1);
 	if (strcmp(cli_operand(0), "-") == 0 && (!j->text_file || !strcmp(j->text_file, "-")))
 		cli_fail(ERR_USAGE, "--text", "needed, a file: the model is on standard input");
 	if (j->opt.dialect == PPL_HARNESS && j->opt.windows > 0)
-		cli_fail(ERR_USAGE, "--windows", "does not go with the harness: it scores whole "
-			 "documents");
+		cli_fail(ERR_USAGE, "--windows", "does not go with whole documents (harness)");
 	if (j->ref != NULL && strcmp(j->ref, "-") == 0)
 		cli_fail(ERR_USAGE, "--kl", "expected a model or a base, not standard input");
-	if (j->top > 0 && j->save == NULL)
-		cli_fail(ERR_USAGE, "--top", "goes with --save-logits only");
+	if (j->kept != NULL && j->save == NULL)
+		cli_fail(ERR_USAGE, j->kept, "goes with --save-logits only");
 }
 
 /* Before the first tensor: the text, cut into windows. */
@@ -107,9 +110,9 @@ static int ready(void *ctx, struct carry *c, struct err *e)
 
 	if (c->tok == NULL)
 		return err_set(e, ERR_DATA, "model", "carries no tokenizer");
-	if (j->top > c->run.model.cfg.vocab)
-		return err_set(e, ERR_DATA, "--top", "%ld; the model's vocabulary has %ld", j->top,
-			       c->run.model.cfg.vocab);
+	if (j->kept != NULL && j->keep.top > (size_t)c->run.model.cfg.vocab)
+		return err_set(e, ERR_DATA, "--top", "%zu; the model's vocabulary has %ld",
+			       j->keep.top, c->run.model.cfg.vocab);
 	ret = slurp(&text, j->text_file, MAX_TEXT, e);
 	if (ret == 0)
 		ret = ppl_prepare(&j->set, c->tok, &c->run.model, text.p, text.n, &j->opt, e);
@@ -159,7 +162,8 @@ static void print(const struct ppl_report *r, bool json)
 
 int main(int argc, char **argv)
 {
-	struct job j = { .model = { .ready = ready, .ctx = &j, .run.done = tick, .run.arg = &j } };
+	struct job j = { .model = { .ready = ready, .ctx = &j, .run.done = tick, .run.arg = &j },
+			 .keep = { 64, 16 } };
 	struct stream_out *base = NULL;
 	struct ppl_result ppl;
 	struct kl_result kl;
@@ -177,7 +181,7 @@ int main(int argc, char **argv)
 	    carry_through(&j.model, &head, &e) < 0 || score(&j, head, &ppl, &e) < 0 ||
 	    (base != NULL &&
 	     reference_save(&saved, base, cli_provenance(be.name), &j.model, head, &j.set,
-			    j.top > 0 ? (size_t)j.top : TOP, &e) < 0) ||
+			    j.keep, &e) < 0) ||
 	    (j.ref != NULL &&
 	     reference_compare(&kl, &j.reference, &j.model, head, &j.set, &e) < 0))
 		cli_die(&e);

@@ -79,7 +79,7 @@ int reference_open(struct reference *ref, const char *path, const struct carry *
 		ret = err_set(e, ERR_DATA, "--kl", "the reference is empty");
 	if (ret > 0 && kl_base_is(&head)) {
 		ref->base = in;
-		ret = kl_base_open(in, &head, s, vocab, &ref->top, e);
+		ret = kl_base_open(in, &head, s, vocab, &ref->keep, e);
 	} else {
 		if (ret > 0)
 			ret = look_at(in, &head, model, e);
@@ -148,24 +148,25 @@ int reference_compare(struct kl_result *r, struct reference *ref, const struct c
 
 	if (ref->base == NULL)
 		return compare_model(r, ref->path, model, &q, s, e);
-	return kl_against_base(r, s, &q, ref->base, ref->top, model->run.be->pool, e);
+	return kl_against_base(r, s, &q, ref->base, ref->keep, model->run.be->pool, e);
 }
 
 int reference_save(struct kl_saved *what, struct stream_out *out, const struct provenance *prov,
 		   const struct carry *model, struct head *head, const struct ppl_set *s,
-		   size_t top, struct err *e)
+		   struct kl_keep keep, struct err *e)
 {
 	const struct kl_model p = side(model, head);
 	struct record first = { .rank = -1 };
 	int ret;
 
-	top = top < p.vocab ? top : p.vocab;
+	if (keep.top >= p.vocab)
+		keep = (struct kl_keep){ p.vocab, 0 };
 	record_init(&first, REC_STREAM, "");
-	ret = kl_base_head(&first, top, p.vocab, tokenizer_fingerprint(model->tok), e);
+	ret = kl_base_head(&first, keep, p.vocab, tokenizer_fingerprint(model->tok), e);
 	if (ret == 0)
 		ret = stream_write_head(out, &first, prov, e);
 	if (ret == 0)
-		ret = kl_base_save(what, out, s, &p, top, model->run.be->pool, e);
+		ret = kl_base_save(what, out, s, &p, keep, model->run.be->pool, e);
 	if (ret == 0)
 		ret = stream_commit(out, e);
 	record_clear(&first);

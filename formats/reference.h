@@ -14,7 +14,7 @@ struct provenance;
 struct reference {
 	const char *path;
 	struct stream_in *base; /* NULL: path is a model */
-	size_t top;             /* of the base */
+	struct kl_keep keep;    /* of the base */
 };
 
 /*
@@ -33,9 +33,10 @@ void reference_close(struct reference *ref);
 int reference_compare(struct kl_result *r, struct reference *ref, const struct carry *model,
 		      struct head *head, const struct ppl_set *s, struct err *e) MUST_USE;
 
-/* The model's predictions as a base of the `top` most likely tokens; out is committed. */
+/* The model's predictions as a base; out is committed.  Where keep asks for more tokens than there
+ * are, all are kept. */
 int reference_save(struct kl_saved *what, struct stream_out *out, const struct provenance *prov,
 		   const struct carry *model, struct head *head, const struct ppl_set *s,
-		   size_t top, struct err *e) MUST_USE;
+		   struct kl_keep keep, struct err *e) MUST_USE;
 
 #endif

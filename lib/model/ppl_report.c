@@ -24,11 +24,14 @@ void ppl_text(struct buf *out, const struct ppl_report *r)
 			   r->kl->top1, r->kl->top1_error, exp(r->kl->ref_nll));
 		if (r->kl->rest > 0)
 			buf_printf(out, "  outside the base %.3g", r->kl->rest);
+		if (r->kl->rest > 0 && r->kl->drawn == 0)
+			buf_puts(out, ", as one: a lower bound");
 		buf_byte(out, '\n');
 	}
 	if (r->saved != NULL)
-		buf_printf(out, "base: %zu positions, top %zu, %llu bytes, outside of it %.3g of "
-			   "the mass, at most %.3g\n", r->saved->positions, r->saved->top,
+		buf_printf(out, "base: %zu positions, top %zu, drawn %zu, %llu bytes, outside of "
+			   "it %.3g of the mass, at most %.3g\n", r->saved->positions,
+			   r->saved->keep.top, r->saved->keep.drawn,
 			   (unsigned long long)r->saved->bytes, r->saved->rest,
 			   r->saved->rest_max);
 }
@@ -46,12 +49,14 @@ void ppl_json(struct buf *out, const struct ppl_report *r)
 	if (r->kl != NULL)
 		buf_printf(out, ", \"kl\": %.10g, \"kl_stderr\": %.10g, \"kl_p99\": %.10g, "
 			   "\"kl_max\": %.10g, \"top1\": %.10g, \"top1_stderr\": %.10g, "
-			   "\"ppl_ref\": %.10g, \"kl_outside\": %.10g", r->kl->mean, r->kl->error,
-			   r->kl->p99, r->kl->max, r->kl->top1, r->kl->top1_error,
-			   exp(r->kl->ref_nll), r->kl->rest);
+			   "\"ppl_ref\": %.10g, \"kl_outside\": %.10g, "
+			   "\"kl_drawn\": %zu",
+			   r->kl->mean, r->kl->error, r->kl->p99, r->kl->max, r->kl->top1, r->kl->top1_error,
+			   exp(r->kl->ref_nll), r->kl->rest, r->kl->drawn);
 	if (r->saved != NULL)
-		buf_printf(out, ", \"base_top\": %zu, \"base_bytes\": %llu, \"base_outside\": "
-			   "%.10g, \"base_outside_max\": %.10g", r->saved->top,
+		buf_printf(out, ", \"base_top\": %zu, \"base_drawn\": %zu, \"base_bytes\": "
+			   "%llu, \"base_outside\": %.10g, \"base_outside_max\": %.10g",
+			   r->saved->keep.top, r->saved->keep.drawn,
 			   (unsigned long long)r->saved->bytes, r->saved->rest,
 			   r->saved->rest_max);
 	buf_puts(out, "}\n");

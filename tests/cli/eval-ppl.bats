@@ -430,7 +430,7 @@ divergence() {	# divergence DIALECT CTX K
 	for top in 1 7 64 2048; do
 		divergence gptq 128 $top > want
 		read -r kl se p99 max top1 ppl outside < want
-		eval-ppl -q --json -c 128 --save-logits=b.qp --top=$top "$MODEL" < text > saved
+		eval-ppl -q --json -c 128 --save-logits=b.qp --top=$top --drawn=0 "$MODEL" < text > saved
 		near "$(json base_outside saved)" "$outside" 1e-5
 		[ "$(json base_top saved)" -eq $top ]
 		eval-ppl -q --json -c 128 --kl b.qp q.qp < text > out
@@ -452,6 +452,71 @@ divergence() {	# divergence DIALECT CTX K
 	eval-ppl -q -d harness --json --kl b.qp "$MODEL" < text > out
 	near "$(json ppl_ref)" "$(json ppl)" 1e-6
 	[ "$(json top1)" = 1 ]
+}
+
+# In numpy, from the base b.qp and the logits of q.qp: KL by the tops and those drawn.
+drawn_divergence() {
+	"$PYTHON" - "$MODEL" <<-'END'
+	import subprocess, sys, msgpack, numpy as np
+	def tensors(data):
+	    u = msgpack.Unpacker(raw=False, max_buffer_size=0)
+	    u.feed(data)
+	    for h in u:
+	        data = b"".join(next(u) for _ in range(h.get("chunks", 0)))
+	        if h["t"] == "tensor":
+	            yield h["name"], np.frombuffer(data, {"I32": "i4", "F32": "f4"}[h["dtype"]]) \
+	                               .reshape(h["shape"])
+	base = dict(tensors(open("b.qp", "rb").read()))
+	ids = base["tokens"]
+	def logp(path):
+	    lines = "\n".join(" ".join(map(str, w)) for w in ids).encode()
+	    out = subprocess.run(["qp-forward", "-q", path], input=lines, check=True,
+	                         stdout=subprocess.PIPE).stdout
+	    x = [x.astype(float) for _, x in tensors(out)]
+	    return [v - np.log(np.exp(v).sum(1, keepdims=True)) for v in x]
+	p, q, kl, square, drawn, mass = logp(sys.argv[1]), logp("q.qp"), 0, 0, 0, 0
+	count = n = 0
+	for w in range(len(ids)):
+	    at = lambda what: base["top.%d.%s" % (w, what)]
+	    top, some, rest = at("ids"), at("drawn"), at("rest").astype(float)
+	    assert all(not set(t) & set(s) for t, s in zip(top, some))
+	    pw, qw = p[w][:-1], q[w][:-1]
+	    take = lambda x, i: np.take_along_axis(x, i.astype(int), 1)
+	    assert abs(take(pw, some) - at("drawn_logp")).max() < 1e-4
+	    lp = take(pw, top)
+	    e = (np.exp(lp) * (lp - take(qw, top))).sum(1)
+	    e += rest * (at("drawn_logp") - take(qw, some)).mean(1)
+	    kl += e.sum()
+	    count += len(e)
+	    # how often even ids are drawn, beside their mass among the others
+	    others = np.exp(pw)
+	    np.put_along_axis(others, top.astype(int), 0, 1)
+	    drawn += (some % 2 == 0).mean(1).sum()
+	    mass += (others[:, ::2].sum(1) / others.sum(1)).sum()
+	assert abs(drawn - mass) / count < 0.005, (drawn, mass)
+	print(kl / count)
+	END
+}
+
+@test "eval-ppl: tokens drawn stand for those outside of the top: KL is that of the whole" {
+	need_python msgpack numpy
+	quantized
+	eval-ppl -q --json -c 128 --kl "$MODEL" q.qp < text > out
+	full=$(json kl)
+	for top in 4 64; do
+		eval-ppl -q --json -c 128 --save-logits=b.qp --top=$top "$MODEL" < text > saved
+		[ "$(json base_drawn saved)" -eq 16 ]
+		eval-ppl -q --json -c 128 --kl b.qp q.qp < text > out
+		[ "$(json kl_drawn)" -eq 16 ]
+		near "$(json kl)" "$(drawn_divergence)" 1e-4
+		near "$(json kl)" "$full" 1e-2
+	done
+	eval-ppl -q -c 128 --kl b.qp q.qp < text > table
+	run -1 grep -q 'lower bound' table
+	eval-ppl -q -c 128 --save-logits=b.qp --drawn=0 "$MODEL" < text > saved
+	eval-ppl -q -c 128 --kl b.qp q.qp < text > table
+	grep -q 'outside the base [0-9.]*, as one: a lower bound$' table
+	refuses 64 '--drawn: goes with --save-logits' eval-ppl --drawn=5 -t text "$MODEL"
 }
 
 @test "eval-ppl: the same divergence and base, whatever the number of threads, spilled or not" {
@@ -530,6 +595,10 @@ impossible() {	# impossible TENSOR SED REGEX
 	impossible top.0.ids 's/^ \([0-9]*\) [0-9]*/ \1 \1/' '0: id [0-9]* is there twice'
 	impossible top.0.ids 's/^ [0-9]*/ 2048/' '0: id 2048 is outside the vocabulary of 2048'
 	impossible top.0.ids 's/^ [0-9]*/ -1/' '0: id -1 is outside the vocabulary'
+	impossible top.0.drawn 's/^ [0-9]*/ 2048/' '0: id 2048 is outside the vocabulary of 2048'
+	impossible top.0.drawn "s/^ [0-9]*/$(sed -n '/^tensor top.0.ids /{n;s/^\( [0-9]*\).*/\1/p}' b.txt)/" \
+		'0: id [0-9]* is one of the most likely'
+	impossible top.1.drawn_logp 's/-0x[^ ]*/nan/' '0: .* not the logarithm of a probability'
 	qp-make < b.txt > same.qp
 	eval-ppl -q -c 64 -w 4 -t text --kl same.qp "$MODEL" > out
 	grep -q '^kl ' out
