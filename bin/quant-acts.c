@@ -27,7 +27,8 @@ static const char usage[] =
 	"      --compat         its midpoints rounded down, as published\n"
 	"  -e, --edges=LIST     attn.in attn.mid mlp.in mlp.mid, or none (default all)\n"
 	"      --skip=LIST      not these: mlp.mid, layers.0, layers.3.attn.in ...\n"
-	"      --kv=N           keys and values to N bits, a grid a head and token\n"
+	"      --kv=N           keys and values to N bits or e4m3, a grid a head\n"
+	"      --kv-static      a range a head from the statistics; of e4m3 one for all\n"
 	"      --kv-raw         keys before their rotation\n"
 	"      --kv-window=N    the last N tokens as they are\n"
 	"      --kv-clip=R      ratio for their ranges (default 1)\n"
@@ -36,7 +37,7 @@ static const char usage[] =
 
 enum {
 	OPT_FORMAT = 256, OPT_SYM, OPT_ASYM, OPT_RULE, OPT_PER, OPT_STATIC, OPT_CLIP, OPT_SKIP,
-	OPT_KV, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID, OPT_CLAMP,
+	OPT_KV, OPT_KV_STATIC, OPT_KV_RAW, OPT_KV_WINDOW, OPT_KV_CLIP, OPT_PROBS, OPT_RESID, OPT_CLAMP,
 	OPT_CLAMP_BY, OPT_COMPAT
 };
 
@@ -57,6 +58,7 @@ static const struct option longopts[] = {
 	{ "edges", required_argument, NULL, 'e' },
 	{ "skip", required_argument, NULL, OPT_SKIP },
 	{ "kv", required_argument, NULL, OPT_KV },
+	{ "kv-static", no_argument, NULL, OPT_KV_STATIC },
 	{ "kv-raw", no_argument, NULL, OPT_KV_RAW },
 	{ "kv-window", required_argument, NULL, OPT_KV_WINDOW },
 	{ "kv-clip", required_argument, NULL, OPT_KV_CLIP },
@@ -94,6 +96,7 @@ static void other_option(int c, struct quant_acts *a)
 {
 	static const char *const by[] = { "range", "bits", NULL };
 	struct clamp *clamp = &a->q.clamp;
+	struct err e;
 
 	switch (c) {
 	case OPT_CLAMP:
@@ -102,7 +105,8 @@ static void other_option(int c, struct quant_acts *a)
 		break;
 	case OPT_CLAMP_BY: clamp->by = cli_choice("--clamp-by", optarg, by); break;
 	case OPT_COMPAT: clamp->compat = true; break;
-	case OPT_KV: a->kv = (int)cli_long("--kv", optarg, 2, 8); break;
+	case OPT_KV: check(quant_acts_kv(optarg, a, &e), &e); break;
+	case OPT_KV_STATIC: a->kv_fixed = true; break;
 	case OPT_KV_RAW: a->kv_raw = true; break;
 	case OPT_KV_WINDOW: a->kv_window = cli_long("--kv-window", optarg, 1, 1 << 24); break;
 	case OPT_KV_CLIP: a->kv_clip = cli_double("--kv-clip", optarg, 0.01, 1); break;

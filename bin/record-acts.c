@@ -23,13 +23,14 @@ static const char usage[] =
 	"  -S, --stats=LIST     absmax absmean minmax hessian samples, or all, or none\n"
 	"                       (default absmax,hessian)\n"
 	"      --samples=N      rows kept for samples (default 128)\n"
+	"      --kv             minima and maxima of keys and values too\n"
 	"  -n, --nsamples=N     windows of the installed text (default 128)\n"
 	"  -s, --seqlen=N       tokens in each (default 2048 or what the model has)\n"
 	"      --seed=N         which windows (default 0)\n"
 	"      --moe-all        all tokens through all experts, for statistics only\n"
 	"      --spill[=DIR]    hidden states in a file in DIR (default /var/tmp)\n";
 
-enum { OPT_SAMPLES = 256, OPT_SEED, OPT_MOE_ALL, OPT_SPILL };
+enum { OPT_SAMPLES = 256, OPT_KV, OPT_SEED, OPT_MOE_ALL, OPT_SPILL };
 
 struct job {
 	struct calib_choice choice;
@@ -49,6 +50,7 @@ static void options(int argc, char **argv, struct job *j)
 		{ "calib", required_argument, NULL, 'c' },
 		{ "stats", required_argument, NULL, 'S' },
 		{ "samples", required_argument, NULL, OPT_SAMPLES },
+		{ "kv", no_argument, NULL, OPT_KV },
 		{ "nsamples", required_argument, NULL, 'n' },
 		{ "seqlen", required_argument, NULL, 's' },
 		{ "seed", required_argument, NULL, OPT_SEED },
@@ -56,6 +58,7 @@ static void options(int argc, char **argv, struct job *j)
 		{ "spill", optional_argument, NULL, OPT_SPILL },
 		{ 0 }
 	};
+	unsigned cache = 0;
 	int c, bad = 0;
 	struct err e;
 
@@ -65,6 +68,7 @@ static void options(int argc, char **argv, struct job *j)
 		case 'c': j->choice.file = optarg; cli_note_path(); break;
 		case 'S': bad = stats_parse(optarg, &j->which, &e); break;
 		case OPT_SAMPLES: j->samples = cli_long("--samples", optarg, 1, 1 << 24); break;
+		case OPT_KV: cache = STATS_CACHE; break;
 		case 'n': j->choice.nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->choice.seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
 		case OPT_SEED: j->choice.seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
@@ -76,6 +80,7 @@ static void options(int argc, char **argv, struct job *j)
 	cli_operands(1, 2);
 	if (j->samples && !(j->which >> STAT_SAMPLES & 1))
 		cli_fail(ERR_USAGE, "--samples", "needs samples among --stats");
+	j->which |= cache;
 	if (j->choice.file && (j->choice.nsamples || j->choice.seqlen))
 		cli_fail(ERR_USAGE, "--calib", "has its own --nsamples and --seqlen");
 }
@@ -143,6 +148,10 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 				     j->run.hidden.tokens, j->run.calib, false, e);
 		progress_start("record-acts", j->run.hidden.tokens *
 			       (uint64_t)j->run.model.cfg.layers, "tokens", cli_quiet());
+	}
+	if (j->stats != NULL && j->which & STATS_CACHE) {
+		j->run.cache = stats_cache_hook;
+		j->run.cache_ctx = j->stats;
 	}
 	if (j->stats == NULL || stats_reset(j->stats, e) < 0 ||
 	    runner_block(&j->run, b, stats_hook, j->stats, e) < 0)

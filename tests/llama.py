@@ -86,6 +86,7 @@ class Llama:
         q = self.rotate(self.linear(p + "self_attn.q_proj", a).reshape(n, self.heads, self.dim))
         k = self.rotate(self.linear(p + "self_attn.k_proj", a).reshape(n, self.kv, self.dim))
         v = self.linear(p + "self_attn.v_proj", a).reshape(n, self.kv, self.dim)
+        edges["attn.k"], edges["attn.v"] = k.reshape(n, -1), v.reshape(n, -1)
         out = np.zeros((n, self.heads, self.dim))
         for h in range(self.heads):
             g = h // (self.heads // self.kv)
@@ -142,6 +143,11 @@ def main():
             compare("hessian", (name, "hessian"), (x.T @ x)[np.triu_indices(x.shape[1])])
             compare("samples", (name, "samples"), x[::len(x) // rows][:rows])
             assert all(got[name, s][1]["tokens"] == len(x) for s in ("absmax", "hessian"))
+        for place in ("attn.k", "attn.v"):
+            name = "layers.%d.%s" % (i, place)
+            for stat in ("min", "max") if (name, "min") in got else ():
+                x = np.concatenate([r[3][i][place] for r in runs])
+                compare(stat + " of the cache", (name, stat), getattr(x, stat)(0))
     print(" ".join("%s %.1e" % w for w in worst.items()))
     sys.exit(0 if worst and max(worst.values()) <= 2e-5 else 1)
 

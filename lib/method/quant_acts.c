@@ -75,6 +75,19 @@ int quant_acts_rule(const char *name, struct quant_acts *a, struct err *e)
 	return 0;
 }
 
+int quant_acts_kv(const char *arg, struct quant_acts *a, struct err *e)
+{
+	char *end;
+	const long bits = strtol(arg, &end, 10);
+
+	a->kv_format = strcmp(arg, "e4m3") == 0 ? QUANT_E4M3 : QUANT_INT;
+	a->kv = a->kv_format == QUANT_E4M3 ? 8 : (int)bits;
+	if (a->kv_format == QUANT_E4M3 ||
+	    (arg[0] >= '0' && arg[0] <= '9' && *end == '\0' && bits >= 2 && bits <= 8))
+		return 0;
+	return err_set(e, ERR_USAGE, "--kv", "expected 2 to 8 or e4m3, got '%s'", arg);
+}
+
 int quant_acts_preset(const char *name, struct quant_acts *a, struct err *e)
 {
 	static const struct {
@@ -103,6 +116,8 @@ int quant_acts_preset(const char *name, struct quant_acts *a, struct err *e)
 			a->clip = a->q.clip < 1 ? CLIP_RATIO : CLIP_NONE;
 			a->heads = a->fixed = false;
 			a->kv = presets[i].kv;
+			a->kv_format = QUANT_INT;
+			a->kv_fixed = false;
 			a->kv_clip = presets[i].kv_clip;
 			return 0;
 		}
@@ -207,9 +222,12 @@ int quant_acts_check(const struct quant_acts *a, const struct model *m, struct e
 	if (a->edges == 0 && a->kv == 0 && a->probs == 0 && a->resid == 0)
 		return err_set(e, ERR_USAGE, "--edges", "none, and no --kv, --probs or --resid: "
 			       "nothing is left to quantize");
-	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0))
-		return err_set(e, ERR_USAGE, a->kv_raw ? "--kv-raw" : "--kv-window",
-			       "goes with --kv");
+	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0 || a->kv_fixed))
+		return err_set(e, ERR_USAGE, a->kv_raw ? "--kv-raw" : a->kv_fixed ? "--kv-static" :
+			       "--kv-window", "goes with --kv");
+	if (a->kv_raw && a->kv_fixed)
+		return err_set(e, ERR_USAGE, "--kv-static", "ranges are those of keys as the cache "
+			       "holds them, behind their rotation: not with --kv-raw");
 	return check_clamp(a, e) < 0 ? -1 : check_skip(a, m, e);
 }
 
@@ -415,17 +433,69 @@ static int add_edge(struct block *b, const struct quant_acts *a, enum edge g, st
 	return ret;
 }
 
+/* Least and greatest of keys or values, as "record-acts --kv" has them. */
+static const float *cache_stat(struct block *b, const char *name, enum stat s, size_t width,
+			       struct err *e)
+{
+	const struct item *it = block_stat_of(b, name, s);
+
+	if (it == NULL)
+		err_set(e, ERR_DATA, name, "no %s for a static range; put \"record-acts --kv -\" "
+			"before quant-acts", stat_name(s));
+	else if (it->rec.dtype != DT_F32 || it->rec.rank != 1 ||
+		 it->rec.shape[0] != (int64_t)width)
+		err_set(e, ERR_DATA, name, "%s is not %zu numbers in F32", stat_name(s), width);
+	else if (f32_first_nonfinite(it->data, width) >= 0)
+		err_set(e, ERR_DATA, name, "%s is not finite", stat_name(s));
+	else
+		return it->data;
+	return NULL;
+}
+
+static int cache_grids(struct block *b, const struct quant_acts *a, int place, struct quant *q,
+		       struct quant_grid **grids, struct err *e)
+{
+	const size_t width = run_place_width(b->model, place), groups = quant_groups(q, width);
+	struct quant_acts as = { .q = *q };
+	struct ranging r = { .a = &as, .width = width };
+	char name[256];
+	int ret = 0;
+
+	if (!a->kv_fixed)
+		return 0;
+	run_place_name(b->model, place, b->layer, name);
+	if ((r.lo = cache_stat(b, name, STAT_MIN, width, e)) == NULL ||
+	    (r.hi = cache_stat(b, name, STAT_MAX, width, e)) == NULL)
+		return -1;
+	if ((*grids = malloc(groups * sizeof(**grids))) == NULL)
+		return err_nomem(e, name, groups * sizeof(**grids));
+	for (size_t i = 0; i < groups && ret == 0; i++)
+		ret = make_grid(&r, i * (width / groups), width / groups, name, &(*grids)[i], e);
+	q->fixed = *grids;
+	return ret;
+}
+
 static int add_cache(struct block *b, const struct quant_acts *a, struct err *e)
 {
 	const int places[2] = { a->kv_raw ? PLACE_K_RAW : PLACE_K, PLACE_V };
-	const struct quant q = { .bits = a->kv, .rule = QUANT_GPTQ, .per = QUANT_GROUP,
-				 .group = (size_t)b->model->cfg.head_dim, .clip = a->kv_clip };
+	const bool e4m3 = a->kv_format == QUANT_E4M3;
+	int ret = 0;
 
-	for (int i = 0; i < 2; i++)
-		if (!skipped(a, b->model, places[i], b->layer) &&
-		    run_add_quant(b, places[i], &q, (size_t)a->kv_window, e) < 0)
-			return -1;
-	return 0;
+	for (int i = 0; i < 2 && ret == 0; i++) {
+		struct quant q = { .format = a->kv_format, .bits = a->kv, .sym = e4m3,
+				   .rule = e4m3 ? QUANT_QUAROT : QUANT_GPTQ,
+				   .per = e4m3 && a->kv_fixed ? QUANT_TENSOR : QUANT_GROUP,
+				   .group = (size_t)b->model->cfg.head_dim, .clip = a->kv_clip };
+		struct quant_grid *grids = NULL;
+
+		if (skipped(a, b->model, places[i], b->layer))
+			continue;
+		ret = cache_grids(b, a, places[i], &q, &grids, e);
+		if (ret == 0)
+			ret = run_add_quant(b, places[i], &q, (size_t)a->kv_window, e);
+		free(grids);
+	}
+	return ret;
 }
 
 /* Probabilities lie between 0 and 1, whatever the model does. */

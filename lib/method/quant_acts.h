@@ -2,9 +2,9 @@
 /*
  * quant_acts.h - quantizers put at the places of a block, as run records
  *
- * Dynamic grids need nothing.  A static one is made from the block's statistics at the edge: min
- * and max, or absmax where it is symmetric; the rules are those of lib/compute/quant.h.  clip
- * narrows the range [m, M] of a grid before the rule sees it:
+ * Dynamic grids need nothing.  A static one is made from the block's statistics at the edge (of
+ * keys, of values): min and max, or absmax where it is symmetric; the rules are those of
+ * lib/compute/quant.h.  clip narrows the range [m, M] of a grid before the rule sees it:
  *     ratio       to [r m, r M], dynamic or static
  *     percentile  to what so many percent of the samples' values do not exceed, in |x| if
  *                 symmetric, else a half of the rest cut off at either end
@@ -27,6 +27,8 @@ struct quant_acts {
 	unsigned edges;        /* bits 1 << EDGE_..., up to EDGE_MLP_MID; experts' go along */
 	const char *skip;      /* "mlp.mid,layers.0,layers.3.attn.in", or NULL */
 	int kv, probs, resid;  /* bits, 0: not quantized */
+	enum quant_format kv_format;
+	bool kv_fixed;         /* static: a range a head, or one for all of e4m3 */
 	bool kv_raw;           /* keys before RoPE */
 	long kv_window;        /* tokens that stay as they are */
 	double kv_clip;
@@ -38,6 +40,8 @@ int quant_acts_edges(const char *list, unsigned *edges, struct err *e) MUST_USE;
 int quant_acts_clip(const char *arg, struct quant_acts *a, struct err *e) MUST_USE;
 /* "quarot", "gptq" ... into a->q.rule; ERR_USAGE. */
 int quant_acts_rule(const char *name, struct quant_acts *a, struct err *e) MUST_USE;
+/* "4", "e4m3" into a->kv and a->kv_format; ERR_USAGE. */
+int quant_acts_kv(const char *arg, struct quant_acts *a, struct err *e) MUST_USE;
 /* One of w8a8 w4a8 w4a4 w4a4kv4 fp8 (the half that is not the weights'); ERR_USAGE. */
 int quant_acts_preset(const char *name, struct quant_acts *a, struct err *e) MUST_USE;
 /* ERR_USAGE for options that contradict each other; ERR_DATA for what the model cannot, and for

@@ -264,12 +264,20 @@ static int turn_samples(struct rotate *r, const struct turn *t, float *x, size_t
 	return 0;
 }
 
-static int note_dropped(struct block *b, enum edge g, const char *names, struct err *e)
+/* An item goes, and is named with the others of its place. */
+static void drop(struct item *it, enum stat s, char names[128])
+{
+	it->drop = true;
+	snprintf(names + strlen(names), 128 - strlen(names), "%s%s", names[0] ? " " : "",
+		 stat_name(s));
+}
+
+static int note_dropped(struct block *b, const char *name, const char *names, struct err *e)
 {
 	struct item *note;
-	char name[256];
 
-	model_edge_name(b->model, g, b->layer, name);
+	if (!names[0])
+		return 0;
 	note = block_note(b, name, "statistics-dropped", e);
 	if (note == NULL)
 		return -1;
@@ -284,7 +292,7 @@ static int turn_stats(struct rotate *r, struct block *b, enum edge g, const stru
 {
 	const size_t n = (size_t)model_edge_width(b->model, g);
 	const bool lost = t->gain != NULL && (!t->gain->invertible || t->gain->shifted);
-	char names[128] = "";
+	char names[128] = "", name[256];
 
 	for (int s = 0; s < STAT_COUNT; s++) {
 		struct item *it = block_stat(b, g, (enum stat)s);
@@ -298,13 +306,27 @@ static int turn_stats(struct rotate *r, struct block *b, enum edge g, const stru
 			if (turn_samples(r, t, it->data, (size_t)it->rec.shape[0], n, e) < 0)
 				return -1;
 		} else {
-			it->drop = true;
+			drop(it, (enum stat)s, names);
 			r->lost += s == STAT_HESSIAN;
-			snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
-				 names[0] ? " " : "", stat_name((enum stat)s));
 		}
 	}
-	return names[0] ? note_dropped(b, g, names, e) : 0;
+	model_edge_name(b->model, g, b->layer, name);
+	return note_dropped(b, name, names, e);
+}
+
+/* Those of keys or values, which are turned: what was recorded is of the heads as they were. */
+static int drop_stats(struct block *b, int place, struct err *e)
+{
+	char names[128] = "", name[256];
+
+	run_place_name(b->model, place, b->layer, name);
+	for (int s = 0; s < STAT_COUNT; s++) {
+		struct item *it = block_stat_of(b, name, (enum stat)s);
+
+		if (it != NULL)
+			drop(it, (enum stat)s, names);
+	}
+	return note_dropped(b, name, names, e);
 }
 
 /* What is left to run time: R3, and R4 of the edges this layer has. */
@@ -357,7 +379,9 @@ int rotate_block(struct rotate *r, struct block *b, struct err *e)
 		    turn_stats(r, b, (enum edge)g, &t, e) < 0)
 			goto out;
 	}
-	ret = 0;
+	if ((r->r2 == NULL || drop_stats(b, PLACE_V, e) == 0) &&
+	    (!(r->opt.which & ROTATE_R3) || drop_stats(b, PLACE_K, e) == 0))
+		ret = 0;
 out:
 	free(attn.g);
 	free(attn.c);

@@ -163,9 +163,29 @@ static void scale_edge(const struct smoothing *m, enum edge g)
 	}
 }
 
+/* And, where values are the producer, of them. */
+static void scale_values(const struct smoothing *m)
+{
+	static const enum stat kinds[] = { STAT_MIN, STAT_MAX };
+	char name[256];
+
+	run_place_name(m->b->model, PLACE_V, m->b->layer, name);
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+		struct item *it = block_stat_of(m->b, name, kinds[k]);
+		float *x = it ? it->data : NULL;
+
+		if (it && it->rec.dtype == DT_F32 && it->rec.nbytes == m->n * sizeof(*x))
+			for (size_t c = 0; c < m->n; c++)
+				x[c] = (float)(x[c] / m->s[c]);
+	}
+}
+
 static void scale_stats(const struct smoothing *m)
 {
 	const struct model *model = m->b->model;
+
+	if (m->row.kv_grouped)
+		scale_values(m);
 
 	for (int g = 0; g < model_edges(model); g++)
 		if (model_has_edge(model, g, m->b->layer) &&

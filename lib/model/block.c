@@ -153,6 +153,21 @@ struct item *block_stat(struct block *b, enum edge e, enum stat s)
 	return NULL;
 }
 
+struct item *block_stat_of(struct block *b, const char *name, enum stat s)
+{
+	char kind[32];
+
+	for (size_t i = 0; i < b->n; i++) {
+		const struct record *r = &b->items[i].rec;
+
+		if (r->type == REC_TENSOR && r->role == ROLE_STAT && strcmp(r->name, name) == 0 &&
+		    record_get_str(r, "stat", kind, sizeof(kind)) == 1 &&
+		    strcmp(kind, stat_name(s)) == 0)
+			return &b->items[i];
+	}
+	return NULL;
+}
+
 /* Behind the last run record, or the front. */
 static size_t place_run(const struct block *b)
 {

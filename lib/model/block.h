@@ -74,6 +74,9 @@ void block_release(struct block *b);
 /* The item of a slot and role (weight or bias: ROLE_WEIGHT stands for both), or NULL. */
 struct item *block_find(struct block *b, enum slot s, enum role role);
 struct item *block_stat(struct block *b, enum edge e, enum stat s);
+/* A statistic of a place that no linear reads (run.h), as its name says; nothing has been checked
+ * but that it stands in this block. */
+struct item *block_stat_of(struct block *b, const char *name, enum stat s);
 
 /* A new item after the last of the same slot or edge, but of a linear in the order codes, scale,
  * zero, weight, ref; data is allocated, not cleared.  The pointer is good until the next item is

@@ -56,6 +56,11 @@ void forward_integers(struct forward *f, bool on);
 /* Linears of the block loaded that do. */
 size_t forward_integer_linears(const struct forward *f);
 
+/* Keys and values [t, kv heads * head_dim] as the cache gets them, after their run records, of
+ * every slice from now on; NULL: to nobody. */
+typedef int (*cache_hook)(void *ctx, bool values, const float *x, size_t t, struct err *err);
+void forward_watch_cache(struct forward *f, cache_hook hook, void *ctx);
+
 /* All tokens through all experts, for statistics: hooks of experts see every token; what comes out
  * of the block does not change.  Off at first. */
 void forward_all_experts(struct forward *f, bool on);

@@ -63,6 +63,8 @@ struct forward {
 	float *kept;                    /* keys and values before they were quantized, or NULL */
 	float *before;                  /* inputs of the block and of a third, or NULL */
 	size_t kept_tokens, before_tokens;
+	cache_hook watch;               /* or NULL */
+	void *watch_ctx;
 };
 
 struct hook {

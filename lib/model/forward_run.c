@@ -287,9 +287,19 @@ int forward_cache(struct forward *f, size_t t, struct err *e)
 	     run_ops(f, PLACE_V, true, v, v, t, e) < 0))
 		return -1;
 	if (forward_run(f, PLACE_Q, f->q, f->q, t, e) < 0 ||
-	    forward_run(f, PLACE_K, f->k, f->k, t, e) < 0)
+	    forward_run(f, PLACE_K, f->k, f->k, t, e) < 0 ||
+	    forward_run(f, PLACE_V, f->v, f->v, t, e) < 0)
 		return -1;
-	return forward_run(f, PLACE_V, f->v, f->v, t, e);
+	if (f->watch == NULL)
+		return 0;
+	return f->watch(f->watch_ctx, false, f->k, t, e) < 0 ? -1 :
+	       f->watch(f->watch_ctx, true, f->v, t, e);
+}
+
+void forward_watch_cache(struct forward *f, cache_hook hook, void *ctx)
+{
+	f->watch = hook;
+	f->watch_ctx = ctx;
 }
 
 const struct attention_extra *forward_extra(const struct forward *f)

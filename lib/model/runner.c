@@ -278,6 +278,7 @@ int runner_block(struct runner *r, struct block *b, edge_hook hook, void *ctx, s
 	if (runner_load(r, b, e) < 0)
 		return -1;
 	start = usage_seconds();
+	forward_watch_cache(r->f, r->cache, r->cache_ctx);
 	if (r->input.len == NULL)
 		ret = forward_all(r->f, &r->hidden, r->seqlen, hook, ctx, r->done, r->arg, e);
 	else

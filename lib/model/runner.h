@@ -37,6 +37,8 @@ struct runner {
 	const char *spill;     /* directory, or NULL: hidden states in memory */
 	bool headless;         /* the head is not asked for: an embedding need not be kept for it */
 	bool all_experts;      /* forward_all_experts */
+	cache_hook cache;      /* forward_watch_cache's, or NULL */
+	void *cache_ctx;
 	void (*done)(void *arg, size_t tokens); /* after each slice of a block, or NULL */
 	void *arg;
 	/* kept here */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/model/run.h"
+
 /* What one edge gathers; the vectors are on the device, [width]. */
 struct edge_stats {
 	size_t width, tokens;
@@ -24,28 +26,36 @@ struct stats {
 	unsigned which;
 	const char *calib;
 	size_t max_samples, stride; /* every stride-th token is a sample */
-	struct edge_stats *edge; /* [edges]; width 0: no layer has it */
-	int n;
+	struct edge_stats *edge; /* [n], then keys, values; width 0: no layer has it */
+	int n;                   /* edges */
 	void *host;              /* [largest width] doubles: vectors on their way */
 };
 
-static bool wants(const struct stats *s, enum stat k)
+static bool cached(const struct stats *s, int i)
 {
+	return i >= s->n;
+}
+
+static bool wants(const struct stats *s, int i, enum stat k)
+{
+	if (cached(s, i))
+		return (s->which & STATS_CACHE) != 0 && (k == STAT_MIN || k == STAT_MAX);
 	return (s->which >> k & 1) != 0;
 }
 
-static int alloc_edge(struct stats *s, struct edge_stats *g, struct err *e)
+static int alloc_edge(struct stats *s, int i, struct err *e)
 {
+	struct edge_stats *g = &s->edge[i];
 	const struct backend_ops *ops = s->be->ops;
 	const size_t f32 = g->width * sizeof(float), f64 = g->width * sizeof(double);
 
-	if ((wants(s, STAT_ABSMAX) && (g->absmax = ops->alloc(s->be, f32, e)) == NULL) ||
-	    (wants(s, STAT_MIN) && (g->min = ops->alloc(s->be, f32, e)) == NULL) ||
-	    (wants(s, STAT_MAX) && (g->max = ops->alloc(s->be, f32, e)) == NULL) ||
-	    (wants(s, STAT_ABSMEAN) && (g->abssum = ops->alloc(s->be, f64, e)) == NULL) ||
-	    (wants(s, STAT_HESSIAN) && ops->hessian_new(s->be, &g->h, g->width, e) < 0))
+	if ((wants(s, i, STAT_ABSMAX) && (g->absmax = ops->alloc(s->be, f32, e)) == NULL) ||
+	    (wants(s, i, STAT_MIN) && (g->min = ops->alloc(s->be, f32, e)) == NULL) ||
+	    (wants(s, i, STAT_MAX) && (g->max = ops->alloc(s->be, f32, e)) == NULL) ||
+	    (wants(s, i, STAT_ABSMEAN) && (g->abssum = ops->alloc(s->be, f64, e)) == NULL) ||
+	    (wants(s, i, STAT_HESSIAN) && ops->hessian_new(s->be, &g->h, g->width, e) < 0))
 		return -1;
-	if (wants(s, STAT_SAMPLES)) {
+	if (wants(s, i, STAT_SAMPLES)) {
 		g->samples = malloc(s->max_samples * f32);
 		if (g->samples == NULL)
 			return err_nomem(e, "samples", s->max_samples * f32);
@@ -53,8 +63,13 @@ static int alloc_edge(struct stats *s, struct edge_stats *g, struct err *e)
 	return 0;
 }
 
-static bool anywhere(const struct model *m, enum edge g, bool front)
+/* Does any layer, or what stands in front of them, have it? */
+static bool anywhere(const struct stats *s, int g, bool front)
 {
+	const struct model *m = s->m;
+
+	if (cached(s, g))
+		return !front && (s->which & STATS_CACHE) != 0;
 	if (front)
 		return model_has_edge(m, g, -1);
 	for (long i = 0; i < m->cfg.layers; i++)
@@ -83,16 +98,17 @@ struct stats *stats_new(const struct model *m, struct backend *be, unsigned whic
 		s->max_samples = total_tokens;
 	s->stride = total_tokens / s->max_samples > 0 ? total_tokens / s->max_samples : 1;
 	s->n = model_edges(m);
-	s->edge = calloc((size_t)s->n, sizeof(*s->edge));
+	s->edge = calloc((size_t)s->n + 2, sizeof(*s->edge));
 	if (s->edge == NULL)
-		ret = err_nomem(e, "statistics", (size_t)s->n * sizeof(*s->edge));
-	for (int g = 0; g < s->n && ret == 0; g++) {
-		if (!anywhere(m, g, front))
+		ret = err_nomem(e, "statistics", ((size_t)s->n + 2) * sizeof(*s->edge));
+	for (int g = 0; g < s->n + 2 && ret == 0; g++) {
+		if (!anywhere(s, g, front))
 			continue;
-		s->edge[g].width = (size_t)model_edge_width(m, g);
+		s->edge[g].width = cached(s, g) ? run_place_width(m, PLACE_K) :
+				   (size_t)model_edge_width(m, g);
 		if (s->edge[g].width > widest)
 			widest = s->edge[g].width;
-		ret = alloc_edge(s, &s->edge[g], e);
+		ret = alloc_edge(s, g, e);
 	}
 	if (ret == 0 && (s->host = malloc(widest * sizeof(double))) == NULL)
 		ret = err_nomem(e, "statistics", widest * sizeof(double));
@@ -106,7 +122,7 @@ void stats_free(struct stats *s)
 {
 	if (s == NULL)
 		return;
-	for (int g = 0; s->edge != NULL && g < s->n; g++) {
+	for (int g = 0; s->edge != NULL && g < s->n + 2; g++) {
 		struct edge_stats *x = &s->edge[g];
 		void *const device[] = { x->absmax, x->min, x->max, x->abssum };
 
@@ -135,7 +151,7 @@ static int fill_f32(struct stats *s, float *dst, size_t n, float value, struct e
 
 int stats_reset(struct stats *s, struct err *e)
 {
-	for (int i = 0; i < s->n; i++) {
+	for (int i = 0; i < s->n + 2; i++) {
 		struct edge_stats *g = &s->edge[i];
 		double *zero = s->host;
 
@@ -168,11 +184,8 @@ static int take_samples(struct stats *s, struct edge_stats *g, const float *x, s
 	return 0;
 }
 
-int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err)
+static int add(struct stats *s, struct edge_stats *g, const float *x, size_t t, struct err *err)
 {
-	struct stats *s = ctx;
-	struct edge_stats *g = &s->edge[e];
-
 	if ((g->absmax != NULL || g->min != NULL || g->max != NULL || g->abssum != NULL) &&
 	    s->be->ops->colstats(s->be, x, t, g->width, g->absmax, g->abssum, g->min, g->max,
 				 err) < 0)
@@ -183,6 +196,20 @@ int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err
 		return -1;
 	g->tokens += t;
 	return 0;
+}
+
+int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err)
+{
+	struct stats *s = ctx;
+
+	return add(s, &s->edge[e], x, t, err);
+}
+
+int stats_cache_hook(void *ctx, bool values, const float *x, size_t t, struct err *err)
+{
+	struct stats *s = ctx;
+
+	return add(s, &s->edge[s->n + values], x, t, err);
 }
 
 /* The device's vectors, sums and rows as F32 into out. */
@@ -221,13 +248,17 @@ static int fetch(struct stats *s, const struct edge_stats *g, enum stat k, float
 	return ops->hessian_get(s->be, g->h, out, e);
 }
 
-static int new_record(const struct stats *s, const struct edge_stats *g, enum edge i, enum stat k,
-		      long layer, struct record *r, struct err *e)
+static int new_record(const struct stats *s, int i, enum stat k, long layer, struct record *r,
+		      struct err *e)
 {
+	const struct edge_stats *g = &s->edge[i];
 	char name[256];
 	int ret;
 
-	model_edge_name(s->m, i, layer, name);
+	if (cached(s, i))
+		run_place_name(s->m, i == s->n ? PLACE_K : PLACE_V, layer, name);
+	else
+		model_edge_name(s->m, (enum edge)i, layer, name);
 	record_init(r, REC_TENSOR, name);
 	r->role = ROLE_STAT;
 	r->dtype = DT_F32;
@@ -249,14 +280,14 @@ static int new_record(const struct stats *s, const struct edge_stats *g, enum ed
 	return ret == 0 ? 0 : err_nomem(e, name, sizeof(*r));
 }
 
-static int store_one(struct stats *s, enum edge i, enum stat k, struct block *b, struct err *e)
+static int store_one(struct stats *s, int i, enum stat k, struct block *b, struct err *e)
 {
 	const struct edge_stats *g = &s->edge[i];
 	struct record r = { .rank = -1 };
 	struct item *it = NULL;
 	int64_t at;
 
-	if (new_record(s, g, i, k, b->layer, &r, e) == 0)
+	if (new_record(s, i, k, b->layer, &r, e) == 0)
 		it = block_add(b, &r, e);
 	record_clear(&r);
 	if (it == NULL || fetch(s, g, k, it->data, e) < 0)
@@ -273,9 +304,10 @@ int stats_store(struct stats *s, struct block *b, struct err *e)
 {
 	if (block_drop_stats(b, e) < 0)
 		return -1;
-	for (int i = 0; i < s->n; i++)
+	for (int i = 0; i < s->n + 2; i++)
 		for (int k = 0; k < STAT_COUNT; k++)
-			if (wants(s, k) && model_has_edge(s->m, i, b->layer) &&
+			if (wants(s, i, k) && s->edge[i].width > 0 &&
+			    (cached(s, i) || model_has_edge(s->m, (enum edge)i, b->layer)) &&
 			    store_one(s, i, k, b, e) < 0)
 				return -1;
 	return 0;

@@ -6,6 +6,7 @@
  *     absmax[j] = max_t |x_tj|       absmean: sum_t |x_tj| and the number of tokens
  *     min[j], max[j]                 hessian: H = sum_t x_t x_t', f64 accumulation
  *     samples: every n-th token's row, up to a limit
+ * Of keys and values as the cache gets them, if asked for: min and max.
  * Stored as F32 (absmean as the mean, with key tokens to weight it by).
  */
 #ifndef QP_STATS_H
@@ -16,7 +17,9 @@
 
 struct stats;
 
-/* which: bits 1 << STAT_...; samples: rows kept an edge (0: 128),
+#define STATS_CACHE (1u << STAT_COUNT) /* beside the bits of statistics: keys and values too */
+
+/* which: bits 1 << STAT_..., STATS_CACHE; samples: rows kept an edge (0: 128),
  * spread evenly over total_tokens.  front: of the edges in front of the blocks, else of theirs.
  * calib: fingerprint of the set that the tokens are from, kept by reference; "": not known. */
 struct stats *stats_new(const struct model *m, struct backend *be, unsigned which, long samples,
@@ -25,6 +28,8 @@ void stats_free(struct stats *s);
 int stats_reset(struct stats *s, struct err *e) MUST_USE;
 /* An edge_hook with ctx = struct stats *. */
 int stats_hook(void *ctx, enum edge e, const float *x, size_t t, struct err *err);
+/* A cache_hook with the same. */
+int stats_cache_hook(void *ctx, bool values, const float *x, size_t t, struct err *err);
 /* Add the records to b (all statistics that were there go); ERR_DATA naming the edge if a value
  * is not finite.  A hook of the block gets each as if it had been read. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;

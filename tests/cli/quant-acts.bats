@@ -13,7 +13,7 @@ setup_file() {
 			print "" }'
 	done > ids.txt
 	calib-pack -q --ids ids.txt > calib.qp
-	record-acts -q -c calib.qp -S absmax,minmax,samples tiny > acts.qp
+	record-acts -q -c calib.qp -S absmax,minmax,samples --kv tiny > acts.qp
 	record-acts -q --stats=none tiny > plain.qp
 }
 
@@ -66,7 +66,8 @@ runs() {	# runs FILE: the run records, without their payload
 	for o in "-b 8" "-b 4 --asym" "-b 5 -g 8" "-b 4 --rule=awq --asym" "--format=e4m3" \
 		"-b 6 --per=tensor" "-b 3 --clip=0.8" "--static --per=tensor" \
 		"-b 4 --static -g 8 --asym" "-e none --kv=4" "-e none --kv=3 --kv-raw" \
-		"-e none --kv=2 --kv-window=3" "-e none --probs=4" "-e none --resid=6" \
+		"-e none --kv=2 --kv-window=3" "-e none --kv=4 --kv-static" "-e none --kv=e4m3" \
+		"-e none --kv=e4m3 --kv-static --kv-clip=0.9" "-e none --probs=4" "-e none --resid=6" \
 		"-p w4a8 --clamp=4" "-p w4a8 --clamp=4 --compat" "--clamp=8" "-g 8 --asym --clamp=4" \
 		"-p w4a8 --clamp=4 --clamp-by=bits" "--static --per=tensor --clamp=2"; do
 		quant-acts -q $o acts.qp > "$out/q.qp"
@@ -87,6 +88,24 @@ runs() {	# runs FILE: the run records, without their payload
 		quant-acts --static --per=tensor --clip=mse "$out/a.qp"
 	refuses 64 '--static: ' quant-acts --static acts.qp
 	refuses 64 '--clip: ' quant-acts --clip=mse acts.qp
+}
+
+@test "quant-acts: --kv-static: a range a head, of e4m3 one for all; wants its statistics" {
+	quant-acts -q -e none --kv=8 --kv-static acts.qp > "$out/q.qp"
+	[ "$(runs "$out/q.qp" | grep -c 'attn\.[kv] .*shape=\[2,2\] .*per="group" .*range="static"')" = 4 ]
+	quant-acts -q -e none --kv=e4m3 --kv-static acts.qp > "$out/q.qp"
+	[ "$(runs "$out/q.qp" | grep -c 'attn\.[kv] .*shape=\[1,2\] .*per="tensor" .*range="static"')" = 4 ]
+	refuses 65 'layers.0.attn.k: no min .*record-acts --kv -' quant-acts --kv=8 --kv-static plain.qp
+	refuses 64 '--kv-static: goes with --kv' quant-acts --kv-static acts.qp
+	refuses 64 '--kv-static: .*--kv-raw' quant-acts --kv=8 --kv-static --kv-raw acts.qp
+	refuses 64 '--kv: expected 2 to 8 or e4m3' quant-acts --kv=e5m2 acts.qp
+	refuses 64 '--kv: expected 2 to 8 or e4m3' quant-acts --kv=9 acts.qp
+	# A statistic that is damaged, or that is nothing
+	qp-dump acts.qp | sed '/attn\.v .*stat="max"/{n;s/[^ ]*0x[^ ]*/nan/}' | qp-make > "$out/n.qp"
+	refuses 65 'layers.0.attn.v: max is not finite' quant-acts --kv=8 --kv-static "$out/n.qp"
+	qp-dump acts.qp | awk '/^[a-z]/ { zero = /^tensor layers.1.attn.v / }
+		zero && /^ / { gsub(/[^ ]+/, "0x0p+0") } { print }' | qp-make > "$out/z.qp"
+	refuses 65 'layers.1.attn.v: .*always 0' quant-acts --kv=8 --kv-static "$out/z.qp"
 }
 
 @test "quant-acts: a range of no width is refused" {

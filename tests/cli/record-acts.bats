@@ -45,6 +45,21 @@ records() { qp-dump "$1" | awk -v re="$2" '/^[a-z]/ { on = $0 ~ re } on'; }
 	"$PYTHON" "$ROOT/tests/llama.py" stats m ids acts.qp
 }
 
+@test "record-acts: --kv adds the minima and maxima of keys and values (numpy)" {
+	need_python msgpack numpy
+	small hidden=48 heads=6 kv=2 ffn=36 layers=3 tied=0 vocab=64
+	"$PYTHON" -c 'for i in range(40): print(*((i * 7 + j * j) % 64 for j in range(60)))' > ids
+	calib-pack -q --ids ids > c.qp
+	record-acts -q -c c.qp --stats=all --kv m > acts.qp
+	"$PYTHON" "$ROOT/tests/llama.py" stats m ids acts.qp | grep -F 'min of the cache'
+	record-acts -q -c c.qp --stats=none --kv m > few.qp
+	statistics few.qp | sort > got
+	printf '%s\n' {0,1,2}.attn.{k,v}' '{max,min} | diff - got
+	# Without it they go, as other statistics do.
+	record-acts -q -S absmax few.qp > none.qp
+	run -1 grep -F attn.k < <(statistics none.qp)
+}
+
 @test "record-acts: absmax and hessian unless --stats says otherwise" {
 	record-acts -q -c calib.qp "$MODEL" > a.qp
 	for l in 0 1; do

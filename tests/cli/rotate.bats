@@ -8,7 +8,7 @@ setup_file() {
 	cd "$BATS_FILE_TMPDIR"
 	seq -s ' ' 5 3 380 > ids.txt
 	calib-pack -q -m "$MODEL" -n 8 -s 128 "$CALIB" > calib.qp
-	record-acts -q -c calib.qp --stats=all "$MODEL" > acts.qp
+	record-acts -q -c calib.qp --stats=all --kv "$MODEL" > acts.qp
 	record-acts -q --stats=none "$MODEL" > plain.qp
 }
 
@@ -153,6 +153,18 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	grep -F 'absmax absmean' notes.txt
 	run -0 qp-ls turned.qp
 	refuses 65 "layers.0.attn.in: no activation maxima; put \"record-acts -\"" smooth turned.qp
+}
+
+@test "rotate: ranges of values go with r2, those of keys with r3, and only these" {
+	local at
+	has() { qp-dump --head turned.qp | grep -c "^tensor layers\\.[01]\\.attn\\.$1 .*role=stat" || true; }
+	rotate -q --rotations=r1 acts.qp > turned.qp
+	[ "$(has k) $(has v)" = "4 4" ]
+	rotate -q --rotations=r2 acts.qp > turned.qp
+	[ "$(has k) $(has v)" = "4 0" ]
+	rotate -q --rotations=r3 acts.qp > turned.qp
+	[ "$(has k) $(has v)" = "0 4" ]
+	qp-dump --head turned.qp | grep -F 'note layers.1.attn.k kind="statistics-dropped"'
 }
 
 @test "rotate: Hessians that cannot follow are dropped, and a warning says so" {

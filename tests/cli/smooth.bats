@@ -13,7 +13,7 @@ setup_file() {
 			print "" }'
 	done > ids.txt
 	calib-pack -q --ids ids.txt > calib.qp
-	record-acts -q -c calib.qp --stats=all tiny > acts.qp
+	record-acts -q -c calib.qp --stats=all --kv tiny > acts.qp
 	calib-pack -q -m "$MODEL" -n 8 -s 128 "$CALIB" > stories.qp
 	record-acts -q -c stories.qp "$MODEL" > stories-acts.qp
 }
@@ -91,7 +91,7 @@ with_flux() {
 
 @test "smooth: statistics follow: recording again gives what is in the stream" {
 	smooth -a 0.6 --edges=all acts.qp > "$out/s.qp"
-	record-acts -q --stats=all - "$out/again.qp" < "$out/s.qp"
+	record-acts -q --stats=all --kv - "$out/again.qp" < "$out/s.qp"
 	qp-cmp --role=stat --rel=1e-5 "$out/s.qp" "$out/again.qp"
 	run -1 qp-cmp -q --role=stat --rel=1e-2 acts.qp "$out/again.qp"
 }
@@ -242,7 +242,7 @@ with_flux() {
 	smooth -j 1 --search=w -g 16 acts.qp > "$out/s.qp"
 	smooth -j 3 --search=w -g 16 acts.qp > "$out/t.qp"
 	cmp "$out/s.qp" "$out/t.qp"
-	record-acts -q --stats=all - "$out/again.qp" < "$out/s.qp"
+	record-acts -q --stats=all --kv - "$out/again.qp" < "$out/s.qp"
 	qp-cmp --role=stat --rel=1e-5 "$out/s.qp" "$out/again.qp"
 }
 

@@ -294,6 +294,35 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 	done
 }
 
+@test "to-ct: static ranges of keys and values that quant-acts made: scales beside attention" {
+	local kv
+	calib-pack -q --ids ids.txt > "$out/set.qp"
+	for kv in e4m3 8; do
+		record-acts -q -S none --kv -c "$out/set.qp" tiny | rtn -q -g 4 --asym |
+			quant-acts -q -e none --kv=$kv --kv-static > "$out/s.qp"
+		to-ct -q "$out/s.qp" "$out/d"
+		same_logits "$out/s.qp" "$out/d"
+		"$PYTHON" - "$out/d" $kv "$out/s.qp" <<-'END'
+		import sys
+		import numpy as np
+		from checkpoint import Directory
+		from qpstream import Stream
+		d, s = Directory(sys.argv[1]), Stream(sys.argv[3])
+		k = d.config["quantization_config"]["kv_cache_scheme"]
+		what = ("float", "tensor") if sys.argv[2] == "e4m3" else ("int", "attn_head")
+		assert (k["type"], k["strategy"], k["dynamic"], k["num_bits"]) == (*what, False, 8), k
+		for i in range(2):
+		    for x in "kv":
+		        lo, hi = (s.tensor(f"layers.{i}.attn.{x}", "stat", n) for n in ("min", "max"))
+		        have = d.tensor(f"model.layers.{i}.self_attn.{x}_scale").ravel()
+		        want = max(-lo.min(), hi.max()) / 448 if what[0] == "float" else \
+		               (max(hi.max(), 0) - min(lo.min(), 0)) / 255
+		        assert have.size == 1 and abs(have[0] / want - 1) < 1e-6, (have, want)
+		END
+		rm -r "$out/d"
+	done
+}
+
 @test "to-ct: static ranges of keys and values, by head and one for all, stay as they are" {
 	local kind
 	to-ct -q packed.qp "$out/d"
