@@ -2,8 +2,7 @@
 /*
  * cpu_hadamard.c - vectors turned by a Hadamard matrix K (x) S, slices of them in parallel
  *
- * A vector, as a matrix [k, 2^m], is multiplied by S from the right, then by K' from the left:
- * that is a linear of K's columns on panels of the vector.  Products by +-1 are exact.
+ * A vector, as a matrix [k, 2^m], is multiplied by S from the right, then by K' from the left.
  */
 #include <math.h>
 #include <string.h>
@@ -16,26 +15,16 @@
 struct turn_job {
 	struct cpu *cpu;
 	size_t order, m, k;
-	const float *kernel; /* [k, k], a row a column of K */
+	const uint8_t *signs; /* [k / 4, k], of K (vec.h) */
 	float *x, scale;
 	size_t vectors, slice;
 };
 
-static void turn(const struct turn_job *j, float *x, float *panel)
+static void turn(const struct turn_job *j, float *x, float *work)
 {
-	float *y = panel + j->k * VEC_PANEL;
-
 	j->cpu->vec->sylvester(x, j->m, j->order, j->scale);
-	if (j->k == 1)
-		return;
-	memcpy(y, x, j->order * sizeof(*y));
-	for (size_t c = 0; c < j->m; c += VEC_PANEL) {
-		const size_t n = j->m - c < VEC_PANEL ? j->m - c : VEC_PANEL;
-
-		for (size_t i = 0; i < j->k; i++)
-			memcpy(panel + i * VEC_PANEL, y + i * j->m + c, n * sizeof(*y));
-		j->cpu->vec->linear(x + c, j->m, j->kernel, j->k, j->k, panel, n, j->k, 0);
-	}
+	if (j->k > 1)
+		j->cpu->vec->signs(x, j->m, j->signs, j->k, work);
 }
 
 static void turn_task(void *ctx, size_t task, int thread)
@@ -55,18 +44,19 @@ int cpu_hadamard(struct backend *b, float *x, size_t n, const struct hadamard *h
 		.cpu = cpu_of(b), .order = order, .m = m, .k = k, .x = x, .vectors = n / order,
 		.scale = (float)(1 / sqrt((double)order)),
 	};
-	float *kernel;
+	uint8_t *signs;
 
 	if (n % order)
 		return err_set(e, ERR_BUG, "hadamard", "%zu values by order %zu", n, order);
-	if (cpu_shared(b, k * k * sizeof(*x), e) < 0 ||
-	    cpu_scratch(b, (order + k * VEC_PANEL) * sizeof(*x), e) < 0)
+	if (cpu_shared(b, k * k / 4 + 1, e) < 0 ||
+	    cpu_scratch(b, VEC_SIGNS_WORK(k) * sizeof(*x), e) < 0)
 		return -1;
-	kernel = j.cpu->shared;
-	for (size_t i = 0; i < k; i++)
+	signs = j.cpu->shared;
+	memset(signs, 0, k * k / 4);
+	for (size_t i = 0; k > 1 && i < k; i++)
 		for (size_t l = 0; l < k; l++)
-			kernel[i * k + l] = (float)hadamard_entry(h, l * m, i * m);
-	j.kernel = kernel;
+			signs[i / 4 * k + l] |= (hadamard_entry(h, i * m, l * m) < 0) << i % 4;
+	j.signs = signs;
 	j.slice = order < SLICE_VALUES ? SLICE_VALUES / order : 1;
 	pool_run(b->pool, (j.vectors + j.slice - 1) / j.slice, turn_task, &j);
 	return 0;

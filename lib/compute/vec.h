@@ -34,6 +34,9 @@ struct attend {
 /* Floats of scratch that attend needs, aligned to 64 bytes. */
 #define VEC_ATTEND_WORK(d) ((2 * (size_t)(d) + VEC_KEYS) * VEC_QUERIES)
 
+/* Floats of scratch that signs needs: 8 tables of 16 sums, and a sum for each column. */
+#define VEC_SIGNS_WORK(k) (2048 + 16 * (size_t)(k))
+
 struct vec_ops {
 	const char *name; /* "avx512" */
 	/* y [t, n] = x [t, k] w', += if add; w is in panels of VEC_PANEL of its n rows, each
@@ -66,6 +69,9 @@ struct vec_ops {
 	void (*bf16)(float *y, const float *x, size_t n, int rest);
 	/* x [n / m, m] = scale x S in place, S Sylvester's Hadamard matrix of order m = 2^l */
 	void (*sylvester)(float *x, size_t m, size_t n, float scale);
+	/* x [k, m] = K' x in place, K [k, k] of +-1, 4 divides k: bit r of signs[g * k + j] is set
+	 * where K[4 g + r][j] = -1.  work [VEC_SIGNS_WORK(k)], aligned to 64 bytes */
+	void (*signs)(float *x, size_t m, const uint8_t *signs, size_t k, float *work);
 
 	/* f64, for the factor of a Hessian.  A panel of B has n <= F64_PANEL columns of use */
 	/* c [m, n] = a [m, k] b, or c -= a b; b [k][F64_PANEL], rows ldb apart */

@@ -305,6 +305,7 @@ const struct vec_ops VEC_TABLE = {
 	.fill = fill,
 	.bf16 = bf16,
 	.sylvester = sylvester,
+	.signs = signs,
 	.product64 = product64,
 	.turn64 = turn64,
 	.factor64 = factor64,

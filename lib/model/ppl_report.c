@@ -51,8 +51,8 @@ void ppl_json(struct buf *out, const struct ppl_report *r)
 			   "\"kl_max\": %.10g, \"top1\": %.10g, \"top1_stderr\": %.10g, "
 			   "\"ppl_ref\": %.10g, \"kl_outside\": %.10g, "
 			   "\"kl_drawn\": %zu",
-			   r->kl->mean, r->kl->error, r->kl->p99, r->kl->max, r->kl->top1, r->kl->top1_error,
-			   exp(r->kl->ref_nll), r->kl->rest, r->kl->drawn);
+			   r->kl->mean, r->kl->error, r->kl->p99, r->kl->max, r->kl->top1,
+			   r->kl->top1_error, exp(r->kl->ref_nll), r->kl->rest, r->kl->drawn);
 	if (r->saved != NULL)
 		buf_printf(out, ", \"base_top\": %zu, \"base_drawn\": %zu, \"base_bytes\": "
 			   "%llu, \"base_outside\": %.10g, \"base_outside_max\": %.10g",
