@@ -58,29 +58,25 @@ static void options(int argc, char **argv, struct job *j)
 		{ "spill", optional_argument, NULL, OPT_SPILL },
 		{ 0 }
 	};
-	unsigned cache = 0;
-	int c, bad = 0;
+	int c;
 	struct err e;
 
 	cli_init(argc, argv, usage, CLI_OUT | CLI_THREADS | CLI_COMPUTE);
-	while (!bad && (c = cli_getopt("c:S:n:s:", longopts)) != -1)
+	while ((c = cli_getopt("c:S:n:s:", longopts)) != -1)
 		switch (c) {
 		case 'c': j->choice.file = optarg; cli_note_path(); break;
-		case 'S': bad = stats_parse(optarg, &j->which, &e); break;
+		case 'S': if (stats_parse(optarg, &j->which, &e) < 0) cli_die(&e); break;
 		case OPT_SAMPLES: j->samples = cli_long("--samples", optarg, 1, 1 << 24); break;
-		case OPT_KV: cache = STATS_CACHE; break;
+		case OPT_KV: j->which |= STATS_CACHE; break;
 		case 'n': j->choice.nsamples = cli_long("--nsamples", optarg, 1, 1 << 24); break;
 		case 's': j->choice.seqlen = cli_long("--seqlen", optarg, 1, 1 << 24); break;
 		case OPT_SEED: j->choice.seed = cli_long("--seed", optarg, 0, INT32_MAX); break;
 		case OPT_MOE_ALL: j->run.all_experts = true; break;
 		case OPT_SPILL: j->run.spill = optarg ? optarg : "/var/tmp"; cli_note_none(); break;
 		}
-	if (bad)
-		cli_die(&e);
 	cli_operands(1, 2);
 	if (j->samples && !(j->which >> STAT_SAMPLES & 1))
 		cli_fail(ERR_USAGE, "--samples", "needs samples among --stats");
-	j->which |= cache;
 	if (j->choice.file && (j->choice.nsamples || j->choice.seqlen))
 		cli_fail(ERR_USAGE, "--calib", "has its own --nsamples and --seqlen");
 }
@@ -146,12 +142,10 @@ static int record_block(struct job *j, struct block *b, struct err *e)
 	if (j->stats == NULL) {
 		j->stats = stats_new(&j->run.model, j->run.be, j->which, j->samples,
 				     j->run.hidden.tokens, j->run.calib, false, e);
+		j->run.cache = j->which & STATS_CACHE ? stats_cache_hook : NULL;
+		j->run.cache_ctx = j->stats;
 		progress_start("record-acts", j->run.hidden.tokens *
 			       (uint64_t)j->run.model.cfg.layers, "tokens", cli_quiet());
-	}
-	if (j->stats != NULL && j->which & STATS_CACHE) {
-		j->run.cache = stats_cache_hook;
-		j->run.cache_ctx = j->stats;
 	}
 	if (j->stats == NULL || stats_reset(j->stats, e) < 0 ||
 	    runner_block(&j->run, b, stats_hook, j->stats, e) < 0)

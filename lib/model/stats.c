@@ -325,7 +325,7 @@ int stats_parse(const char *list, unsigned *which, struct err *e)
 	const size_t n = sizeof(words) / sizeof(*words);
 	bool none = false;
 
-	*which = 0;
+	*which &= STATS_CACHE;
 	for (const char *p = list;; p++) {
 		const size_t len = strcspn(p, ",");
 		size_t i = 0;

@@ -34,8 +34,8 @@ int stats_cache_hook(void *ctx, bool values, const float *x, size_t t, struct er
  * is not finite.  A hook of the block gets each as if it had been read. */
 int stats_store(struct stats *s, struct block *b, struct err *e) MUST_USE;
 
-/* "absmax,hessian" -> bits; "all"; "none", alone.  -1 and *e (ERR_USAGE) for an unknown word, or
- * none beside another. */
+/* "absmax,hessian" -> bits, of those in *which STATS_CACHE staying; "all"; "none", alone.  -1 and
+ * *e (ERR_USAGE) for an unknown word, or none beside another. */
 int stats_parse(const char *list, unsigned *which, struct err *e);
 
 #endif

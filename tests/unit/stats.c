@@ -88,7 +88,7 @@ static void check_samples(struct block *b, int g, size_t k)
 
 static void test_parse(void)
 {
-	unsigned w;
+	unsigned w = 0;
 
 	ok(stats_parse("absmax,hessian", &w, &e) == 0 &&
 	   w == (1u << STAT_ABSMAX | 1u << STAT_HESSIAN), "parse: two words");
