@@ -21,7 +21,7 @@ static const char usage[] =
 	"      --per=WHAT       block or sublayer (default sublayer)\n"
 	"      --rank=N         maps of rank N\n"
 	"      --diagonal       a factor and a bias for each channel\n"
-	"      --ridge=R        times the mean second moment (default: best held out)\n"
+	"      --ridge=R        times each channel's variance (default: best held out)\n"
 	"      --holdout=F      part of the windows that judges (default 0.2)\n"
 	"      --compat         as published: f32 inverse, no ridge, nothing held out\n"
 	"      --begin=N        leave the blocks before N\n"

@@ -211,7 +211,7 @@ static int borrow(struct qwt *q, struct block *b, struct err *e)
 /* ---- fitting --------------------------------------------------------------------- */
 
 struct verdict {
-	double r2, before, after; /* sums of squares over the sequences that judge */
+	double r2, before, after; /* weighted sums of squares over the sequences that judge */
 	const char *reason;       /* NULL: taken */
 	bool unclamped;
 };
@@ -238,9 +238,9 @@ static size_t choosing_tokens(const struct qwt *q)
 	return !chooses(q) ? 0 : held > len ? (held / len + 1) / 2 * len : held / 2;
 }
 
-static const double ridges[] = { 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1 };
+static const double ridges[] = { 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100 };
 
-/* Up from the least ridge, as long as the error of those that choose falls; they join the fit. */
+/* That with the least error over the windows that choose, which then join the fit. */
 static int choose_ridge(struct qwt *q, struct err *e)
 {
 	double least = INFINITY;
@@ -252,8 +252,8 @@ static int choose_ridge(struct qwt *q, struct err *e)
 			return -1;
 		if (qwt_misfit(q->be, &q->held, q->w, q->bias, &err, e) < 0)
 			return -1;
-		if (!(err < least))
-			break;
+		if (i > 0 && !(err < least))
+			continue;
 		least = err;
 		q->ridge = ridges[i];
 	}
@@ -265,7 +265,7 @@ static int solve(struct qwt *q, struct err *e)
 {
 	const size_t d = q->sums.d, r = (size_t)q->opt.rank;
 
-	q->ridge = q->opt.ridge < 0 ? ridges[0] : q->opt.ridge;
+	q->ridge = q->opt.ridge < 0 ? 0.01 : q->opt.ridge;
 	if (q->opt.form == FORM_DIAGONAL) {
 		qwt_solve_diagonal(&q->sums, q->ridge, q->w, q->bias);
 		return 0;
@@ -344,41 +344,31 @@ static void drop_records(struct block *b, int place)
 	}
 }
 
-/* Sums of |e|^2, of |e - mean e|^2 over tokens [from, to): before, and the return value. */
-static double spread(const struct qwt *q, size_t from, size_t to, double *before, struct err *e)
+/* Sums over tokens [from, to) of v |e|^2, before, and of v |e - mean e|^2, the return value; mean
+ * [d] is room. */
+static double spread(const struct qwt *q, size_t from, size_t to, double *mean, double *before)
 {
 	const size_t d = q->sums.d;
-	const float *y = q->run[REFERENCE].hidden.x, *z = q->run[QUANTIZED].hidden.x;
-	double *mean = calloc(d, sizeof(*mean)), sum = 0;
+	double sum = 0, n = 0;
 
-	if (mean == NULL)
-		return err_nomem(e, "residual", d * sizeof(*mean));
-	*before = 0;
-	for (size_t i = from * d; i < to * d; i++) {
-		const double v = (double)y[i] - (double)z[i];
+	memset(mean, 0, d * sizeof(*mean));
+	for (size_t i = from; i < to; i++) {
+		const float *y = q->run[REFERENCE].hidden.x + i * d;
+		const float *z = q->run[QUANTIZED].hidden.x + i * d;
+		const double weight = q->opt.compat ? 1 : qwt_weight(y, d);
 
-		mean[i % d] += v;
-		*before += v * v;
+		n += weight;
+		for (size_t j = 0; j < d; j++) {
+			const double v = (double)y[j] - (double)z[j];
+
+			mean[j] += weight * v;
+			sum += weight * v * v;
+		}
 	}
-	sum = *before;
-	for (size_t i = 0; i < d; i++)
-		sum -= mean[i] * mean[i] / (double)(to - from);
-	free(mean);
-	return sum > 0 ? sum : 0;
-}
-
-static double squares(const struct qwt *q, size_t from, size_t to)
-{
-	const size_t d = q->sums.d;
-	const float *y = q->run[REFERENCE].hidden.x, *z = q->run[QUANTIZED].hidden.x;
-	double sum = 0;
-
-	for (size_t i = from * d; i < to * d; i++) {
-		const double v = (double)y[i] - (double)z[i];
-
-		sum += v * v;
-	}
-	return sum;
+	*before = sum;
+	for (size_t j = 0; j < d && n > 0; j++)
+		sum -= mean[j] * mean[j] / n;
+	return sum > 0 || isnan(sum) ? sum : 0;
 }
 
 static int note(struct block *b, const struct qwt *q, int place, const struct verdict *v,
@@ -437,18 +427,17 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 	double total;
 
 	qwt_sums_zero(&q->sums);
-	qwt_sums_add(&q->sums, q->be->pool, q->before.x, ref->hidden.x, r->hidden.x, n);
+	qwt_sums_add(&q->sums, q->be->pool, q->before.x, ref->hidden.x, r->hidden.x, n,
+		     !q->opt.compat);
 	if (chooses(q)) {
 		const size_t skip = n * q->sums.d;
 
 		qwt_sums_zero(&q->held);
 		qwt_sums_add(&q->held, q->be->pool, q->before.x + skip, ref->hidden.x + skip,
-			     r->hidden.x + skip, choosing);
+			     r->hidden.x + skip, choosing, true);
 	}
-	total = spread(q, from, all, &v.before, e);
+	total = spread(q, from, all, q->bias, &v.before);
 	q->n.tried++;
-	if (total < 0)
-		return -1;
 	if (total == 0 || !isfinite(total)) {
 		v.reason = total == 0 ? "no residual: R^2 is not defined" : "residual not finite";
 		return total != 0 && fall_back(q, b, stage, &v.unclamped, e) < 0 ? -1 :
@@ -456,7 +445,7 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 	}
 	if (solve(q, e) < 0 || add_records(q, b, place, e) < 0 || again(q, b, stage, e) < 0)
 		return -1;
-	v.after = squares(q, from, all);
+	spread(q, from, all, q->bias, &v.after);
 	v.r2 = 1 - v.after / total;
 	if (!(v.r2 > 0))
 		v.reason = "R^2 is not above 0";

@@ -6,15 +6,16 @@
  * through the quantized ones, with what run records ask for and with the compensation found so
  * far.  At a place (a block, or attention and the MLP by themselves) with input x of the quantized
  * stream and the two streams' outputs y and y~,
- *     y~ += W x + b        W, b: least squares for y - y~ (qwt_solve.h)
- * (QwT, arXiv:2411.13918; QwT-LLM fits to the reference's own stream, as here).  The sequences of
- * the calibration set are cut in two: the last `holdout` of them judge what the others fitted.
- * Where the ridge is to be chosen, the first half of those does that and then joins the fit, so
- * that no window judges what it has chosen.  On those that judge, e being y - y~ and e^ what W and
- * b, rounded to how they are stored, say of it,
- *     R^2 = 1 - sum |e - e^|^2 / sum |e - mean e|^2
- * A place is compensated if R^2 > 0 and sum |e - e^|^2 < sum |e|^2; else it stays as it is, and a
- * note of kind "compensation" says why.
+ *     y~ += W x + b        W, b: least squares for e = y - y~ (qwt_solve.h)
+ * (QwT, arXiv:2411.13918; QwT-LLM fits to the reference's own stream, as here).  A token counts
+ * v = 1 / mean(y^2): the norms behind divide by that, and a few massive tokens would decide for
+ * all others.  The sequences of the calibration set are cut in two: the last `holdout` of them
+ * judge what the others fitted.  Where the ridge is to be chosen, the first half of those does that
+ * and then joins the fit, so that no window judges what it has chosen.  On those that judge, e^
+ * being what W and b, rounded to how they are stored, say of e,
+ *     R^2 = 1 - sum v |e - e^|^2 / sum v |e - mean e|^2
+ * A place is compensated if R^2 > 0 and sum v |e - e^|^2 < sum v |e|^2; else it stays as it is, and
+ * a note of kind "compensation" says why.
  *
  * Where activations are clamped (lib/compute/clamp.h), what is left without a compensation is left
  * without a clamp too, as published: then the note has "unclamped" true.
@@ -30,10 +31,10 @@ struct qwt_options {
 	bool sublayers;      /* attention and the MLP, each by itself */
 	enum run_form form;
 	long rank;           /* FORM_LOW_RANK */
-	double ridge;        /* times the mean of X'X's diagonal; below 0: 1e-6, or of its
-			      * multiples by 10 up to 0.1 the one with the least error where the
-			      * ridge is chosen */
-	bool compat;         /* as published: f32 inverse, no ridge, judged on what was fitted */
+	double ridge;        /* times each channel's variance; below 0: of 1e-4, 1e-3 ... 100 the
+			      * one with the least error, or 0.01 where windows do not choose */
+	bool compat;         /* as published: f32 inverse, no ridge, tokens count alike, judged on
+			      * what was fitted */
 	double holdout;      /* of the sequences, 0: judged on what was fitted */
 	long begin;          /* blocks before it stay */
 	const char *except;  /* "0,3": these too; or NULL */

@@ -88,8 +88,36 @@ static void band_task(void *ctx, size_t task, int thread)
 	}
 }
 
+double qwt_weight(const float *a, size_t d)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < d; i++)
+		sum += (double)a[i] * (double)a[i];
+	return sum > 0 ? (double)d / sum : 0;
+}
+
+/* Row i of a chunk, times the root of its weight, and what its sums have of it. */
+static void take_row(struct qwt_sums *s, size_t i, const float *x, const float *a, const float *b,
+		     double weight)
+{
+	const size_t d = s->d;
+	const double root = sqrt(weight);
+
+	for (size_t j = 0; j < d; j++) {
+		const double xv = root * (double)x[j], ev = root * ((double)a[j] - (double)b[j]);
+
+		s->chunk[i * d + j] = xv;
+		s->chunk[(CHUNK + i) * d + j] = ev;
+		s->mx[j] += root * xv;
+		s->me[j] += root * ev;
+		s->ee += ev * ev;
+	}
+	s->n += weight;
+}
+
 void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const float *a,
-		  const float *b, size_t n)
+		  const float *b, size_t n, bool weigh)
 {
 	const size_t d = s->d;
 
@@ -97,19 +125,14 @@ void qwt_sums_add(struct qwt_sums *s, struct pool *pool, const float *x, const f
 		const size_t rows = n - from < CHUNK ? n - from : CHUNK;
 		struct band_job j = { s, s->chunk, s->chunk + CHUNK * d, rows };
 
-		for (size_t i = 0; i < rows * d; i++) {
-			const double xv = x[from * d + i];
-			const double ev = (double)a[from * d + i] - (double)b[from * d + i];
+		for (size_t i = 0; i < rows; i++) {
+			const float *row = a + (from + i) * d;
 
-			s->chunk[i] = xv;
-			s->chunk[CHUNK * d + i] = ev;
-			s->mx[i % d] += xv;
-			s->me[i % d] += ev;
-			s->ee += ev * ev;
+			take_row(s, i, x + (from + i) * d, row, b + (from + i) * d,
+				 weigh ? qwt_weight(row, d) : 1);
 		}
 		pool_run(pool, (d + BAND - 1) / BAND, band_task, &j);
 	}
-	s->n += n;
 }
 
 void qwt_sums_merge(struct qwt_sums *s, const struct qwt_sums *more)
@@ -125,21 +148,12 @@ void qwt_sums_merge(struct qwt_sums *s, const struct qwt_sums *more)
 /* Centred element of G, i <= j, and of C. */
 static double g_at(const struct qwt_sums *s, size_t i, size_t j)
 {
-	return s->g[i * s->d + j] - s->mx[i] * s->mx[j] / (double)s->n;
+	return s->g[i * s->d + j] - s->mx[i] * s->mx[j] / s->n;
 }
 
 static double c_at(const struct qwt_sums *s, size_t i, size_t j)
 {
-	return s->c[i * s->d + j] - s->me[i] * s->mx[j] / (double)s->n;
-}
-
-static double mean_diagonal(const struct qwt_sums *s)
-{
-	double sum = 0;
-
-	for (size_t i = 0; i < s->d; i++)
-		sum += g_at(s, i, i);
-	return sum / (double)s->d;
+	return s->c[i * s->d + j] - s->me[i] * s->mx[j] / s->n;
 }
 
 struct solve_job {
@@ -201,7 +215,7 @@ static void set_bias(const struct qwt_sums *s, const double *w, double *bias)
 
 		for (size_t j = 0; j < s->d; j++)
 			sum -= w[i * s->d + j] * s->mx[j];
-		bias[i] = sum / (double)s->n;
+		bias[i] = sum / s->n;
 	}
 }
 
@@ -209,7 +223,6 @@ int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double 
 	      struct err *e)
 {
 	const size_t d = s->d, n = d * d + 2 * d + (size_t)pool_threads(pool) * d * SIDES;
-	const double add = ridge * mean_diagonal(s);
 	double *a = malloc(n * sizeof(*a)), *scale = a != NULL ? a + d * d : NULL;
 	size_t *perm = malloc(d * sizeof(*perm));
 	struct solve_job j = { s, a, scale, perm, 0, w, NULL };
@@ -221,14 +234,14 @@ int qwt_solve(struct pool *pool, const struct qwt_sums *s, double ridge, double 
 	}
 	j.room = scale + 2 * d;
 	for (size_t i = 0; i < d; i++) {
-		const double v = g_at(s, i, i) + add;
+		const double v = g_at(s, i, i) * (1 + ridge);
 
 		scale[i] = v > 0 ? 1 / sqrt(v) : 0;
 	}
 	for (size_t i = 0; i < d; i++)
 		for (size_t k = i; k < d; k++)
-			a[i * d + k] = a[k * d + i] = scale[i] * scale[k] *
-						      (g_at(s, i, k) + (i == k ? add : 0));
+			a[i * d + k] = a[k * d + i] = scale[i] * scale[k] * g_at(s, i, k) *
+						      (i == k ? 1 + ridge : 1);
 	j.rank = pivoted_cholesky(a, d, (double)d * DBL_EPSILON, perm, scale + d);
 	pool_run(pool, (d + SIDES - 1) / SIDES, solve_task, &j);
 	set_bias(s, w, bias);
@@ -261,7 +274,7 @@ int qwt_misfit(struct backend *b, const struct qwt_sums *s, const double *w, con
 				ww += w[i * d + j] * (p[(i - from) * d + j] - 2 * s->c[i * d + j]);
 				x += w[i * d + j] * s->mx[j];
 			}
-			sum += ww + bias[i] * (2 * x - 2 * s->me[i] + (double)s->n * bias[i]);
+			sum += ww + bias[i] * (2 * x - 2 * s->me[i] + s->n * bias[i]);
 		}
 	}
 	free(g);
@@ -332,13 +345,11 @@ int qwt_solve_compat(struct qwt_sums *s, double *w, double *bias, struct err *e)
 
 void qwt_solve_diagonal(struct qwt_sums *s, double ridge, double *w, double *bias)
 {
-	const double add = ridge * mean_diagonal(s);
-
 	for (size_t i = 0; i < s->d; i++) {
-		const double g = g_at(s, i, i) + add;
+		const double g = g_at(s, i, i) * (1 + ridge);
 
 		w[i] = g > 0 ? c_at(s, i, i) / g : 0;
-		bias[i] = (s->me[i] - w[i] * s->mx[i]) / (double)s->n;
+		bias[i] = (s->me[i] - w[i] * s->mx[i]) / s->n;
 	}
 }
 
@@ -357,7 +368,7 @@ static void factors_task(void *ctx, size_t task, int thread)
 
 	(void)thread;
 	for (size_t i = from; i < end; i++) {
-		const double mean = s->me[i] / (double)s->n;
+		const double mean = s->me[i] / s->n;
 
 		for (size_t j = 0; j < d; j++)
 			f->c[i * d + j] = s->c[i * d + j] - mean * s->mx[j];
@@ -393,10 +404,10 @@ int qwt_low_rank(struct backend *b, const struct qwt_sums *s, const double *w, s
 
 		for (size_t k = 0; k < d; k++)
 			mean += down[j * d + k] * s->mx[k];
-		u[r * d + j] = mean / (double)s->n;
+		u[r * d + j] = mean / s->n;
 	}
 	for (size_t i = 0; ret == 0 && i < d; i++) {
-		bias[i] = s->me[i] / (double)s->n;
+		bias[i] = s->me[i] / s->n;
 		for (size_t j = 0; j < r; j++) {
 			up[i * r + j] = u[j * d + i];
 			bias[i] -= up[i * r + j] * u[r * d + j];

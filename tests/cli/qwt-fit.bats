@@ -67,17 +67,20 @@ less() {	# less A B: numbers
 		x, e = rows(q, 0), rows(ref, 1) - rows(q, 1)
 		n = 30 * 32
 		a = np.hstack([x, np.ones((len(x), 1))])
-		sol = np.linalg.lstsq(a[:n], e[:n], rcond=None)[0]
+		# a token counts 1 / mean square of the reference's output
+		v = 1 / (rows(ref, 1) ** 2).mean(1, keepdims=True)
+		sol = np.linalg.lstsq(v[:n] ** .5 * a[:n], v[:n] ** .5 * e[:n], rcond=None)[0]
 		w, b = fit.tensor("layers.0.out.weight", "comp"), fit.tensor("layers.0.out.bias", "comp")
 		off = max(abs(w - sol[:-1].T).max(), abs(b - sol[-1]).max()) / abs(sol).max()
 		left, held = e[n:] - a[n:] @ sol, e[n:]
-		r2 = 1 - (left ** 2).sum() / ((held - held.mean(0)) ** 2).sum()
+		judged = held - (v[n:] * held).sum(0) / v[n:].sum()
+		r2 = 1 - (v[n:] * left ** 2).sum() / (v[n:] * judged ** 2).sum()
 		note = fit.notes("compensation")["layers.0.out"]
 		print(off, r2, note)
 		assert off < 1e-4 and abs(r2 - note["r2"]) < 1e-4 and note["taken"]
 		# what is left of the fitted part is orthogonal to x and to 1
 		left = e[:n] - x[:n] @ w.T - b
-		assert abs(a[:n].T @ left).max() < 1e-4 * abs(a[:n].T @ e[:n]).max()
+		assert abs(a[:n].T @ (v[:n] * left)).max() < 1e-4 * abs(a[:n].T @ (v[:n] * e[:n])).max()
 	END
 }
 
@@ -238,25 +241,26 @@ less() {	# less A B: numbers
 			rows = lambda s, l: np.concatenate([s.tensor(f"hidden.{i}.{l}", None)
 			                                    for i in range(n)]).astype(np.float64)
 			x, e = rows(q, 0), rows(ref, 1) - rows(q, 1)
+			v = 1 / (rows(ref, 1) ** 2).mean(1, keepdims=True)
 			held = -(-n // 5) * 32
 			a, b = len(x) - held, len(x) - held // 2
 
 			def solve(n, ridge):
-			    mx, me = x[:n].mean(0), e[:n].mean(0)
-			    g = (x[:n] - mx).T @ (x[:n] - mx)
-			    g += ridge * np.trace(g) / len(g) * np.eye(len(g))
-			    w = np.linalg.solve(g, (x[:n] - mx).T @ (e[:n] - me)).T
+			    mx, me = ((v[:n] * y[:n]).sum(0) / v[:n].sum() for y in (x, e))
+			    g = (x[:n] - mx).T @ (v[:n] * (x[:n] - mx))
+			    g += ridge * np.diag(np.diag(g))
+			    w = np.linalg.solve(g, (x[:n] - mx).T @ (v[:n] * (e[:n] - me))).T
 			    return w, me - w @ mx
 
 			def left(map, rows):
-			    return ((e[rows] - x[rows] @ map[0].T - map[1]) ** 2).sum()
+			    return (v[rows] * (e[rows] - x[rows] @ map[0].T - map[1]) ** 2).sum()
 
-			ridges = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+			ridges = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100]
 			errors = [left(solve(a, r), slice(a, b)) for r in ridges]
-			best = next((i for i in range(5) if errors[i + 1] >= errors[i]), 5)
+			best = int(np.argmin(errors))
 			w, bias = map = solve(b, ridges[best])
-			judged = e[b:] - e[b:].mean(0)
-			r2 = 1 - left(map, slice(b, None)) / (judged ** 2).sum()
+			judged = e[b:] - (v[b:] * e[b:]).sum(0) / v[b:].sum()
+			r2 = 1 - left(map, slice(b, None)) / (v[b:] * judged ** 2).sum()
 			note = fit.notes("compensation")["layers.0.out"]
 			print(n, ridges[best], r2, note)
 			assert abs(note["ridge"] / ridges[best] - 1) < 1e-9
@@ -271,7 +275,7 @@ less() {	# less A B: numbers
 		qwt-fit -q --per=block --dtype=f32 "$@" q.qp | qp-dump --head |
 			sed -n "s/^note layers.0.out .*compensation.* $key=\([^ ]*\).*/\1/p"
 	}
-	[ "$(noted ridge --holdout=0)" = 1e-06 ]
+	[ "$(noted ridge --holdout=0)" = 0.01 ]
 	[ "$(noted ridge --ridge=0.25)" = 0.25 ]
 }
 

@@ -19,8 +19,8 @@ static double w[D * D], bias[D], want[D * D], off[D], up[D * D], down[D * D];
 static void sums(struct qwt_sums *s, struct pool *pool)
 {
 	qwt_sums_zero(s);
-	qwt_sums_add(s, pool, x, y, z, 333);
-	qwt_sums_add(s, pool, x + 333 * D, y + 333 * D, z + 333 * D, N - 333);
+	qwt_sums_add(s, pool, x, y, z, 333, false);
+	qwt_sums_add(s, pool, x + 333 * D, y + 333 * D, z + 333 * D, N - 333, false);
 }
 
 /* Channels of very different size, e = W x + b (+ noise). */
@@ -108,9 +108,9 @@ static void test_merge(struct pool *pool)
 	if (qwt_sums_init(&all, D, &e) < 0 || qwt_sums_init(&a, D, &e) < 0 ||
 	    qwt_sums_init(&b, D, &e) < 0)
 		exit(1);
-	qwt_sums_add(&all, pool, x, y, z, N);
-	qwt_sums_add(&a, pool, x, y, z, N / 3);
-	qwt_sums_add(&b, pool, x + N / 3 * D, y + N / 3 * D, z + N / 3 * D, N - N / 3);
+	qwt_sums_add(&all, pool, x, y, z, N, false);
+	qwt_sums_add(&a, pool, x, y, z, N / 3, false);
+	qwt_sums_add(&b, pool, x + N / 3 * D, y + N / 3 * D, z + N / 3 * D, N - N / 3, false);
 	qwt_sums_merge(&a, &b);
 	for (size_t i = 0; i < 2 * D * D + 2 * D; i++)
 		most = fmax(most, fabs(a.g[i] - all.g[i]) / (1 + fabs(all.g[i])));
