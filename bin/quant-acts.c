@@ -152,6 +152,8 @@ static void options(int argc, char **argv, struct quant_acts *a)
 		a->q.rule = a->q.sym ? QUANT_QUAROT : QUANT_GPTQ;
 	if (a->q.format == QUANT_E4M3 && (!a->q.sym || (bits && a->q.bits != 8)))
 		cli_fail(ERR_USAGE, "--format", "e4m3 has 8 bits and is symmetric");
+	a->told = bits || ruled || per || group || sym || asym || a->fixed ||
+		  (!preset && (a->clip != CLIP_NONE || a->q.format == QUANT_E4M3));
 	cli_operands(0, 2);
 }
 

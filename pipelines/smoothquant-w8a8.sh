@@ -4,7 +4,7 @@
 #
 # MODEL is anything that record-acts reads; CALIB a text, or a set that calib-pack made (*.qp);
 # OUT the packed stream.  ALPHA (0.5) is how much of the outliers goes into the weights: 0.8 to 0.9
-# for models whose activations are hard.
+# for models whose activations are hard.  RULE=ct makes grids that to-ct(1) takes.
 set -eu
 [ $# -eq 3 ] || { echo "usage: smoothquant-w8a8.sh MODEL CALIB OUT" >&2; exit 64; }
 model=$1 calib=$2 out=$3
@@ -23,5 +23,5 @@ esac
 record-acts --stats=absmax -c "$calib" "$model" |
 	smooth -a "${ALPHA:-0.5}" --edges=attn.in,mlp.in |
 	rtn -b 8 --sym -g -1 |
-	quant-acts --preset=w8a8 |
+	quant-acts --preset=w8a8 ${RULE:+--rule="$RULE"} |
 	pack-int8 --float=bf16 -o "$out"

@@ -222,9 +222,13 @@ int quant_acts_check(const struct quant_acts *a, const struct model *m, struct e
 	if (a->edges == 0 && a->kv == 0 && a->probs == 0 && a->resid == 0)
 		return err_set(e, ERR_USAGE, "--edges", "none, and no --kv, --probs or --resid: "
 			       "nothing is left to quantize");
-	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0 || a->kv_fixed))
+	if (a->edges == 0 && a->told)
+		return err_set(e, ERR_USAGE, "--edges", "none; what else is said of their grids "
+			       "(bits, format, rule, range) is of no use: keys and values have --kv "
+			       "and options of that name");
+	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0 || a->kv_fixed || a->kv_clip < 1))
 		return err_set(e, ERR_USAGE, a->kv_raw ? "--kv-raw" : a->kv_fixed ? "--kv-static" :
-			       "--kv-window", "goes with --kv");
+			       a->kv_window > 0 ? "--kv-window" : "--kv-clip", "goes with --kv");
 	if (a->kv_raw && a->kv_fixed)
 		return err_set(e, ERR_USAGE, "--kv-static", "ranges are those of keys as the cache "
 			       "holds them, behind their rotation: not with --kv-raw");

@@ -24,6 +24,7 @@ struct quant_acts {
 	bool fixed;            /* static */
 	enum quant_clip clip;
 	double percent;        /* CLIP_PERCENTILE */
+	bool told;             /* some of this was asked for: it must be of use */
 	unsigned edges;        /* bits 1 << EDGE_..., up to EDGE_MLP_MID; experts' go along */
 	const char *skip;      /* "mlp.mid,layers.0,layers.3.attn.in", or NULL */
 	int kv, probs, resid;  /* bits, 0: not quantized */

@@ -97,6 +97,15 @@ runs() {	# runs FILE: the run records, without their payload
 	[ "$(runs "$out/q.qp" | grep -c 'attn\.[kv] .*shape=\[1,2\] .*per="tensor" .*range="static"')" = 4 ]
 	refuses 65 'layers.0.attn.k: no min .*record-acts --kv -' quant-acts --kv=8 --kv-static plain.qp
 	refuses 64 '--kv-static: goes with --kv' quant-acts --kv-static acts.qp
+	refuses 64 '--kv-clip: goes with --kv' quant-acts --kv-clip=0.5 acts.qp
+	local o
+	for o in --bits=3 --sym --asym --rule=awq --clip=0.5 --per=tensor -g16 --format=e4m3; do
+		refuses 64 '--edges: none; what else is said' quant-acts --edges=none --kv=4 $o acts.qp
+	done
+	refuses 64 '--edges: none; what else is said' \
+		quant-acts --edges=none --static --per=tensor --kv=4 acts.qp
+	quant-acts -q -p w4a4kv4 --edges=none acts.qp | qp-dump --head > "$out/kv.txt"
+	[ "$(grep -c '^run .*attn.[kv] ' "$out/kv.txt")" -eq "$(grep -c '^run ' "$out/kv.txt")" ]
 	refuses 64 '--kv-static: .*--kv-raw' quant-acts --kv=8 --kv-static --kv-raw acts.qp
 	refuses 64 '--kv: expected 2 to 8 or e4m3' quant-acts --kv=e5m2 acts.qp
 	refuses 64 '--kv: expected 2 to 8 or e4m3' quant-acts --kv=9 acts.qp
