@@ -243,6 +243,11 @@ const struct json *json_at(const struct json *arr, size_t i)
 	return arr ? view(json_array_get(value(arr), i)) : NULL;
 }
 
+bool json_same(const struct json *a, const struct json *b)
+{
+	return a == b || (a && b && json_equal(value(a), value(b)));
+}
+
 const char *json_str(const struct json *v, size_t *len)
 {
 	if (json_type_of(v) != JSON_STR)

@@ -43,6 +43,8 @@ bool json_bool(const struct json *v, bool otherwise);
 int64_t json_int(const struct json *v, int64_t otherwise);
 double json_num(const struct json *v, double otherwise); /* integers too */
 /* In file order: start with it = NULL. */
+/* The same value: numbers of one kind, members in any order; absent is like absent only. */
+bool json_same(const struct json *a, const struct json *b);
 void *json_iter(const struct json *obj, void *it, const char **key, const struct json **v);
 
 /* ---- changing a document whose root is an object; its order stays */

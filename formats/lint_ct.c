@@ -72,6 +72,59 @@ static const struct json *group_of(const struct lint *l, const char *name)
 	return NULL;
 }
 
+bool lint_ct_same(const struct lint *l, const char *a, const char *b)
+{
+	static const char *const keys[] = { "weights", "input_activations", "format" };
+	const struct json *x = group_of(l, a), *y = group_of(l, b);
+	bool same = true;
+
+	for (size_t i = 0; x != y && i < sizeof(keys) / sizeof(keys[0]); i++)
+		same = same && json_same(json_get(x, keys[i]), json_get(y, keys[i]));
+	return same;
+}
+
+/* Is the module no linear but the matrix of a transform, "<linear>.<transform>_<location>"? */
+static bool is_transform(const struct lint *l, const char *name)
+{
+	const struct json *groups = json_get(json_get(l->quant, "transform_config"),
+					     "config_groups");
+	const struct json *g;
+	const char *dot = strrchr(name, '.'), *key;
+
+	for (void *it = NULL; dot && (it = json_iter(groups, it, &key, &g));) {
+		const size_t n = strlen(key);
+		const struct json *apply = json_get(g, "apply");
+
+		if (strncmp(dot + 1, key, n) || dot[1 + n] != '_')
+			continue;
+		for (size_t i = 0; i < json_len(apply); i++)
+			if (strcmp(dot + 2 + n, text_of(json_at(apply, i), "location")) == 0)
+				return true;
+	}
+	return false;
+}
+
+/* vLLM turns what goes into a linear or comes out of it, not queries and keys on their way. */
+void lint_ct_places(struct lint *l)
+{
+	static const char *const known[] = { "input", "output", "weight_input", "weight_output",
+					     NULL };
+	const struct json *groups = json_get(json_get(l->quant, "transform_config"),
+					     "config_groups"), *g;
+	const char *key;
+
+	for (void *it = NULL; (it = json_iter(groups, it, &key, &g));) {
+		const struct json *apply = json_get(g, "apply");
+
+		for (size_t i = 0; i < json_len(apply); i++) {
+			const char *at = text_of(json_at(apply, i), "location");
+
+			if (!among(at, known))
+				lint_say(l, key, "turns at %s, which is not obeyed", at);
+		}
+	}
+}
+
 static bool ignored(const struct lint *l, const char *name)
 {
 	return any_hits(json_get(l->quant, "ignore"), name);
@@ -288,6 +341,17 @@ static void unpacked(struct lint *l, const struct lint_module *m, const struct j
 			 (long long)((cols + wide - 1) / wide));
 }
 
+void lint_ct_blocks(struct lint *l, const struct lint_module *m, bool by_cols, long tp)
+{
+	const struct json *w = is_ct(l) ? json_get(group_of(l, m->name), "weights") : NULL;
+	const int64_t side = json_int(json_at(json_get(w, "block_structure"), by_cols ? 1 : 0), 0);
+	const int64_t n = lint_dim(m->part[LINT_WEIGHT], by_cols ? 1 : 0);
+
+	if (lint_quantized(m) && side > 0 && n > 0 && (n % tp || n / tp % side))
+		lint_say(l, m->name, "%lld %s on %ld ranks are no whole blocks of %lld",
+			 (long long)n, by_cols ? "columns" : "rows", tp, (long long)side);
+}
+
 void lint_ct_parts(struct lint *l)
 {
 	for (size_t i = 0; is_ct(l) && i < l->n_m; i++) {
@@ -325,6 +389,7 @@ void lint_ct_cover(struct lint *l)
 				 "ignore names it" : "no config group targets it");
 		/* Of matrices what is no linear: embeddings. */
 		if (!lint_quantized(m) && meant && !strstr(m->name, "embed") &&
+		    !is_transform(l, m->name) &&
 		    json_len(json_get(m->part[LINT_WEIGHT], "shape")) == 2)
 			lint_say(l, m->name, "is a weight, but a config group targets it, and "
 				 "ignore does not name it");

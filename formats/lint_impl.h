@@ -89,6 +89,11 @@ void lint_ct_scheme(struct lint *l);
 void lint_ct_cache(struct lint *l);
 void lint_ct_parts(struct lint *l);
 void lint_ct_cover(struct lint *l);
+/* Do two modules have the same scheme, as far as config_groups tell? */
+bool lint_ct_same(const struct lint *l, const char *a, const char *b);
+/* Blocks of float8 that a linear's share of so many ranks, of its columns or rows, cuts. */
+void lint_ct_blocks(struct lint *l, const struct lint_module *m, bool by_cols, long tp);
+void lint_ct_places(struct lint *l);
 /* Of GGUF files (lint_gguf.c). */
 void lint_gguf_layout(struct lint *l);
 void lint_gguf_version(struct lint *l);

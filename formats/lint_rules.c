@@ -303,6 +303,8 @@ static void transforms(struct lint *l)
 	else if (any && l->o->tp > 1 && l->rule->loaders == LINT_VLLM)
 		lint_say(l, "config.json", "transform_config works on one rank only, not %ld",
 			 l->o->tp);
+	if (l->rule->loaders == LINT_VLLM)
+		lint_ct_places(l);
 }
 
 /* Widths that the packing of compressed-tensors changed for. */
@@ -324,12 +326,22 @@ static void ct_bits(struct lint *l)
 
 /* ---- modules together ----------------------------------------------------------------------- */
 
-/* q, k, v and gate, up become one linear: they share codes or weights, bits and group. */
+/* Of two linears in codes: other columns, bits or groups, or what else config_groups say. */
+static bool other_scheme(const struct lint *l, const struct lint_module *m,
+			 const struct lint_module *x)
+{
+	int64_t a[4], b[4];
+
+	lint_sizes(l, m, &a[0], &a[1], &a[2], &a[3]);
+	lint_sizes(l, x, &b[0], &b[1], &b[2], &b[3]);
+	return a[1] != b[1] || a[2] != b[2] || a[3] != b[3] || !lint_ct_same(l, m->name, x->name);
+}
+
+/* q, k, v and gate, up become one linear: they share codes or weights, and a scheme. */
 static void fused_pair(struct lint *l, const struct lint_module *m, const char *from,
 		       const char *to)
 {
 	const size_t n = strlen(m->name) - strlen(from);
-	int64_t a[4], b[4];
 	char name[300];
 	const struct lint_module *x;
 
@@ -343,11 +355,9 @@ static void fused_pair(struct lint *l, const struct lint_module *m, const char *
 			 lint_quantized(x) ? "in codes" : "a weight");
 		return;
 	}
-	lint_sizes(l, m, &a[0], &a[1], &a[2], &a[3]);
-	lint_sizes(l, x, &b[0], &b[1], &b[2], &b[3]);
-	if (a[2] != b[2] || a[3] != b[3] || a[1] != b[1])
-		lint_say(l, m->name, "has other bits or groups than %s, but both are one linear "
-			 "there", to);
+	if (other_scheme(l, m, x))
+		lint_say(l, m->name, "has another scheme than %s, but both are one linear there",
+			 to);
 }
 
 static void fused(struct lint *l)
@@ -380,6 +390,9 @@ static void experts(struct lint *l)
 			lint_say(l, l->m[i].name, "is %s, expert 0 is not: experts of a layer are "
 				 "one tensor there",
 				 lint_quantized(&l->m[i]) ? "in codes" : "a weight");
+		else if (first && lint_quantized(first) && other_scheme(l, &l->m[i], first))
+			lint_say(l, l->m[i].name, "has another scheme than expert 0: experts of a "
+				 "layer are one tensor there");
 	}
 }
 
@@ -396,9 +409,14 @@ static void tensor_parallel(struct lint *l)
 	const long tp = l->o->tp;
 	const int64_t heads = json_int(json_get(l->config, "num_attention_heads"), tp);
 
+	const int64_t kv = json_int(json_get(l->config, "num_key_value_heads"), heads);
+
 	if (tp > 1 && heads % tp)
 		lint_say(l, "config.json", "%lld heads are not shared out over %ld ranks",
 			 (long long)heads, tp);
+	if (tp > 1 && kv > 0 && kv % tp && tp % kv)
+		lint_say(l, "config.json", "%lld heads of keys and values are neither shared out "
+			 "over %ld ranks nor repeated on them", (long long)kv, tp);
 	for (size_t i = 0; tp > 1 && i < l->n_m; i++) {
 		const struct lint_module *m = &l->m[i];
 		const bool by_cols = ends_in(m->name, ".o_proj") || ends_in(m->name, ".down_proj");
@@ -408,6 +426,7 @@ static void tensor_parallel(struct lint *l)
 		    lint_dim(m->part[LINT_SCALE], 1) % tp)
 			lint_say(l, m->name, "%lld groups are not shared out over %ld ranks",
 				 (long long)lint_dim(m->part[LINT_SCALE], 1), tp);
+		lint_ct_blocks(l, m, by_cols, tp);
 		if (!m->part[LINT_QWEIGHT])
 			continue;
 		lint_sizes(l, m, &n, &k, &g, &b);
@@ -501,7 +520,7 @@ const struct lint_rule lint_rules[] = {
 	{ "convert", LINT_LLAMA_CPP, AUG, "convert_hf_to_gguf.py dequant_model",
 	  "the format is one that the converter dequantizes", converter, false },
 	{ "transform", LINT_VLLM, AUG, "vLLM compressed_tensors/transform",
-	  "rotations at run time want one rank", transforms, false },
+	  "rotations at run time want one rank, and are of inputs and outputs", transforms, false },
 	{ "transform", LINT_SGLANG, AUG, "SGLang compressed_tensors",
 	  "no rotations at run time", transforms, false },
 	{ "ct-bits", LINT_ALL, "2026-05", "compressed-tensors #715",

@@ -82,8 +82,8 @@ int f8_quantize(struct f8_quantized *z, const struct f8_options *f, enum dtype s
 
 	z->rows = rows;
 	z->cols = cols;
-	z->tall = f->scales == F8_ROW ? 1 : f->scales == F8_TENSOR ? rows : smaller(f->tall, rows);
-	z->width = f->scales == F8_BLOCK ? smaller(f->width, cols) : cols;
+	z->tall = f->scales == F8_ROW ? 1 : f->scales == F8_TENSOR ? rows : f->tall;
+	z->width = f->scales == F8_BLOCK ? f->width : cols;
 	z->scale_rows = (rows + z->tall - 1) / z->tall;
 	z->groups = (cols + z->width - 1) / z->width;
 	if (reserve(z, where, e) < 0 || quantizer_check_finite(w, rows, cols, where, e) < 0)

@@ -6,7 +6,7 @@
  * s = max |w| / 448 of the group, computed in f64 and rounded to the type it will be stored in
  * before any code is computed; 1 where all are 0.  (Micikevicius et al., FP8 Formats for Deep
  * Learning, 2022, section 3.)  A group is a row, a tensor, or a block of rows and columns; blocks
- * at the lower and right edge may be smaller.
+ * at the lower and right edge, or of a weight that is less than one, may hold fewer weights.
  */
 #ifndef QP_RTN_F8_H
 #define QP_RTN_F8_H

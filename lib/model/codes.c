@@ -11,20 +11,24 @@
 #include "lib/data/f8.h"
 #include "lib/data/stream.h"
 
-/* Columns and rows that share a scale: any numbers, where codes are floats. */
+#define F8_SIDE ((int64_t)1 << 24) /* of a block, at most */
+
+/* Columns and rows that share a scale: any numbers, where codes are floats; a block of 128 x 128
+ * that a smaller weight does not fill is one of 128 x 128 still. */
 static int f8_init(struct codes *c, const struct record *codes, struct err *e)
 {
 	int64_t bits, group, tall = 1;
 
 	if (!record_get_int(codes, "bits", &bits) || bits != 8)
 		return err_set(e, ERR_DATA, codes->name, "codes whose key bits is absent or wrong");
-	if (!record_get_int(codes, "group", &group) || group < 1 || (uint64_t)group > c->cols)
+	if (!record_get_int(codes, "group", &group) || group < 1 || group > F8_SIDE)
 		return err_set(e, ERR_DATA, codes->name,
-			       "codes whose key group is missing or beyond %zu columns", c->cols);
+			       "codes whose key group is missing or not from 1 to %lld",
+			       (long long)F8_SIDE);
 	record_get_int(codes, "tall", &tall);
-	if (tall < 1 || (uint64_t)tall > c->rows)
-		return err_set(e, ERR_DATA, codes->name, "codes whose key tall is beyond %zu rows",
-			       c->rows);
+	if (tall < 1 || tall > F8_SIDE)
+		return err_set(e, ERR_DATA, codes->name, "codes whose key tall is not from 1 to "
+			       "%lld", (long long)F8_SIDE);
 	c->bits = 8;
 	c->group = (size_t)group;
 	c->groups = (c->cols + c->group - 1) / c->group;

@@ -9,7 +9,7 @@
  *
  * Or the codes are floats, F8_E4M3: w[n,k] = scale[n/tall, k/group] code[n,k].  Keys bits = 8 and
  * group, as above; there is no zero.  With key tall (rows that share a scale, 1 if absent) blocks
- * have one scale each: tall and group need not divide rows and columns.
+ * have one scale each: tall and group need not divide rows and columns, and may exceed them.
  *
  * Or, with key grid, q4_K or q6_K: codes of a grid of super-blocks (kgrid.h).  The scale is then
  * U8 [rows, cols / 256, bytes of a head], there is no zero, and bits, group and sym are the grid's.

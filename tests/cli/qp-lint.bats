@@ -155,6 +155,17 @@ P='p = "model.layers.0."; '
 	qp-lint --for=vllm "$out/d"
 }
 
+@test "qp-lint: transforms that to-ct writes are no linears; of queries and keys vLLM obeys none" {
+	record-acts -q -S none tiny | rotate -q -r r4 | rtn -q -g 32 | to-ct -q - "$out/r4"
+	grep -q transform_config "$out/r4/config.json"
+	qp-lint --for=vllm,transformers "$out/r4"
+	record-acts -q -S none tiny | rotate -q -r r3 | rtn -q -g 32 | to-ct -q - "$out/r3"
+	run -1 qp-lint --for=vllm "$out/r3"
+	[[ $output == *"R3_16: turns at q_attn, which is not obeyed"* ]]
+	run -1 grep -v 'which is not obeyed' <<< "$output"
+	qp-lint --for=transformers "$out/r3"
+}
+
 @test "qp-lint: ct-bits" {
 	fails plain 'c["quantization_config"] = {"quant_method": "compressed-tensors",
 		"config_groups": {"g": {"weights": {"num_bits": 3}}}}' \
@@ -170,7 +181,12 @@ t[n + "weight"] = ("F32", [32, 64], bytes(8192))' \
 a, b = t[n + "scales"], t[n + "qzeros"]
 t[n + "scales"] = (a[0], [1, 128], a[2][:256])
 t[n + "qzeros"] = (b[0], [1, 16], b[2][:64])' \
-		sglang fused 'gate_proj: has other bits or groups than up_proj'
+		sglang fused 'gate_proj: has another scheme than up_proj'
+	# Of one size, but asymmetric; of other blocks
+	fails ct 'import copy; g = q["config_groups"]
+g["other"] = copy.deepcopy(g["group_0"]); g["other"]["weights"]["symmetric"] = False
+g["other"]["targets"] = ["re:.*[kv]_proj"]; g["group_0"]["targets"] = ["re:.*([qo]|up|gate|down)_proj"]' \
+		sglang fused 'q_proj: has another scheme than k_proj'
 }
 
 @test "qp-lint: layers" {
@@ -196,6 +212,10 @@ t[n + "qzeros"] = (b[0], [1, 16], b[2][:64])' \
 	fails gptq "$P"'t[p + "mlp.experts.1.up_proj.weight"] = ("F32", [1], bytes(4))
 for x in four: t[p + "mlp.experts.0.up_proj." + x] = ("I32", [1, 1], bytes(4))' \
 		vllm experts 'experts\.1\.up_proj: is a weight, expert 0 is not'
+	fails gptq "$P"'
+for x in four: t[p + "mlp.experts.0.up_proj." + x] = t[p + "mlp.up_proj." + x]
+for x in four: t[p + "mlp.experts.1.up_proj." + x] = t[p + "mlp.down_proj." + x]' \
+		vllm experts 'experts\.1\.up_proj: has another scheme than expert 0'
 }
 
 @test "qp-lint: routers" {
@@ -208,6 +228,13 @@ for x in four: t[p + "mlp.gate." + x] = ("I32", [1, 1], bytes(4))' \
 	fails gptq 'c["num_attention_heads"] = 3' vllm tp '3 heads are not shared out' --tp=2
 	run -1 qp-lint --for=vllm --tp=4 gptq
 	[[ $output == *"o_proj: 64 columns on 4 ranks are no whole groups of 32"* ]]
+	fails gptq 'c["num_attention_heads"], c["num_key_value_heads"] = 6, 3' \
+		vllm tp '3 heads of keys and values are neither' --tp=2
+	rtn -q --format=e4m3 --block=16x32 tiny | to-ct -q - "$out/f8"
+	qp-lint --for=vllm,sglang --tp=2 "$out/f8"
+	run -1 qp-lint --for=vllm --tp=4 "$out/f8"
+	[[ $output == *"o_proj: 64 columns on 4 ranks are no whole blocks of 32"* ]]
+	[[ $output == *"k_proj: 32 rows on 4 ranks are no whole blocks of 16"* ]]
 }
 
 @test "qp-lint: ignore" {

@@ -220,7 +220,7 @@ with_flux() {
 		    n, k = h["shape"]
 		    tall, wide = (n, k) if o == "-g 0" else (1, k)
 		    if "block" in o:
-		        tall, wide = (min(a, b) for a, b in zip(map(int, o.split("=")[1].split("x")), (n, k)))
+		        tall, wide = map(int, o.split("=")[1].split("x"))
 		    assert h["dtype"] == "F8_E4M3" and (h["bits"], h["group"]) == (8, wide), h
 		    assert h.get("tall", 1) == (tall if "block" in o else 1)
 		    w = s.tensor(h["name"], "ref").astype("f4")

@@ -252,6 +252,9 @@ same_acts() {	# same_acts STREAM DIR PYTHON
 		    w = g["weights"]
 		    assert g["format"] == "float-quantized" and w["type"] == "float" and w["num_bits"] == 8
 		    assert w["strategy"] == ("tensor" if o == "-g 0" else "block" if o else "channel")
+		    if w["strategy"] == "block": # also of weights that are less than one
+		        assert w["block_structure"] == [int(n) for n in o[8:].split("x")], w
+		assert len(q["config_groups"]) == 1
 		for h, p in s.records:
 		    if h.get("role") == "codes":
 		        assert d.dtype(h["name"]) == "F8_E4M3" and d.tensor(h["name"]).tobytes() == p
