@@ -639,7 +639,7 @@ static void describe(struct writer *t, long group, struct buf *out)
 	buf_printf(out, "{\"quant_method\": \"gptq\", \"bits\": %d, \"group_size\": %ld, "
 		   "\"desc_act\": false, \"sym\": %s, \"checkpoint_format\": \"%s\", "
 		   "\"format\": \"%s\", \"pack_dtype\": \"int32\", \"lm_head\": false, "
-		   "\"true_sequential\": true, \"static_groups\": true, ",
+		   "\"static_groups\": true, ",
 		   t->bits, group, sym, format, format);
 	if (t->plain.n) {
 		buf_puts(out, "\"dynamic\": {");

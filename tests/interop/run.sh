@@ -34,9 +34,8 @@ fetch() {
 
 if ! cmp -s "$wants" "$work/venv/fetched" && ! fetch > "$work.log" 2>&1; then
 	mkdir -p "$work" && mv "$work.log" "$work/pip.log"
-	echo "ok 1 # skip pip cannot fetch tests/interop/requirements.txt ($work/pip.log)"
-	echo "1..1"
-	exit 0
+	echo "interop: pip cannot fetch tests/interop/requirements.txt ($work/pip.log)" >&2
+	exit 69
 fi
 rm -f "$work.log"
 failed=0
