@@ -171,6 +171,22 @@ static int advance(struct qwt *q, enum side side, enum stage stage, struct err *
 	return 0;
 }
 
+/* Is it of what the reference computes?  Rotations that run time completes are: its weights are
+ * those of turned inputs. */
+static bool lent(struct block *b, const struct item *it)
+{
+	char kind[16];
+
+	if (it->rec.type == REC_RUN)
+		return record_get_str(&it->rec, "kind", kind, sizeof(kind)) == 1 &&
+		       strcmp(kind, "hadamard") == 0;
+	if (it->slot == SLOT_NONE || it->rec.type != REC_TENSOR)
+		return false;
+	if (block_find(b, it->slot, ROLE_CODES) != NULL)
+		return it->rec.role == ROLE_REF;
+	return it->rec.role == ROLE_WEIGHT || it->rec.role == ROLE_BIAS;
+}
+
 /* The block with the reference's weights: refs where there are such, else the weights. */
 static int borrow(struct qwt *q, struct block *b, struct err *e)
 {
@@ -190,10 +206,7 @@ static int borrow(struct qwt *q, struct block *b, struct err *e)
 	for (size_t i = 0; i < b->n; i++) {
 		struct item *it = &b->items[i], *mine = &s->items[s->n];
 
-		if (it->slot == SLOT_NONE || it->rec.type != REC_TENSOR)
-			continue;
-		if (block_find(b, it->slot, ROLE_CODES) != NULL ? it->rec.role != ROLE_REF :
-		    it->rec.role != ROLE_WEIGHT && it->rec.role != ROLE_BIAS)
+		if (!lent(b, it))
 			continue;
 		*mine = *it;
 		if (it->rec.role == ROLE_REF)

@@ -117,6 +117,17 @@ less() {	# less A B: numbers
 	refuses 65 '--ref: is another model' qwt-fit --per=block -r "$out/other" "$out/q.qp"
 }
 
+@test "qwt-fit: behind rotations that run time completes, references are of turned inputs too" {
+	rotate -q -r r2,r3,r4 plain.qp > "$out/r.qp"
+	rtn -q -b 3 -g -1 --keep-ref "$out/r.qp" | quant-acts -q -b 6 --asym --rule=awq > "$out/q.qp"
+	qwt-fit -q "$out/q.qp" > "$out/a.qp"
+	qwt-fit -q -r "$out/r.qp" "$out/q.qp" > "$out/b.qp"
+	hidden "$out/a.qp" "$out/ha.qp"
+	hidden "$out/b.qp" "$out/hb.qp"
+	qp-cmp -q --rel=1e-6 "$out/ha.qp" "$out/hb.qp"
+	less "$(error_of "$out/a.qp")" "$(error_of "$out/q.qp")"
+}
+
 @test "qwt-fit: no residual: R^2 is not defined, nothing is added, and the note says so" {
 	qwt-fit --per=block plain.qp > "$out/f.qp" 2> "$out/err"
 	grep -q '0 of 2 places compensated' "$out/err"
