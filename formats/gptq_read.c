@@ -23,7 +23,7 @@ struct int32 {
 	bool awq, v1, sym;
 	int bits;
 	int64_t group; /* -1: all columns */
-	uint32_t *room; /* for words of codes: kept, as memory is cleared when it is new */
+	uint32_t *room; /* for a slab of codes */
 	size_t cap;
 };
 
@@ -272,33 +272,46 @@ static void code_row(const struct int32 *q, const struct hf_linear *l, const uin
 				    stream_code(w + n, rows, k, q->bits));
 }
 
-/* 16 words: a line of the cache.  Rows are unpacked BAND at a time, so that what lies side by side
- * in the file, words of several rows, comes in lines that are neighbours too. */
+/* 16 words: a line of the cache.  A slab of the file makes one line of every row: SIDE rows of
+ * words, or of AWQ 8 SIDE columns; rows are unpacked BAND at a time, so that what lies side by side
+ * in the slab, words of several rows, comes in lines that are neighbours too. */
 enum { SIDE = 16, BAND = 128 };
 typedef uint32_t line_of __attribute__((vector_size(4 * SIDE), aligned(4), may_alias));
 
-static inline void put_line(uint8_t *dst, const uint32_t line[SIDE], size_t bytes)
+struct slab {
+	const uint32_t *w;
+	size_t rows, bytes; /* of codes; of a row of them */
+	size_t at, n;       /* the line's first byte in a row, and its bytes */
+	size_t columns;     /* AWQ: of the slab */
+	uint8_t *dst;
+};
+
+static inline void put_line(const struct slab *s, size_t row, const uint32_t line[SIDE])
 {
-	if (bytes == 4 * SIDE)
+	uint8_t *dst = s->dst + row * s->bytes + s->at;
+
+	if (s->n == 4 * SIDE)
 		memcpy(dst, line, 4 * SIDE);
 	else
-		memcpy(dst, line, bytes);
+		memcpy(dst, line, s->n);
 }
 
-/* Rows first .. end, BAND at most: row n is the bits of words n, n + rows, n + 2 rows .. */
-static void gptq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t words, size_t first,
-		      size_t end)
+/* Row n is the bits of words n, n + rows, n + 2 rows .. */
+CLONES static void gptq_slab(const struct slab *s)
 {
 	uint32_t t[BAND][SIDE];
 
-	for (size_t i = 0; i < words; i += SIDE) {
-		const size_t m = words - i < SIDE ? words - i : SIDE;
+	for (size_t first = 0; first < s->rows; first += BAND) {
+		const size_t m = s->rows - first < BAND ? s->rows - first : BAND;
 
-		for (size_t k = 0; k < m; k++)
-			for (size_t n = first; n < end; n++)
-				t[n - first][k] = w[(i + k) * rows + n];
-		for (size_t n = first; n < end; n++)
-			put_line(dst + (n * words + i) * 4, t[n - first], 4 * m);
+		for (size_t k = 0; 4 * k < s->n; k++) {
+			const uint32_t *w = s->w + k * s->rows + first;
+
+			for (size_t n = 0; n < m; n++)
+				t[n][k] = w[n];
+		}
+		for (size_t n = 0; n < m; n++)
+			put_line(s, first + n, t[n]);
 	}
 }
 
@@ -321,8 +334,6 @@ static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w
 	line_of x[8];
 
 	memset(x, 0, sizeof(x));
-	for (size_t j = 0; j < columns; j++) /* each column is a page of its own */
-		__builtin_prefetch(w + (j + 24) * eighths);
 	for (size_t j = 0; j < columns; j++)
 		if (m == SIDE)
 			memcpy(&x[j], w + j * eighths, sizeof(x[j]));
@@ -332,53 +343,55 @@ static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w
 		collect(&all[r][i], x, r);
 }
 
-/* Rows first .. end, BAND at most, by tiles of 128 columns. */
-CLONES static void awq_rows(uint8_t *dst, const uint32_t *w, size_t rows, size_t cols,
-			    size_t first, size_t end)
+CLONES static void awq_slab(const struct slab *s)
 {
-	const size_t bytes = bits_row_bytes(cols, 4), eighths = rows / 8, m = (end - first) / 8;
+	const size_t eighths = s->rows / 8;
 	line_of all[8][SIDE];
 	uint32_t line[SIDE];
 
-	for (size_t k = 0; k < cols; k += 8 * SIDE) {
-		const size_t left = bytes - k / 2 < 4 * SIDE ? bytes - k / 2 : 4 * SIDE;
-		const uint32_t *from = w + k * eighths + first / 8;
+	for (size_t first = 0; first < eighths; first += SIDE) {
+		const size_t m = eighths - first < SIDE ? eighths - first : SIDE;
 
-		for (size_t i = 0; 4 * i < left; i++)
-			awq_columns(all, i, from + 8 * i * eighths, eighths,
-				    cols - k - 8 * i < 8 ? cols - k - 8 * i : 8, m);
+		for (size_t i = 0; 8 * i < s->columns; i++)
+			awq_columns(all, i, s->w + 8 * i * eighths + first, eighths,
+				    s->columns - 8 * i < 8 ? s->columns - 8 * i : 8, m);
 		for (size_t n = 0; n < m; n++)
 			for (size_t r = 0; r < 8; r++) {
 				for (size_t i = 0; i < SIDE; i++)
 					line[i] = all[r][i][n];
-				put_line(dst + (first + 8 * n + r) * bytes + k / 2, line, left);
+				put_line(s, 8 * (first + n) + r, line);
 			}
 	}
 }
 
+/* A slab at a time: no more memory is touched than a cache holds. */
 static int read_codes(struct int32 *q, const struct hf_linear *l, uint8_t *dst,
 		      struct err *e)
 {
 	const size_t cols = (size_t)l->cols, bytes = bits_row_bytes(cols, q->bits);
-	const size_t rows = (size_t)l->rows;
-	const size_t all = (size_t)l->part[HF_CODES].t->nbytes;
+	struct slab s = { .rows = (size_t)l->rows, .bytes = bytes, .dst = dst };
+	const size_t most = (q->awq ? 8 * SIDE * (s.rows / 8) : SIDE * s.rows) * 4;
+	uint64_t from = 0;
 
-	if (all > q->cap) {
+	if (most > q->cap) {
 		free(q->room);
-		q->room = malloc(all);
-		q->cap = q->room ? all : 0;
+		q->room = malloc(most);
+		q->cap = q->room ? most : 0;
 		if (!q->cap)
-			return err_nomem(e, l->name, all);
+			return err_nomem(e, l->name, most);
 	}
-	if (hf_part_read(&l->part[HF_CODES], q->room, e))
-		return -1;
-	for (size_t n = 0; n < rows; n += BAND) {
-		const size_t to = rows - n < BAND ? rows : n + BAND;
+	s.w = q->room;
+	for (; s.at < bytes; s.at += 4 * SIDE) {
+		const size_t left = bytes - s.at;
+		size_t n;
 
-		if (q->awq)
-			awq_rows(dst, q->room, rows, cols, n, to);
-		else
-			gptq_rows(dst, q->room, rows, bytes / 4, n, to);
+		s.n = left < 4 * SIDE ? left : 4 * SIDE;
+		s.columns = s.n * 2 < cols - s.at * 2 ? s.n * 2 : cols - s.at * 2;
+		n = (q->awq ? s.columns * (s.rows / 8) : s.n / 4 * s.rows) * 4;
+		if (hf_part_piece(&l->part[HF_CODES], from, n, q->room, e))
+			return -1;
+		from += n;
+		(q->awq ? awq_slab : gptq_slab)(&s);
 	}
 	return 0;
 }

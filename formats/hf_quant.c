@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/file.h"
+
 static const struct hf_quant *const formats[] = { &hf_quant_ct, &hf_quant_gptq, &hf_quant_awq };
 enum { N_FORMATS = sizeof(formats) / sizeof(formats[0]) };
 
@@ -63,4 +65,11 @@ int hf_part_check(const struct hf_linear *l, enum hf_part part, enum dtype dtype
 int hf_part_read(const struct hf_place *p, void *dst, struct err *e)
 {
 	return safetensors_read(p->shard, p->t, dst, e);
+}
+
+int hf_part_piece(const struct hf_place *p, uint64_t from, size_t n, void *dst, struct err *e)
+{
+	if (from > p->t->nbytes || n > p->t->nbytes - from)
+		return err_set(e, ERR_BUG, p->t->name, "BUG: beyond the end");
+	return file_pread(p->shard->fd, dst, n, p->t->begin + from, p->t->name, e);
 }

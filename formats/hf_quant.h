@@ -104,5 +104,8 @@ extern const struct hf_quant hf_quant_ct, hf_quant_gptq, hf_quant_awq;
 int hf_part_check(const struct hf_linear *l, enum hf_part part, enum dtype dtype, int rank,
 		  int64_t d0, int64_t d1, struct err *e) MUST_USE;
 int hf_part_read(const struct hf_place *p, void *dst, struct err *e) MUST_USE;
+/* n bytes of it, from byte `from` on. */
+int hf_part_piece(const struct hf_place *p, uint64_t from, size_t n, void *dst,
+		  struct err *e) MUST_USE;
 
 #endif
