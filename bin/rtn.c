@@ -24,9 +24,10 @@ static const char usage[] =
 	"      --format=F       int (default); e4m3: float8 codes, a scale a row, with\n"
 	"                       -g 0 a tensor\n"
 	"      --block=RxC      e4m3: a scale for R rows by C columns, as 128x128\n"
+	"      --codes          codes alone, without the weights they stand for\n"
 	QUANTIZER_HELP_LAYERS;
 
-enum { OPT_FORMAT = OPT_QUANTIZER_END, OPT_BLOCK };
+enum { OPT_FORMAT = OPT_QUANTIZER_END, OPT_BLOCK, OPT_CODES };
 
 struct job {
 	bool f8;
@@ -85,6 +86,7 @@ static void options(int argc, char **argv, struct job *j)
 		QUANTIZER_LONG,
 		{ "format", required_argument, NULL, OPT_FORMAT },
 		{ "block", required_argument, NULL, OPT_BLOCK },
+		{ "codes", no_argument, NULL, OPT_CODES },
 		{ 0 }
 	};
 	bool bits = false, group = false, scale = false;
@@ -99,6 +101,8 @@ static void options(int argc, char **argv, struct job *j)
 			j->f8 = cli_choice("--format", optarg, formats) == 1;
 		else if (c == OPT_BLOCK)
 			set_block(&j->f, optarg);
+		else if (c == OPT_CODES)
+			j->o.codes_only = true;
 		else
 			quantizer_option(&j->o, c);
 	}

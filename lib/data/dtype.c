@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "lib/base/clones.h"
+
 /* Index: enum dtype. */
 static const struct {
 	char name[8];
@@ -140,6 +142,13 @@ uint16_t f32_to_f16(float f)
 	return (uint16_t)(sign | ((a - (112u << 23)) >> 13));
 }
 
+CLONES
+static void widen_bf16(float *restrict dst, const uint16_t *restrict src, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = bf16_to_f32(src[i]);
+}
+
 int dtype_to_f32(float *dst, const void *src, enum dtype t, size_t n)
 {
 	const uint16_t *half = src;
@@ -150,8 +159,7 @@ int dtype_to_f32(float *dst, const void *src, enum dtype t, size_t n)
 		memcpy(dst, src, n * sizeof(*dst));
 		return 0;
 	case DT_BF16:
-		for (size_t i = 0; i < n; i++)
-			dst[i] = bf16_to_f32(half[i]);
+		widen_bf16(dst, half, n);
 		return 0;
 	case DT_F16:
 		for (size_t i = 0; i < n; i++)

@@ -176,7 +176,8 @@ int stream_write(struct stream_out *out, const struct record *r, const void *pay
 /*
  * The current record of in, header and payload, byte for byte: r as stream_next gave it (to
  * change a header, take the payload and write it).  With -z a payload of known type that was not
- * compressed is; then, and for a source that is no stream file, one payload is held in memory.
+ * compressed is; then one payload is held in memory, as are those of a source that is no stream
+ * file where it cannot hand them out in pieces.
  */
 int stream_copy(struct stream_out *out, struct stream_in *in, const struct record *r,
 		struct err *e) MUST_USE;

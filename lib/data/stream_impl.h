@@ -47,6 +47,11 @@ typedef int stream_sink(void *ctx, const void *p, size_t n, bool prefix, struct 
 /* Read the rest of the current record's payload, verified; sink may be NULL. */
 int stream_in_drain(struct stream_in *in, stream_sink *sink, void *ctx, struct err *e) MUST_USE;
 
+/* The payload of a source that is no stream file, nbytes, in pieces, as often as one likes; not
+ * looked at.  1: it cannot be had so. */
+int stream_in_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx,
+		     struct err *e) MUST_USE;
+
 /* CPU time of this thread, in seconds. */
 double stream_clock(void);
 

@@ -175,9 +175,8 @@ static int whole(struct stream_in *in, uint64_t nbytes, stream_take *to, void *c
 	return stream_payload(in, in->whole, e) < 0 ? -1 : to(ctx, in->whole, (size_t)nbytes, e);
 }
 
-/* Of another source: 1: it cannot. */
-static int foreign_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx,
-			  struct err *e)
+int stream_in_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *ctx,
+		     struct err *e)
 {
 	int ret = in->ops->piece ? 0 : 1;
 
@@ -187,7 +186,10 @@ static int foreign_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to
 		const uint64_t left = nbytes - at;
 		const size_t n = left < STREAM_PIECE ? (size_t)left : STREAM_PIECE;
 
+		const double t = stream_clock();
+
 		ret = in->ops->piece(in->self, at, in->piece, n, e);
+		in->seconds += stream_clock() - t;
 		if (!ret)
 			ret = to(ctx, in->piece, n, e);
 	}
@@ -222,7 +224,7 @@ int stream_pieces(struct stream_in *in, uint64_t nbytes, stream_take *to, void *
 		  struct err *e)
 {
 	if (in->ops) {
-		const int got = foreign_pieces(in, nbytes, to, ctx, e);
+		const int got = stream_in_pieces(in, nbytes, to, ctx, e);
 
 		return got > 0 ? whole(in, nbytes, to, ctx, e) : got;
 	}

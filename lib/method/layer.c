@@ -227,11 +227,12 @@ int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum 
 	return 0;
 }
 
-int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
+int layer_pick(struct layer *l, struct block *b, const struct linear_row *row,
 	       const struct layer_options *o, struct err *e)
 {
 	int64_t shape[2];
 
+	l->w = NULL;
 	name_layer(l, b->model, row, b->layer);
 	l->q = layer_quantizer(o, l->name);
 	if (row->keep)
@@ -250,12 +251,21 @@ int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
 	if (o->keep_ref && !block_find(b, row->weight, ROLE_REF) &&
 	    keep_reference(b, row->weight, e) < 0)
 		return -1;
-	if (!(l->w = block_weight_f32(b, row->weight, e)))
-		return -1;
 	model_shape(b->model, row->weight, shape);
 	l->rows = (size_t)shape[0];
 	l->cols = (size_t)shape[1];
 	return 1;
+}
+
+int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
+	       const struct layer_options *o, struct err *e)
+{
+	const int got = layer_pick(l, b, row, o, e);
+
+	if (got <= 0)
+		return got;
+	l->w = block_weight_f32(b, row->weight, e);
+	return l->w ? 1 : -1;
 }
 
 const float *layer_hessian(struct block *b, enum edge edge)

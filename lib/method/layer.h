@@ -37,6 +37,7 @@ struct layer_options {
 	bool ends;             /* linears outside the blocks too: the patch embedding */
 	bool keep_ref;         /* the weight as it came goes along as role ref */
 	bool keep_stats;       /* Hessians are not dropped after use */
+	bool codes_only;       /* the weights that codes stand for are left out (rtn) */
 	bool timing;           /* notes get the key seconds */
 };
 
@@ -81,6 +82,10 @@ int layer_refuse_quantized(const struct layer_options *o, struct block *b, enum 
  * 0: passed over, with a note of kind "skipped" unless its kind is never quantized (routers).
  * ERR_DATA if it is quantized already. */
 int layer_take(struct layer *l, struct block *b, const struct linear_row *row,
+	       const struct layer_options *o, struct err *e) MUST_USE;
+
+/* The same, but the weight stays of the type it came in, and l->w is NULL. */
+int layer_pick(struct layer *l, struct block *b, const struct linear_row *row,
 	       const struct layer_options *o, struct err *e) MUST_USE;
 
 /* The packed triangle of H at the linear's edge, or NULL. */

@@ -4,20 +4,49 @@
  */
 #include <string.h>
 
+#include "lib/base/clones.h"
 #include "lib/data/bits.h"
 #include "lib/method/pack.h"
+
+/* All bits that any of n codes has. */
+CLONES
+static unsigned all_bits(const uint8_t *codes, size_t n)
+{
+	uint8_t all = 0;
+
+	for (size_t i = 0; i < n; i++)
+		all |= codes[i];
+	return all;
+}
+
+/* n pairs of 4 bits.  dst may be where codes begin: pairs are taken up PAIRS at a time. */
+CLONES
+static void pack_pairs(uint8_t *dst, const uint8_t *codes, size_t n)
+{
+	enum { PAIRS = 64 };
+	uint8_t out[PAIRS];
+
+	for (; n >= PAIRS; n -= PAIRS, dst += PAIRS, codes += 2 * PAIRS) {
+		for (size_t i = 0; i < PAIRS; i++)
+			out[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+		memcpy(dst, out, sizeof(out));
+	}
+	bits_pack_row(dst, codes, 2 * n, 4);
+}
 
 int pack_codes(uint8_t *dst, const uint8_t *codes, size_t rows, size_t cols, int bits, size_t *bad)
 {
 	const size_t stride = bits_row_bytes(cols, bits);
 
-	for (size_t i = 0; i < rows * cols; i++)
-		if (codes[i] >> bits) {
-			*bad = i;
-			return -1;
-		}
+	if (all_bits(codes, rows * cols) >> bits) {
+		for (*bad = 0; codes[*bad] >> bits == 0; ++*bad)
+			;
+		return -1;
+	}
 	/* A byte is written only after the codes in it were read, so that dst may be codes. */
-	for (size_t r = 0; r < rows; r++)
+	if (bits == 4 && cols % 2 == 0)
+		pack_pairs(dst, codes, rows * cols / 2);
+	for (size_t r = 0; r < rows && (bits != 4 || cols % 2); r++)
 		bits_pack_row(dst + r * stride, codes + r * cols, cols, bits);
 	return 0;
 }

@@ -18,7 +18,8 @@ int rtn_quantize(struct quantized *z, const struct quantizer *q, const float *w,
 
 /* Every linear of the block: codes, scales, zeros, the dequantized weight, a note.  Where the
  * block has a Hessian the note's error is that of the output, and the Hessian is dropped unless
- * it is kept.  z: scratch, zeroed before the first block. */
+ * it is kept.  o->codes_only: the weights are dropped.  z: scratch, zeroed before the first
+ * block. */
 int rtn_block(struct block *b, struct quantized *z, struct backend *be,
 	      const struct layer_options *o, struct err *e) MUST_USE;
 

@@ -188,6 +188,8 @@ static int quantize_layer(struct layer *l, struct block *b, const float *tri,
 	l->q.group = f->scales == F8_ROW ? -1 : f->scales == F8_TENSOR ? 0 : (long)z->width;
 	if (store(z, f, l, b, o->q.scale_dtype, e) < 0)
 		return -1;
+	if (o->codes_only)
+		block_find(b, l->row.weight, ROLE_WEIGHT)->drop = true;
 	return layer_note(l, b, o, diff.energy, tri != NULL, NULL, seconds, e);
 }
 

@@ -75,29 +75,31 @@ main_job_peer() {
 	done
 }
 
-# T13: round to nearest and pack, against llama-quantize to Q4_0, both from the page cache.
+# T13: round to nearest and pack, against llama-quantize to Q4_0, both from the page cache and from
+# weights of 16 bits, into files that nobody waits for (-o would see them on the disk).
 round_peer() {
 	if [ ! -x "${QP_LLAMACPP:-}/llama-quantize" ] || [ ! -f "${QP_IMATRIX_GGUF:-}" ] ||
 	   [ ! -d "${QP_SMOLLM2:-}" ]; then
 		emit T13 "not measured: QP_LLAMACPP, QP_IMATRIX_GGUF, QP_SMOLLM2" "" "" ""
 		return
 	fi
-	cat "$QP_IMATRIX_GGUF" "$QP_SMOLLM2"/*.safetensors > /dev/null
-	echo "measure $tmp/t13.1 rtn -q -b 4 -g 32 $QP_SMOLLM2 |
-		measure $tmp/t13.2 pack-int4 -q -o $tmp/t13.bin" > "$tmp/t13.sh"
+	"$QP_LLAMACPP/llama-quantize" "$QP_IMATRIX_GGUF" "$tmp/t13.16" F16 > "$tmp/t13.log" 2>&1
+	cat "$tmp/t13.16" "$QP_SMOLLM2"/*.safetensors > /dev/null
+	echo "measure $tmp/t13.1 rtn -q --codes -b 4 -g 32 $QP_SMOLLM2 |
+		measure $tmp/t13.2 pack-int4 -q > $tmp/t13.bin" > "$tmp/t13.sh"
 	for i in 1 2 3 4 5; do
-		measure "$tmp/t13.them" "$QP_LLAMACPP/llama-quantize" "$QP_IMATRIX_GGUF" \
+		measure "$tmp/t13.them" "$QP_LLAMACPP/llama-quantize" "$tmp/t13.16" \
 			"$tmp/t13.gguf" Q4_0 "$cores" > "$tmp/t13.log" 2>&1
 		measure "$tmp/t13" sh "$tmp/t13.sh"
 	done
 	rss=$(calc "$(largest "$tmp/t13.1" 3) + $(largest "$tmp/t13.2" 3)" 0)
-	emit T13 "llama-quantize Q4_0 / rtn | pack-int4, SmolLM2-135M" \
+	emit T13 "llama-quantize Q4_0 of F16 / rtn --codes | pack-int4, SmolLM2-135M" \
 		"$(calc "$(median "$tmp/t13" 1)") s" \
 		"$(calc "$(median "$tmp/t13.them" 1) / $(median "$tmp/t13" 1)")" ">= 2" \
 		"$(noise "$tmp/t13")"
 	emit T13 "  peak RSS / llama-quantize's" "$(calc "$rss / 1e6" 0) MB" \
 		"$(calc "$rss / $(largest "$tmp/t13.them" 3)")" "<= 0.5"
-	rm -f "$tmp/t13.gguf"
+	rm -f "$tmp/t13.gguf" "$tmp/t13.16" "$tmp/t13.bin"
 }
 
 # T15: every stage takes all processors unless told otherwise, and they share the machine; against
