@@ -19,8 +19,9 @@ static const char usage[] =
 	"      --static-groups  fit every scale before the first column\n"
 	"      --sweeps=N       after the columns, codes once more, N times (default 2)\n"
 	"      --refit-scales   scales by least squares before each sweep\n"
-	"      --plain          as published: --range=minmax --sweeps=0\n"
+	"      --plain          as published: --range=minmax --sweeps=0 --shrink=0\n"
 	"      --damp=X         added to H, in units of its mean diagonal (default 0.01)\n"
+	"      --shrink=X       added to H, in units of its own diagonal (default 0.2)\n"
 	"      --no-damp-auto   fail where more damping would be needed\n"
 	"      --block=N        columns in a lazy batch (default 128, wide layers 256)\n"
 	"      --sequential     Hessians behind what is quantized, not the stream's\n"
@@ -33,7 +34,7 @@ static const char usage[] =
 enum {
 	OPT_ORDER = OPT_QUANTIZER_END, OPT_STATIC, OPT_SWEEPS, OPT_REFIT, OPT_DAMP,
 	OPT_NO_AUTO, OPT_BLOCK, OPT_PLAIN, OPT_SEQUENTIAL, OPT_TARGET, OPT_SPILL, OPT_MIN_TOKENS,
-	OPT_STARVED,
+	OPT_STARVED, OPT_SHRINK,
 };
 
 static const struct option longopts[] = {
@@ -44,6 +45,7 @@ static const struct option longopts[] = {
 	{ "plain", no_argument, NULL, OPT_PLAIN },
 	{ "refit-scales", no_argument, NULL, OPT_REFIT },
 	{ "damp", required_argument, NULL, OPT_DAMP },
+	{ "shrink", required_argument, NULL, OPT_SHRINK },
 	{ "no-damp-auto", no_argument, NULL, OPT_NO_AUTO },
 	{ "block", required_argument, NULL, OPT_BLOCK },
 	{ "sequential", no_argument, NULL, OPT_SEQUENTIAL },
@@ -80,11 +82,12 @@ static void options(int argc, char **argv, struct job *j)
 		case OPT_SWEEPS: j->opt.sweeps = cli_long("--sweeps", optarg, 0, 100); break;
 		case OPT_PLAIN:
 			o->q.range = RANGE_MINMAX;
-			j->opt.sweeps = 0;
+			j->opt.shrink = j->opt.sweeps = 0;
 			j->opt.refit = false;
 			break;
 		case OPT_REFIT: j->opt.refit = true; break;
 		case OPT_DAMP: j->opt.damp = cli_double("--damp", optarg, 0, 1); break;
+		case OPT_SHRINK: j->opt.shrink = cli_double("--shrink", optarg, 0, 10); break;
 		case OPT_NO_AUTO: j->opt.damp_auto = false; break;
 		case OPT_BLOCK: j->opt.block = cli_long("--block", optarg, 1, 4096); break;
 		case OPT_SEQUENTIAL: j->sequential = true; break;
@@ -136,7 +139,7 @@ static void report(const struct gptq *g, struct stream_in *in, struct stream_out
 int main(int argc, char **argv)
 {
 	struct job j = {
-		.opt = { .damp = 0.01, .damp_auto = true, .min_tokens = 128, .sweeps = 2 },
+		.opt = GPTQ_DEFAULTS,
 		.layers = { .by = "gptq", .q = QUANTIZER_DEFAULTS(RANGE_HMSE) },
 	};
 	struct record head = { .rank = -1 };
@@ -144,9 +147,9 @@ int main(int argc, char **argv)
 	struct stream_in *in;
 	struct model model;
 	struct block b;
+	const char *idle;
 	double seconds = 0, start;
 	struct err e;
-	const char *idle;
 	int got;
 
 	options(argc, argv, &j);

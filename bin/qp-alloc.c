@@ -110,10 +110,10 @@ static void options(int argc, char **argv, struct job *j)
 	if (j->engine == 1)
 		o->fuse = FUSE_EDGE;
 	o->rtn = j->by == 2;
-	if (j->by == 1) { /* gptq's defaults */
+	if (j->by == 1) /* gptq's defaults */
 		o->layers.q.range = RANGE_HMSE;
-		o->gptq.sweeps = 2;
-	}
+	else
+		o->gptq.shrink = o->gptq.sweeps = 0;
 	cli_operands(0, 1);
 }
 
@@ -146,7 +146,7 @@ int main(int argc, char **argv)
 	struct job j = { .o = {
 		.layers = { .by = "qp-alloc", .q = { .bits = 8, .group = 128, .sym = true,
 						     .scale_dtype = DT_F16 } },
-		.gptq = { .damp = 0.01, .damp_auto = true },
+		.gptq = GPTQ_DEFAULTS,
 	} };
 	struct record head = { .rank = -1 };
 	struct stream_in *in;

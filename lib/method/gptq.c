@@ -38,7 +38,7 @@ static void fill_row(void *ctx, size_t i, int thread)
 
 		row[j] = h->tri[p < q ? tri_index(p, q, k) : tri_index(q, p, k)];
 	}
-	row[i] = (h->dead[p] ? 1 : row[i]) + f->add;
+	row[i] = (h->dead[p] ? 1 : row[i] * (1 + h->shrink)) + f->add;
 }
 
 /*
@@ -176,6 +176,7 @@ static int factorize(struct gptq_hessian *h, struct backend *be, const struct gp
 	size_t at;
 
 	h->damp = opt->damp;
+	h->shrink = opt->shrink;
 	for (h->damp_raised = 0;; h->damp_raised++) {
 		int r;
 

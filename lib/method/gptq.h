@@ -5,12 +5,18 @@
  * Frantar et al., arXiv:2210.17323.  For y = x W', W [N, K] (rows are output channels) and
  * H = sum_t x_t x_t' (any positive multiple) minimises tr (W - Q) H (W - Q)' greedily:
  *
- *     Hd = H + damp mean(diag H) I,   Hd^-1 = U' U,  U upper triangular (eq. 3, Cholesky form)
+ *     Hd = H + shrink diag H + damp mean(diag H) I
+ *     Hd^-1 = U' U,  U upper triangular (eq. 3, Cholesky form)
  *     for j = 0 .. K-1:   q_j = Q(w_j);  e = (w_j - q_j) / U_jj;  w_k -= e U_jk  for k > j
  *
  * With U = R^-1 that is (W - Q) R = E, E = [e_0 e_1 ..]: the solver updates by e and U within a
  * panel of columns (block), and by W - Q and R from panel to panel (gptq_solve.c), so that of
  * U only the panels' diagonal blocks are needed.
+ *
+ * shrink, which is not in the paper, leaves 1 / (1 + shrink) of every correlation, as if each input
+ * had errors of its own of so much of its energy.  A channel that a few massive tokens rule has a
+ * diagonal hundreds of times the mean, beside which damp is nothing: its error would be made up for
+ * by other columns to the last digit in which those few tokens, but no others, are alike.
  *
  * mean(diag H) is over live columns.  Dead columns (H_jj = 0) get H_jj = 1 and weight 0, also
  * for the fit of ranges.  act_order processes columns by falling H_jj.  Group parameters: static
@@ -40,6 +46,7 @@ struct gptq_options {
 	bool act_order;
 	bool static_groups;  /* implied by act_order */
 	double damp;         /* 0.01: fraction of mean diag H */
+	double shrink;       /* 0 as published: fraction of each H_jj */
 	bool damp_auto;      /* on failure multiply damp by 10 up to 1 (0 starts at 1e-4) */
 	long sweeps;         /* of coordinate descent after the columns */
 	bool target;         /* of --sequential: W' of gptq_target.h instead of W */
@@ -47,6 +54,10 @@ struct gptq_options {
 	long block;          /* columns a panel, changes the order of sums only; 0: 128, or
 			      * 256 from K = 2048 on */
 };
+
+/* What gptq does unless it is told otherwise. */
+#define GPTQ_DEFAULTS \
+	{ .damp = 0.01, .shrink = 0.2, .damp_auto = true, .min_tokens = 128, .sweeps = 2 }
 
 /* Which of two candidates a linear kept, and why (gptq_guard.h). */
 struct gptq_verdict {
@@ -57,12 +68,13 @@ struct gptq_verdict {
 };
 
 struct gptq_result {
-	double damp;         /* used */
+	double damp, shrink; /* used */
 	int damp_raised;     /* how often */
 	long dead;           /* dead columns */
 	double energy;       /* tr (W-Q) H (W-Q)', with H undamped and W as it came */
+	double shrunk;       /* the same with H + shrink diag H */
 	size_t sample;       /* the caller's: of how many rows the next is wanted */
-	double sample_energy; /* the same of gptq_sampled's rows alone */
+	double sample_shrunk; /* shrunk of gptq_sampled's rows alone */
 	bool moved;          /* was there another target than W? */
 	double step;         /* how far W went there: a of gptq_target.h */
 	double seconds;
@@ -90,7 +102,7 @@ static inline size_t gptq_sampled(size_t i, size_t n, size_t rows)
 }
 
 /* w [rows, k] in: weights; out: dequantized.  The energy comes from the solve itself: the sum of
- * all e^2 is tr (W-Q) Hd (W-Q)', less the damping's part. */
+ * all e^2 is tr (W-Q) Hd (W-Q)', less what was added to H. */
 int gptq_quantize(struct quantized *z, struct gptq_result *res, struct gptq_hessian *h, float *w,
 		  size_t rows, const struct gptq_options *opt, const char *where,
 		  struct err *e) MUST_USE;

@@ -186,11 +186,11 @@ static int by_one(const struct match *m, struct quantized *z, struct gptq_result
 	if (plain_rows(m, &other, opt, n, &whole, e) < 0 ||
 	    gptq_quantize(z, res, m->h, w, m->rows, opt, m->where, e) < 0)
 		return -1;
-	compare(&v, res->sample_energy, other.energy, whole, n);
+	compare(&v, res->sample_shrunk, other.shrunk, whole, n);
 	if (n < m->rows && (v.unsure || v.keep_plain)) {
 		if (plain_rows(m, &other, opt, m->rows, &whole, e) < 0)
 			return -1;
-		compare(&v, res->energy, other.energy, whole, m->rows);
+		compare(&v, res->shrunk, other.shrunk, whole, m->rows);
 	}
 	res->guard = v;
 	if (v.keep_plain) {

@@ -3,14 +3,15 @@
  * gptq_guard.h - no option may lose to GPTQ as published: each linear keeps the better of two
  *
  * The candidates are what the options ask for, and the same without shrunk ranges, sweeps, refits
- * and target ("plain"; order, groups and damping are the same).  The better one has the smaller
+ * and target ("plain"; order, groups, damping and shrinking are the same).  The better one has the
+ * smaller
  *
  *     J = tr (W - Q) Hv (W - Q)'       and with a target   + 2 tr (W - Q) (Mv - Hv)' W'
  *
  * which with a target is |W X - Q X^|^2 less a part that no Q changes (gptq_target.h).  Where
  * windows are set aside (--sequential), Hv is theirs and both candidates are fitted to the others;
- * the winner is then solved again by H of all.  Where the stream has one H, Hv is that, and W what
- * the target made of it.
+ * the winner is then solved again by H of all.  Where the stream has one H, Hv is that, shrunk as
+ * for the solve, and W what the target made of it.
  *
  * Rows are solved alone, so that some of them, at even distances, tell which is better (one in 16,
  * 32 at least).  Only if the two differ by less than a tenth of plain's J, where one scale serves

@@ -50,7 +50,7 @@ static void expand_row(void *ctx, size_t i, int thread)
 	for (size_t j = 0; j < i; j++)
 		row[j] = h->tri[tri_index(j, i, k)];
 	memcpy(row + i, h->tri + tri_index(i, i, k), (k - i) * sizeof(*row));
-	row[i] = (float)((h->dead[i] ? 1 : row[i]) + h->damp * h->mean);
+	row[i] = (float)((h->dead[i] ? 1 : row[i] * (1 + h->shrink)) + h->damp * h->mean);
 }
 
 /* R' of a panel's diagonal block: the inverse of U' there, row by row. */

@@ -288,36 +288,43 @@ static void gather_params(const struct solve *s)
 }
 
 /* A row dequantized, and its distance from what it was. */
-static double finish_row(const struct solve *s, size_t row)
+static void finish_row(const struct solve *s, size_t row)
 {
 	const struct quantized *z = s->z;
-	float lane[8] = { 0 };
-	double sum = 0;
+	const float *energy = s->h->energy;
+	float lane[8] = { 0 }, own[8] = { 0 };
+
+	s->dist[row] = s->own[row] = 0;
 
 	for (size_t g = row * z->groups; g < (row + 1) * z->groups; g++) {
 		const uint8_t *code = z->codes + g * z->group;
 		float *w = s->dst + g * z->group, min = quantized_min(z, g);
+		const float *h = energy + g % z->groups * z->group;
 		size_t j = 0;
 
 		for (; j + 8 <= z->group; j += 8)
 			for (size_t i = 0; i < 8; i++) {
 				float q = dequantize(code[j + i], z->zero[g], z->scale[g]) - min;
+				float d = (w[j + i] - q) * (w[j + i] - q);
 
-				lane[i] += (w[j + i] - q) * (w[j + i] - q);
+				lane[i] += d;
+				own[i] += h[j + i] * d;
 				w[j + i] = q;
 			}
 		for (; j < z->group; j++) {
 			float q = dequantize(code[j], z->zero[g], z->scale[g]) - min;
+			float d = (w[j] - q) * (w[j] - q);
 
-			lane[0] += (w[j] - q) * (w[j] - q);
+			lane[0] += d;
+			own[0] += h[j] * d;
 			w[j] = q;
 		}
 		for (int i = 0; i < 8; i++) {
-			sum += lane[i];
-			lane[i] = 0;
+			s->dist[row] += lane[i];
+			s->own[row] += own[i];
+			lane[i] = own[i] = 0;
 		}
 	}
-	return sum;
 }
 
 static void finish_tile(void *ctx, size_t tile, int thread)
@@ -327,7 +334,7 @@ static void finish_tile(void *ctx, size_t tile, int thread)
 
 	(void)thread;
 	for (size_t r = from; r < from + ROWS && r < rows; r++)
-		s->dist[r] = finish_row(s, r);
+		finish_row(s, r);
 }
 
 int gptq_reserve_floats(float **p, size_t *cap, size_t n, const char *where, struct err *e)
@@ -380,13 +387,14 @@ static int prepare(struct solve *s, float *w, size_t rows, const struct gptq_opt
 	}
 	s->scale = h->params;
 	s->zero = h->params + s->z->groups * np;
-	s->loss = calloc(2 * np, sizeof(*s->loss));
+	s->loss = calloc(3 * np, sizeof(*s->loss));
 	s->buf = aligned_alloc(64, threads * h->panel * ROWS * sizeof(*s->buf));
 	s->code = malloc(threads * h->panel * ROWS);
 	if (!s->loss || !s->buf || !s->code)
-		return err_nomem(e, where, 2 * np * sizeof(*s->loss) +
+		return err_nomem(e, where, 3 * np * sizeof(*s->loss) +
 				 threads * h->panel * ROWS * (sizeof(*s->buf) + 1));
 	s->dist = s->loss + np;
+	s->own = s->dist + np;
 	for (size_t j = 0; h->n_dead && j < k; j++)
 		for (size_t r = 0; h->dead[j] && r < rows; r++)
 			w[r * k + j] = 0;
@@ -417,15 +425,18 @@ static double dead_loss(const struct solve *s, size_t row)
 	return sum;
 }
 
-/* The energy of n rows' errors under H without damping; the rows of gptq_sampled. */
-static double energy_of(const struct solve *s, size_t n)
+/* The energy of n rows' errors under H without damping, and but for so much of its diagonal as it
+ * was shrunk by; the rows of gptq_sampled. */
+static double energy_of(const struct solve *s, size_t n, double shrink)
 {
+	const double extra = s->h->shrink - shrink;
 	double sum = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		const size_t row = gptq_sampled(i, n, s->z->rows);
 
-		sum += s->loss[row] - s->h->damp * s->h->mean * s->dist[row] - dead_loss(s, row);
+		sum += s->loss[row] - s->h->damp * s->h->mean * s->dist[row] -
+		       extra * s->own[row] - dead_loss(s, row);
 	}
 	return sum <= 0 ? 0 : sum; /* if so, nearly all of the loss was the damping's */
 }
@@ -442,8 +453,10 @@ static int finish(struct solve *s, struct gptq_result *res, const char *where, s
 	res->damp = h->damp;
 	res->damp_raised = h->damp_raised;
 	res->dead = (long)h->n_dead;
-	res->energy = energy_of(s, s->z->rows);
-	res->sample_energy = energy_of(s, res->sample);
+	res->shrink = h->shrink;
+	res->energy = energy_of(s, s->z->rows, 0);
+	res->shrunk = energy_of(s, s->z->rows, h->shrink);
+	res->sample_shrunk = energy_of(s, res->sample, h->shrink);
 	if (!isfinite(res->energy))
 		return err_set(e, ERR_DATA, where,
 			       "the solve overflows: weights or H are too large");

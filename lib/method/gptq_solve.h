@@ -23,7 +23,7 @@ struct gptq_hessian {
 	bool *dead;          /* [k] by column, not by order */
 	size_t n_dead;
 	double mean;         /* of the live diagonal */
-	double damp;
+	double damp, shrink;
 	int damp_raised;
 
 	/* scratch of the solver, kept from linear to linear */
@@ -49,7 +49,8 @@ struct solve {
 	const struct kernels *kernels;
 	float *dst;            /* [rows, k]: w as it came, dequantized at the end */
 	float *scale, *zero;   /* [groups, np] */
-	double *loss, *dist;   /* [np] sum e^2, sum (w - q)^2 (at first: not finite) */
+	double *loss;          /* [np] sum e^2 */
+	double *dist, *own;    /* [np] sum (w - q)^2 (at first: not finite), the same by H_jj */
 	float *buf;            /* [threads][panel][ROWS] */
 	uint8_t *code;         /* [threads][panel][ROWS] */
 	float *errors;         /* h->errors or, where nobody asks, NULL */

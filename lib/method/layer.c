@@ -393,6 +393,7 @@ int layer_note(const struct layer *l, struct block *b, const struct layer_option
 	    record_set_double(r, has_h ? "rel_err" : "w_rel_err", rel) < 0)
 		return nomem(l->where, e);
 	if (res && (record_set_double(r, "damp", res->damp) < 0 ||
+		    record_set_double(r, "shrink", res->shrink) < 0 ||
 		    record_set_int(r, "damp_raised", res->damp_raised) < 0 ||
 		    record_set_int(r, "dead", res->dead) < 0 ||
 		    (res->tokens_short &&

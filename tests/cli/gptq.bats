@@ -84,7 +84,8 @@ print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
 			printf 'model.layers.1.%s.weight\t8\t4\n' "$n"
 		done
 	} > "$out/plan"
-	gptq -q --sequential --target=full --plan="$out/plan" --scale-dtype=f32 plain.qp > "$out/g.qp"
+	gptq -q --sequential --target=full --shrink=0 --plan="$out/plan" --scale-dtype=f32 \
+		plain.qp > "$out/g.qp"
 	"$PYTHON" "$ROOT/tests/target.py" tiny ids.txt "$out/g.qp"
 	gptq -q --sequential --target=full -b 3 -g 8 -j 1 plain.qp > "$out/1.qp"
 	gptq -q --sequential --target=full -b 3 -g 8 -j 3 --spill="$out" plain.qp > "$out/3.qp"
@@ -103,7 +104,7 @@ print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
 @test "gptq: where the options lose, the plain solution is kept, and the note says so" {
 	# In one layer of this model ranges shrunk to inputs taken for uncorrelated cost more.
 	local lost=layers.1.self_attn.o_proj.weight
-	gptq -q -b 6 -g 4 --sweeps=0 acts.qp > "$out/g.qp"
+	gptq -q -b 6 -g 4 --sweeps=0 --shrink=0 acts.qp > "$out/g.qp"
 	gptq -q -b 6 -g 4 --plain acts.qp > "$out/p.qp"
 	"$PYTHON" - "$out/g.qp" "$out/p.qp" "$lost" <<-'END'
 	import sys
@@ -127,7 +128,7 @@ print(sum(n["rel_err"] for n in Stream(sys.argv[1]).notes().values()))' "$1"
 
 @test "gptq: --sequential judges its options by windows that neither candidate was fitted to" {
 	local lost=layers.1.self_attn.o_proj.weight
-	gptq -q -b 3 -g 4 --range=mse --sweeps=0 --sequential plain.qp > "$out/g.qp"
+	gptq -q -b 3 -g 4 --range=mse --sweeps=0 --shrink=0 --sequential plain.qp > "$out/g.qp"
 	"$PYTHON" - "$out/g.qp" "model.$lost" <<-'END'
 	import sys
 	from qpstream import Stream
@@ -324,7 +325,7 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 @test "gptq: damping is raised where it must be, noted, and an error with --no-damp-auto" {
 	echo 1 2 3 4 5 6 7 8 9 | calib-pack -q --ids > "$out/c.qp"
 	record-acts -q -c "$out/c.qp" tiny > "$out/few.qp"
-	gptq -q -g 16 --damp=0 "$out/few.qp" > "$out/g.qp"
+	gptq -q -g 16 --damp=0 --shrink=0 "$out/few.qp" > "$out/g.qp"
 	"$PYTHON" - "$out/g.qp" <<-'END'
 	import sys
 	from qpstream import Stream
@@ -334,7 +335,7 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	END
 	what='H is not positive definite with damp 0 \(smallest pivot .* at [0-9]+\); try --damp=0.01'
 	refuses 65 "layers\.0\.attn\.in: $what" \
-		gptq -g 16 --damp=0 --no-damp-auto "$out/few.qp"
+		gptq -g 16 --damp=0 --shrink=0 --no-damp-auto "$out/few.qp"
 	gptq -q -g 16 --no-damp-auto "$out/few.qp" | qp-check
 }
 
@@ -437,8 +438,8 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 @test "gptq: every option changes the result" {
 	local o
 	gptq -q -b 3 -g 16 acts.qp | qp-dump | sed 1,/^file/d > "$out/base"
-	for o in "-b 2" "-g 8" --asym --mse --act-order --static-groups --damp=0.1 --sequential \
-		--scale-dtype=f32 --keep-ref --keep-stats --timing; do
+	for o in "-b 2" "-g 8" --asym --mse --act-order --static-groups --damp=0.1 --shrink=1 \
+		--sequential --scale-dtype=f32 --keep-ref --keep-stats --timing; do
 		gptq -q -b 3 -g 16 $o acts.qp | qp-dump | sed 1,/^file/d > "$out/o"
 		if cmp "$out/base" "$out/o"; then echo "$o changes nothing"; return 1; fi
 	done

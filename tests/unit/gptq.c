@@ -117,7 +117,7 @@ static void slow_gptq(uint8_t *codes, double *w, size_t n, const double *h, size
 			for (size_t i = 0; i < n; i++)
 				w[i * k + j] = 0;
 		}
-		inv[j * k + j] += o->damp * mean / live;
+		inv[j * k + j] += o->shrink * h[j * k + j] + o->damp * mean / live;
 	}
 	invert(inv, k);
 	for (size_t j = 0; j < k; j++) {
@@ -322,6 +322,9 @@ static void slow_cases(struct backend *be)
 	o.act_order = true;
 	o.q.scale_dtype = DT_F32;
 	against_slow(be, "the same, act order, scales in F32", 8, 64, 200, o);
+	o = options(3, true, 32);
+	o.shrink = 0.3;
+	against_slow(be, "correlations shrunk", 37, 160, 400, o);
 	o = options(4, false, -1);
 	against_slow(be, "one column", 4, 1, 10, o);
 	against_slow(be, "five columns, one row", 1, 5, 20, o);

@@ -31,10 +31,12 @@ static double normal(void)
 	return sum;
 }
 
+#define SHRINK 0.1
+
 struct layer_case {
 	size_t n, k;
 	float *w, *tri;
-	double *h; /* [k, k] damped by 0.01 of the mean of its diagonal: */
+	double *h; /* [k, k] shrunk, and damped by 0.01 of the mean of its diagonal: */
 	double add;
 };
 
@@ -68,7 +70,7 @@ static void make_case(struct layer_case *c, size_t n, size_t k, size_t tokens, u
 		mean += c->h[i * k + i] / (double)k;
 	c->add = 0.01 * mean;
 	for (size_t i = 0; i < k; i++)
-		c->h[i * k + i] += c->add;
+		c->h[i * k + i] += SHRINK * c->h[i * k + i] + c->add;
 	free(x);
 }
 
@@ -84,7 +86,7 @@ static struct gptq_options options(int bits, bool sym, long group)
 	return (struct gptq_options){
 		.q = { .bits = bits, .sym = sym, .group = group, .scale_dtype = DT_F16,
 		       .range = RANGE_HMSE },
-		.damp = 0.01, .damp_auto = true, .block = 24,
+		.damp = 0.01, .shrink = SHRINK, .damp_auto = true, .block = 24,
 	};
 }
 
@@ -347,7 +349,10 @@ static void threads(void)
 	   res[0].energy == res[1].energy, "the same bits with one thread and three");
 	for (size_t i = 0; i < c.k; i++)
 		c.h[i * (c.k + 1)] -= c.add;
-	ok_near(res[0].energy / energy(&c, &z[0]), 1, 1e-4, "the energy noted is without damping");
+	ok_near(res[0].shrunk / energy(&c, &z[0]), 1, 1e-4, "what judges is without damping");
+	for (size_t i = 0; i < c.k; i++)
+		c.h[i * (c.k + 1)] /= 1 + SHRINK;
+	ok_near(res[0].energy / energy(&c, &z[0]), 1, 1e-4, "the energy noted is of H as it came");
 	quantized_release(&z[0]);
 	quantized_release(&z[1]);
 	free_case(&c);
