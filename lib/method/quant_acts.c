@@ -224,8 +224,8 @@ int quant_acts_check(const struct quant_acts *a, const struct model *m, struct e
 			       "nothing is left to quantize");
 	if (a->edges == 0 && a->told)
 		return err_set(e, ERR_USAGE, "--edges", "none; what else is said of their grids "
-			       "(bits, format, rule, range) is of no use: keys and values have --kv "
-			       "and options of that name");
+			       "(bits, format, rule, range) is of no use: keys and values have "
+			       "--kv and options of that name");
 	if (a->kv == 0 && (a->kv_raw || a->kv_window > 0 || a->kv_fixed || a->kv_clip < 1))
 		return err_set(e, ERR_USAGE, a->kv_raw ? "--kv-raw" : a->kv_fixed ? "--kv-static" :
 			       a->kv_window > 0 ? "--kv-window" : "--kv-clip", "goes with --kv");
