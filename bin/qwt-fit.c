@@ -124,10 +124,9 @@ static int other(void *ctx, struct stream_in *in, struct record *rec, struct err
 	       stream_copy(j->out, in, rec, e);
 }
 
-static int pass_over(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
+static int ref_other(void *ctx, struct stream_in *in, struct record *rec, struct err *e)
 {
-	(void)ctx, (void)in, (void)rec, (void)e;
-	return 0;
+	return rec->type == REC_TENSOR ? qwt_ref_front(ctx, in, rec, e) : 0;
 }
 
 /* The reference's own stream, if there is one: its model is that of the stream. */
@@ -169,7 +168,7 @@ int main(int argc, char **argv)
 	block_init(&ref, &ref_model);
 	progress_start("qwt-fit", (uint64_t)j.model.cfg.layers, "blocks", cli_quiet());
 	while ((got = block_read(&b, in, other, &j, &e)) > 0) {
-		if ((ref_in != NULL && block_read(&ref, ref_in, pass_over, NULL, &e) < 0) ||
+		if ((ref_in != NULL && block_read(&ref, ref_in, ref_other, j.q, &e) < 0) ||
 		    qwt_block(j.q, &b, ref_in != NULL ? &ref : NULL, &e) < 0 ||
 		    block_write(&b, j.out, &e) < 0)
 			cli_die(&e);

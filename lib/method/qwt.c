@@ -26,7 +26,8 @@ struct qwt {
 	float *ctx;                /* [a slice, q dim] */
 	struct block shadow;       /* the reference's weights, borrowed */
 	struct qwt_counts n;
-	bool ready;
+	const struct calib *calib;
+	bool ready, own;           /* own: the reference has embeddings of its own */
 };
 
 int qwt_except(struct qwt_options *o, const char *list, struct err *e)
@@ -94,7 +95,20 @@ void qwt_free(struct qwt *q)
 
 int qwt_calib(struct qwt *q, const struct calib *c, struct err *e)
 {
+	q->calib = c;
 	return runner_calib(&q->run[QUANTIZED], c, e);
+}
+
+int qwt_ref_front(struct qwt *q, struct stream_in *in, const struct record *rec, struct err *e)
+{
+	struct runner *r = &q->run[REFERENCE];
+
+	if (q->calib == NULL) /* nothing stands in front of the stream's blocks: refused there */
+		return 0;
+	if (!q->own && runner_calib(r, q->calib, e) < 0)
+		return -1;
+	q->own = true;
+	return runner_embed(r, in, rec, e) < 0 ? -1 : 0;
 }
 
 int qwt_front(struct qwt *q, struct stream_in *in, const struct record *rec, struct item **it,
@@ -120,25 +134,52 @@ static bool chooses(const struct qwt *q)
 	       q->opt.form != FORM_DIAGONAL;
 }
 
-/* Both begin as the same embeddings. */
-static int start(struct qwt *q, struct err *e)
+/* Both begin as the same embeddings, those of the reference perhaps not rounded. */
+static int same_start(const struct qwt *q, struct err *e)
+{
+	const struct runner *r = &q->run[QUANTIZED];
+	const float *a = q->run[REFERENCE].hidden.x, *b = r->hidden.x;
+	double apart = 0, all = 0;
+
+	for (size_t i = 0; i < r->hidden.tokens * r->hidden.width; i++) {
+		const double d = (double)a[i] - (double)b[i];
+
+		apart += d * d;
+		all += (double)a[i] * (double)a[i];
+	}
+	return !(apart > all / 2) ? 0 :
+	       err_set(e, ERR_DATA, "--ref", "its embeddings are not those of the stream; of a "
+		       "rotated model the reference is the stream between rotate and the "
+		       "quantizer");
+}
+
+static int lend_start(struct qwt *q, struct err *e)
 {
 	struct runner *r = &q->run[QUANTIZED], *ref = &q->run[REFERENCE];
-	const size_t d = r->hidden.width, n = r->hidden.tokens * d;
+
+	ref->seqlen = r->seqlen;
+	ref->input = r->input;
+	ref->embedded = true;
+	if (hidden_open(&ref->hidden, r->hidden.tokens, r->hidden.width, NULL, e) < 0)
+		return -1;
+	memcpy(ref->hidden.x, r->hidden.x, r->hidden.tokens * r->hidden.width * sizeof(float));
+	return 0;
+}
+
+static int start(struct qwt *q, struct err *e)
+{
+	struct runner *r = &q->run[QUANTIZED];
+	const size_t d = r->hidden.width;
 	const size_t rank = (size_t)(q->opt.form == FORM_LOW_RANK ? q->opt.rank : 0);
 	const size_t slice = r->seqlen > FORWARD_SLICE ? r->seqlen : FORWARD_SLICE;
 	const size_t doubles = d * d + d + 2 * d * rank;
 
 	if (rank > d)
 		return err_set(e, ERR_DATA, "--rank", "%zu; the model is %zu wide", rank, d);
-	ref->seqlen = r->seqlen;
-	ref->input = r->input;
-	ref->embedded = true;
-	if (hidden_open(&ref->hidden, r->hidden.tokens, d, NULL, e) < 0 ||
+	if ((!q->own && lend_start(q, e) < 0) ||
 	    hidden_open(&q->before, r->hidden.tokens, d, NULL, e) < 0 ||
 	    qwt_sums_init(&q->sums, d, e) < 0 || (chooses(q) && qwt_sums_init(&q->held, d, e) < 0))
 		return -1;
-	memcpy(ref->hidden.x, r->hidden.x, n * sizeof(float));
 	q->w = malloc(doubles * sizeof(*q->w));
 	q->ctx = malloc(slice * (size_t)model_dim(&r->model, DIM_Q) * sizeof(*q->ctx));
 	if (q->w == NULL || q->ctx == NULL)
@@ -519,7 +560,7 @@ static int all_stages(struct qwt *q, struct block *b, struct err *e)
 
 int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e)
 {
-	const bool clamped = clamp_count(b) > 0;
+	const bool clamped = clamp_count(b) > 0, first = !q->ready;
 
 	if (runner_load(&q->run[QUANTIZED], b, e) < 0 || (!q->ready && start(q, e) < 0))
 		return -1;
@@ -528,7 +569,8 @@ int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e)
 			return -1;
 		ref = &q->shadow;
 	}
-	if (runner_load(&q->run[REFERENCE], ref, e) < 0 || all_stages(q, b, e) < 0)
+	if (runner_load(&q->run[REFERENCE], ref, e) < 0 ||
+	    (first && q->own && same_start(q, e) < 0) || all_stages(q, b, e) < 0)
 		return -1;
 	q->n.were += clamped;
 	q->n.clamped += clamp_count(b) > 0;

@@ -59,8 +59,12 @@ int qwt_calib(struct qwt *q, const struct calib *c, struct err *e) MUST_USE;
 /* A tensor in front of the blocks: 1, taken, to be written as *it; 0: another record. */
 int qwt_front(struct qwt *q, struct stream_in *in, const struct record *rec, struct item **it,
 	      struct err *e) MUST_USE;
+/* The same of a reference's own stream, after qwt_calib: it starts from its own embeddings. */
+int qwt_ref_front(struct qwt *q, struct stream_in *in, const struct record *rec,
+		  struct err *e) MUST_USE;
 /* Fit the block; records are added to it.  ref: the reference's same block, or NULL: the `ref`
- * records in b; ERR_DATA if it has codes without. */
+ * records in b; ERR_DATA if it has codes without, or if a reference's embeddings are not those of
+ * the stream but for rounding: one of the two was rotated. */
 int qwt_block(struct qwt *q, struct block *b, struct block *ref, struct err *e) MUST_USE;
 /* Of places and of blocks. */
 struct qwt_counts {

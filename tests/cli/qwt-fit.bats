@@ -126,6 +126,10 @@ less() {	# less A B: numbers
 	hidden "$out/b.qp" "$out/hb.qp"
 	qp-cmp -q --rel=1e-6 "$out/ha.qp" "$out/hb.qp"
 	less "$(error_of "$out/a.qp")" "$(error_of "$out/q.qp")"
+	rotate -q plain.qp | rtn -q -b 3 -g -1 > "$out/q.qp"
+	refuses 65 '--ref: its embeddings are not those of the stream; of a rotated model' \
+		qwt-fit -r tiny "$out/q.qp" "$out/f.qp"
+	[ ! -e "$out/f.qp" ]
 }
 
 @test "qwt-fit: no residual: R^2 is not defined, nothing is added, and the note says so" {
