@@ -24,7 +24,7 @@ struct forward {
 	struct shape s;
 	size_t t, q, kv, hd;
 	struct packed *w[7];
-	float *raw[7], *x, *n, *qb, *kb, *vb, *g, *u, *norm, *cos, *sin;
+	float *raw[7], *x, *n, *qb, *kb, *vb, *g, *u, *norm, *cos, *sin, *cs;
 };
 
 /* q k v o gate up down: rows n, columns k */
@@ -83,11 +83,13 @@ static void forward_init(struct forward *f, struct backend *b, struct shape s)
 	f->norm = randoms(b, s.hidden);
 	f->cos = randoms(b, s.seqlen * f->hd / 2);
 	f->sin = randoms(b, s.seqlen * f->hd / 2);
+	f->cs = randoms(b, s.ffn);
 }
 
 static void forward_free(struct forward *f)
 {
-	float *all_of[] = { f->x, f->n, f->qb, f->kb, f->vb, f->g, f->u, f->norm, f->cos, f->sin };
+	float *all_of[] = { f->x, f->n, f->qb, f->kb, f->vb, f->g, f->u, f->norm, f->cos, f->sin,
+			    f->cs };
 
 	for (int i = 0; i < 7; i++) {
 		f->b->ops->pack_free(f->b, f->w[i]);
@@ -194,6 +196,101 @@ static void bench_bf16(struct shape s, double aim)
 	snprintf(what, sizeof(what), "block of %s, %zu x %zu, bf16 / linears", s.name, s.nseq,
 		 s.seqlen);
 	report("T2", what, (lin + att) / ta * 1e-9, (lin + att) / lin * r, aim);
+	forward_free(&f);
+	check(backend_compute(&all, "f32", &e), &e);
+}
+
+/* ---- the rest of a block --------------------------------------------------------------- */
+
+static void run_norms(void *arg)
+{
+	struct forward *f = arg;
+	struct err e;
+
+	for (int i = 0; i < 2; i++)
+		check(f->b->ops->rmsnorm(f->b, f->n, f->x, f->norm, f->t, f->s.hidden, 1e-5f, &e),
+		      &e);
+}
+
+static void run_ropes(void *arg)
+{
+	struct forward *f = arg;
+	const struct backend_ops *o = f->b->ops;
+	struct err e;
+
+	check(o->rope(f->b, f->qb, f->q, f->t, f->s.seqlen, f->s.heads, (int)f->hd, f->cos, f->sin,
+		      &e), &e);
+	check(o->rope(f->b, f->kb, f->kv, f->t, f->s.seqlen, f->s.kv_heads, (int)f->hd, f->cos,
+		      f->sin, &e), &e);
+}
+
+static void run_gate(void *arg)
+{
+	struct forward *f = arg;
+	struct err e;
+
+	check(f->b->ops->gate(f->b, f->g, f->u, f->u, f->t * f->s.ffn, ACT_FN_SILU, &e), &e);
+}
+
+/* The largest of each channel, of all four edges. */
+static void run_stats(void *arg)
+{
+	struct forward *f = arg;
+	struct err e;
+
+	for (int i = 0; i < 3; i++)
+		check(f->b->ops->colstats(f->b, f->x, f->t, f->s.hidden, f->norm, NULL, NULL, NULL,
+					  &e), &e);
+	check(f->b->ops->colstats(f->b, f->u, f->t, f->s.ffn, f->cs, NULL, NULL, NULL, &e), &e);
+}
+
+/* All four edges to 8 bits, a scale for each token. */
+static void run_quants(void *arg)
+{
+	static const struct quant q = { .format = QUANT_INT, .bits = 8, .sym = true,
+					.per = QUANT_TOKEN, .clip = 1 };
+	struct forward *f = arg;
+	struct err e;
+
+	for (int i = 0; i < 3; i++)
+		check(f->b->ops->quantize(f->b, f->n, f->x, f->t, f->s.hidden, 0, &q, NULL,
+					  &e), &e);
+	check(f->b->ops->quantize(f->b, f->g, f->u, f->t, f->s.ffn, 0, &q, NULL,
+				  &e), &e);
+}
+
+/* What of a block's time each stage takes that is no matrix product; of attention, what its
+ * products would not at the rate of the linears. */
+static void bench_shares(struct shape s, const char *compute)
+{
+	static const struct { const char *name; void (*run)(void *); double aim; } stage[] = {
+		{ "norms", run_norms, 0.1 }, { "rope", run_ropes, 0.1 }, { "gate", run_gate, 0.1 },
+		{ "statistics, beside", run_stats, 0.1 },
+		{ "int8 of activations, beside", run_quants, 0.1 },
+		{ "attention but for its products", run_attention, 0.1 },
+	};
+	struct forward f;
+	struct side block = { run_forward, &f, 0, reset_forward };
+	struct side linears = { run_linears, &f, 0, NULL };
+	double ta, tb, rate, share, lin, att;
+	struct err e;
+
+	check(backend_compute(&all, compute, &e), &e);
+	forward_init(&f, &all, s);
+	lin = linear_flops(&f);
+	att = attention_flops(&f);
+	rate = compare(&linears, &block, &ta, &tb); /* a block's time / its linears' */
+	for (size_t i = 0; i < sizeof(stage) / sizeof(*stage); i++) {
+		struct side part = { stage[i].run, &f, 0, reset_forward };
+		const int last = i + 1 == sizeof(stage) / sizeof(*stage);
+
+		share = 1 / compare(&part, &block, &ta, &tb) - (last ? att / lin / rate : 0);
+		printf("T2\t  %s, %s, %zu x %zu, %s: share of its time\t%.2f ms\t%.3f\t<= %.1f\t",
+		       stage[i].name, s.name, s.nseq, s.seqlen, compute, ta * 1e3, share,
+		       stage[i].aim);
+		printf(noisy ? "%d of %d pairs disturbed\n" : "\n", noisy, pairs);
+		fflush(stdout);
+	}
 	forward_free(&f);
 	check(backend_compute(&all, "f32", &e), &e);
 }
@@ -519,6 +616,11 @@ static void bench_all(void)
 	for (size_t i = 0; i < 3; i++)
 		if (want("T2"))
 			bench_bf16(shapes[i], aims_bf16[i]);
+	for (size_t i = 0; i < 2; i++)
+		if (want("T2") || want("shares")) {
+			bench_shares(shapes[i], "f32");
+			bench_shares(shapes[i], "bf16");
+		}
 	for (size_t i = 0; (want("T5") || two) && i < 4; i++)
 		bench_hessian(sizes[i]);
 	for (size_t i = 0; want("T5") && i < 4; i++)
