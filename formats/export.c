@@ -76,17 +76,25 @@ static int flush(struct export *x, struct err *e)
 	return ret;
 }
 
+/* The next tensor begins: what came before makes room. */
+static int ahead(void *ctx, struct block *b, const struct item *it, struct err *e)
+{
+	struct export *x = ctx;
+
+	(void)b;
+	return it->rec.type != REC_TENSOR || it->slot == SLOT_NONE || it->slot == x->pending ? 0 :
+	       flush(x, e);
+}
+
 static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 {
 	struct export *x = ctx;
 
+	(void)b;
 	if (it->rec.type == REC_RUN)
 		return x->ops->run(x->ctx, &it->rec, e);
-	if (it->rec.type != REC_TENSOR || it->slot == SLOT_NONE || it->slot == x->pending)
-		return 0;
-	if (flush(x, e))
-		return -1;
-	x->pending = b->items[b->n - 1].slot;
+	if (it->rec.type == REC_TENSOR && it->slot != SLOT_NONE)
+		x->pending = it->slot;
 	return 0;
 }
 
@@ -215,7 +223,7 @@ int export_open(struct export *x, struct stream_in *in, struct err *e)
 	record_clear(&head);
 	x->pending = SLOT_NONE;
 	block_init(&x->block, &x->model);
-	x->hook = (struct block_hook){ wants, each, x };
+	x->hook = (struct block_hook){ wants, ahead, each, x };
 	return got;
 }
 

@@ -6,6 +6,8 @@
 
 #include <stdbool.h>
 
+#include "lib/base/clones.h"
+
 /* A half, little-endian. */
 static float half(const unsigned char *p)
 {
@@ -17,7 +19,7 @@ static uint32_t word(const unsigned char *p)
 	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static void q4_0(float *restrict y, const unsigned char *restrict x, size_t n)
+CLONES static void q4_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 18, y += 32) {
 		float d = half(x);
@@ -29,7 +31,7 @@ static void q4_0(float *restrict y, const unsigned char *restrict x, size_t n)
 	}
 }
 
-static void q4_1(float *restrict y, const unsigned char *restrict x, size_t n)
+CLONES static void q4_1(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 20, y += 32) {
 		float d = half(x), m = half(x + 2);
@@ -47,7 +49,7 @@ static int fifth(uint32_t high, int j)
 	return (int)(high >> j & 1) << 4;
 }
 
-static void q5_0(float *restrict y, const unsigned char *restrict x, size_t n)
+CLONES static void q5_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 22, y += 32) {
 		float d = half(x);
@@ -60,7 +62,7 @@ static void q5_0(float *restrict y, const unsigned char *restrict x, size_t n)
 	}
 }
 
-static void q5_1(float *restrict y, const unsigned char *restrict x, size_t n)
+CLONES static void q5_1(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 24, y += 32) {
 		float d = half(x), m = half(x + 2);
@@ -73,7 +75,7 @@ static void q5_1(float *restrict y, const unsigned char *restrict x, size_t n)
 	}
 }
 
-static void q8_0(float *restrict y, const unsigned char *restrict x, size_t n)
+CLONES static void q8_0(float *restrict y, const unsigned char *restrict x, size_t n)
 {
 	for (; n--; x += 34, y += 32) {
 		float d = half(x);

@@ -114,20 +114,6 @@ uint16_t f32_to_bf16(float f)
 	return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? nan : rounded);
 }
 
-/*
- * The exponent and mantissa, moved to their place in an f32, are the value times 2^-112: a
- * multiplication puts that right, for subnormal numbers as well.  Infinity and NaN have the
- * largest exponent in both formats.
- */
-float f16_to_f32(uint16_t h)
-{
-	uint32_t magnitude = bits_of(float_of((uint32_t)(h & 0x7fff) << 13) * 0x1p112f);
-
-	if ((h & 0x7c00) == 0x7c00)
-		magnitude |= 0x7f800000;
-	return float_of(magnitude | (uint32_t)(h & 0x8000) << 16);
-}
-
 uint16_t f32_to_f16(float f)
 {
 	uint32_t u = bits_of(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;

@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum dtype {
 	DT_NONE, DT_F64, DT_F32, DT_F16, DT_BF16, DT_F8_E4M3, DT_F8_E5M2,
@@ -36,7 +37,25 @@ int dtype_to_f32(float *dst, const void *src, enum dtype t, size_t n);
 /* Round n f32 to F16 or BF16 (half to even; overflow gives infinity) or copy F32. */
 int dtype_from_f32(void *dst, enum dtype t, const float *src, size_t n);
 
-float f16_to_f32(uint16_t h);
+/*
+ * The exponent and mantissa, moved to their place in an f32, are the value times 2^-112: a
+ * multiplication puts that right, for subnormal numbers as well.  Infinity and NaN have the
+ * largest exponent in both formats.
+ */
+static inline float f16_to_f32(uint16_t h)
+{
+	uint32_t u = (uint32_t)(h & 0x7fff) << 13;
+	float f;
+
+	memcpy(&f, &u, sizeof(f));
+	f *= 0x1p112f;
+	memcpy(&u, &f, sizeof(u));
+	if ((h & 0x7c00) == 0x7c00)
+		u |= 0x7f800000;
+	u |= (uint32_t)(h & 0x8000) << 16;
+	memcpy(&f, &u, sizeof(f));
+	return f;
+}
 uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);

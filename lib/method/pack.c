@@ -196,8 +196,8 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 
 void pack_init(struct packer *p, struct stream_out *out, int max_bits, enum dtype to)
 {
-	*p = (struct packer){ .hook = { wants, each, p }, .out = out, .max_bits = max_bits,
-			      .to = to, .coded = SLOT_NONE };
+	*p = (struct packer){ .hook = { .wants = wants, .each = each, .ctx = p }, .out = out,
+			      .max_bits = max_bits, .to = to, .coded = SLOT_NONE };
 }
 
 void pack_release(struct packer *p)

@@ -45,7 +45,9 @@ static int read_item(struct block *b, struct stream_in *in, struct err *e)
 		b->n++;
 		return 0;
 	}
-	if (block_reserve(b, it, it->rec.nbytes, e) < 0 ||
+	if ((b->hook != NULL && b->hook->ahead != NULL &&
+	     b->hook->ahead(b->hook->ctx, b, it, e) < 0) ||
+	    block_reserve(b, it, it->rec.nbytes, e) < 0 ||
 	    (it->rec.nbytes > 0 && stream_payload(in, it->data, e) < 0) ||
 	    (item_key(it) >= 0 && item_check_finite(it, e) < 0))
 		return -1;

@@ -106,8 +106,8 @@ static int each(void *ctx, struct block *b, struct item *it, struct err *e)
 
 void flow_init(struct flow *f, struct block *b, struct runner *run, struct stream_out *out)
 {
-	*f = (struct flow){ .hook = { wants, each, f }, .run = run, .out = out, .layer = -1,
-			    .held = SLOT_NONE, .last = SLOT_NONE };
+	*f = (struct flow){ .hook = { .wants = wants, .each = each, .ctx = f }, .run = run,
+			    .out = out, .layer = -1, .held = SLOT_NONE, .last = SLOT_NONE };
 	b->hook = &f->hook;
 }
 
