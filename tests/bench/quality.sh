@@ -3,10 +3,17 @@
 # quality.sh [MODEL ...] - perplexity at equal bits: ours, the best peer, plain GPTQ, rounding
 #
 # Called by "make bench-quality".  MODEL: tiny (default), smol16, smol; what they are and need is in
-# peers.sh.  Each row of quality.tsv is quantized by $QP_OURS (default below) and by plain
-# GPTQ, both sequential as the peers are, and by rtn.  Perplexity and, after it, divergence from
-# full precision, of text 1 and of text 2.  $QP_ROWS: a regular expression for the rows wanted.
-# "noted": what the table has from an earlier run (text 1: ours, plain, rtn).
+# peers.sh.  Each row of quality.tsv is quantized by
+#     ours      $QP_OURS (default below), sequential as the peers are
+#     default   gptq as it is, by Hessians of one forward pass
+#     plain     gptq --plain, sequential: GPTQ as published
+#     rtn       rounding to nearest
+# and the rows of AWQ by smooth --search=w | clip, then rtn (awq) or gptq (awq+gptq).  Perplexity
+# and, after it, divergence from full precision, of text 1 and of text 2.  Last comes the loss: the
+# mean over the texts of |log(perplexity / that of full precision)|: quantization may lower
+# perplexity on a text of which the model knows nothing, which is no gain.  "best": the least loss.
+# $QP_ROWS: a regular expression for the rows wanted; $QP_KINDS: the solutions wanted.
+# "noted": what the table has from an earlier run (text 1).
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 data=${QP_SHARED:-$top/../shared/data}
@@ -34,6 +41,36 @@ for r in rows[first::step][:count]: print(*r)' "$data/golden/calib-$golden.json"
 		calib-pack -q --ids -o "$tmp/calib"
 	record-acts -q --stats=none -c "$tmp/calib" "$model" -o "$tmp/front"
 	full=$(ppl "$model" --save-logits)
+	rm -f "$tmp/acts"
+}
+
+recorded() { # recorded: the statistics' stream, made by the first row that wants it
+	[ -e "$tmp/acts" ] || record-acts -q -c "$tmp/calib" "$model" -o "$tmp/acts"
+	echo "$tmp/acts"
+}
+
+awq() { # awq HOW PROGRAM ...: maps and ranges by search, then a program with HOW
+	grid=$1
+	shift
+	smooth -q --search=w $grid "$(recorded)" | clip -q $grid |
+		"$@" -q --scale-dtype=f32 $grid -o "$tmp/q"
+}
+
+solve() { # solve KIND HOW: $tmp/q
+	case $1 in
+	ours)    $ours -q --scale-dtype=f32 $2 "$tmp/front" -o "$tmp/q" ;;
+	default) gptq -q --scale-dtype=f32 $2 "$(recorded)" -o "$tmp/q" ;;
+	plain)   gptq --plain --sequential -q --scale-dtype=f32 $2 "$tmp/front" -o "$tmp/q" ;;
+	rtn)     rtn -q --scale-dtype=f32 $2 "$model" -o "$tmp/q" ;;
+	awq)     awq "$2" rtn ;;
+	awq+gptq) awq "$2" gptq ;;
+	esac
+}
+
+loss() { # loss PPL1 [PPL2]
+	echo "$full" | awk -v a="$1" -v b="${2:-}" '{
+		x = log(a / $1); y = b == "" || b == "-" ? x : log(b / $2)
+		printf "%.4f", ((x < 0 ? -x : x) + (y < 0 ? -y : y)) / 2 }'
 }
 
 ppl() { # ppl STREAM --kl|--save-logits: perplexity[ divergence] of text 1, and of text 2
@@ -55,16 +92,18 @@ for m; do
 	printf '%s\tfull precision\t\t%s\n' "$m" "$full"
 	while IFS=$tab read -r who what how peer peer1 peer2 measured; do
 		[ "$who" = "$m" ] && echo "$what" | grep -qE "${QP_ROWS:-.}" || continue
-		printf '%s\t%s\tpeer\t%s %s  %s\n' "$m" "$what" "$peer1" "${peer2#-}" "$peer"
-		printf '%s\t%s\tnoted\t%s\n' "$m" "$what" "$measured"
-		for k in ours plain rtn; do
-			case $k in
-			ours)  $ours -q --scale-dtype=f32 $how "$tmp/front" -o "$tmp/q" ;;
-			plain) gptq --plain --sequential -q --scale-dtype=f32 $how "$tmp/front" \
-					-o "$tmp/q" ;;
-			rtn)   rtn -q --scale-dtype=f32 $how "$model" -o "$tmp/q" ;;
-			esac
-			printf '%s\t%s\t%s\t%s\n' "$m" "$what" $k "$(ppl "$tmp/q" --kl)"
+		[ "$peer1" = - ] || printf '%s\t%s\tpeer\t%s %s\t%s\t%s\n' \
+			"$m" "$what" "$peer1" "${peer2#-}" "$(loss "$peer1" "$peer2")" "$peer"
+		[ -z "$measured" ] || printf '%s\t%s\tnoted\t%s\n' "$m" "$what" "$measured"
+		kinds=${QP_KINDS:-ours default plain rtn} least=
+		[ "${what#AWQ}" = "$what" ] || kinds="awq awq+gptq"
+		for k in $kinds; do
+			solve $k "$how"
+			got=$(ppl "$tmp/q" --kl)
+			l=$(loss $(echo "$got" | cut -d ' ' -f 1,3))
+			printf '%s\t%s\t%s\t%s\t%s\n' "$m" "$what" $k "$got" "$l"
+			least=$(printf '%s\n%s %s\n' "$least" "$l" "$k" | grep . | sort -n | head -n 1)
 		done
+		printf '%s\t%s\tbest\t%s\n' "$m" "$what" "$least"
 	done < "$top/tests/bench/quality.tsv"
 done
