@@ -420,6 +420,8 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' gptq -g 16 "$out/a.qp"
 	gptq -q -g 16 acts.qp > "$out/n.qp"
 	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' gptq -g 16 "$out/n.qp"
+	refuses 65 'layers\.0\.self_attn\.q_proj: is quantized already' \
+		gptq -g 16 --sweeps=4 --refit-scales "$out/a.qp"
 	refuses 64 '--skip: an empty expression' gptq --skip= acts.qp
 	gptq -q -b 8 -g -1 --skip='attn|gate|up' "$out/a.qp" > "$out/b.qp"
 	[ "$(qp-dump "$out/b.qp" | grep -c 'role=codes.* bits=8')" -eq 2 ]
@@ -486,6 +488,7 @@ chain() {	# chain PATTERN EDGE...: what --sequential --skip=PATTERN does, into $
 }
 
 @test "gptq: bad and contradictory command lines exit 64 before anything is read" {
+	refuses 64 '--shrink: expected a number from 0 to 10' gptq --shrink=11 /no/such/file
 	refuses 64 '--bits: expected a whole number from 2 to 8' gptq -b 9 /no/such/file
 	refuses 64 '--damp: expected a number from 0 to 1' gptq --damp=2 /no/such/file
 	refuses 64 '--asym: contradicts --sym' gptq --asym --sym /no/such/file
