@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/clones.h"
 #include "lib/compute/cpu.h"
 
 #define CHUNK 2048
@@ -228,33 +229,42 @@ struct short_hessian {
 	size_t t, units;
 };
 
-/* A panel: VEC_TILE columns of x. */
+#define WIDE (4 * VEC_TILE) /* columns that are rounded at once */
+
+/* Pairs of f32 that were rounded to bf16: the first in the lower half. */
+CLONES
+static void interleave(uint32_t *restrict w, const uint32_t *restrict lo,
+		       const uint32_t *restrict hi)
+{
+	for (size_t l = 0; l < VEC_TILE; l++)
+		w[l] = lo[l] >> 16 | hi[l];
+}
+
+/* A few panels, of VEC_TILE columns of x each. */
 static void units_task(void *ctx, size_t task, int thread)
 {
 	const struct short_hessian *j = ctx;
-	size_t c = task * VEC_TILE, n = j->h->k - c < VEC_TILE ? j->h->k - c : VEC_TILE;
-	uint32_t *w = j->w + c * j->units;
-	float a[2][VEC_TILE] = { { 0 } };
+	const size_t from = task * WIDE, k = j->h->k, n = k - from < WIDE ? k - from : WIDE;
+	uint32_t a[2][WIDE] = { { 0 } };
 
 	(void)thread;
-	for (size_t u = 0; u < j->units; u++)
+	for (size_t u = 0; u < j->units; u++) {
 		for (size_t i = 0; i < 2; i++) {
-			size_t row = 2 * u + i;
+			const size_t row = 2 * u + i;
 
 			if (row < j->t)
-				j->cpu->vec->bf16(a[i], j->x + row * j->h->k + c, n, 0);
+				j->cpu->vec->bf16((float *)a[i], j->x + row * k + from, n, 0);
 			else
 				memset(a[i], 0, sizeof(a[i]));
-			for (size_t l = 0; i == 1 && l < VEC_TILE; l++) {
-				uint32_t lo, hi;
-
-				memcpy(&lo, &a[0][l], 4);
-				memcpy(&hi, &a[1][l], 4);
-				w[u * VEC_TILE + l] = lo >> 16 | hi;
-			}
 		}
-	j->cpu->vec->transpose((float *)j->rows + c * VEC_PITCH, VEC_PITCH, (const float *)w,
-			       VEC_TILE, j->units, VEC_TILE);
+		for (size_t c = 0; c < n; c += VEC_TILE)
+			interleave(j->w + (from + c) * j->units + u * VEC_TILE, a[0] + c,
+				   a[1] + c);
+	}
+	for (size_t c = from; c < from + n; c += VEC_TILE)
+		j->cpu->vec->transpose((float *)j->rows + c * VEC_PITCH, VEC_PITCH,
+				       (const float *)(j->w + c * j->units), VEC_TILE, j->units,
+				       VEC_TILE);
 }
 
 static void short_task(void *ctx, size_t task, int thread)
@@ -303,7 +313,7 @@ static int short_add(struct backend *b, struct hessian *h, const float *x, size_
 		j.units = ((j.t + 1) / 2 + m - 1) / m * m;
 		j.w = j.cpu->shared;
 		j.rows = j.w + panels * VEC_TILE * j.units;
-		pool_run(b->pool, panels, units_task, &j);
+		pool_run(b->pool, (h->k + WIDE - 1) / WIDE, units_task, &j);
 		pool_run(b->pool, tile_count(h), short_task, &j);
 	}
 	return 0;
