@@ -102,7 +102,8 @@ for m; do
 			got=$(ppl "$tmp/q" --kl)
 			l=$(loss $(echo "$got" | cut -d ' ' -f 1,3))
 			printf '%s\t%s\t%s\t%s\t%s\n' "$m" "$what" $k "$got" "$l"
-			least=$(printf '%s\n%s %s\n' "$least" "$l" "$k" | grep . | sort -n | head -n 1)
+			least=$(printf '%s\n%s %s\n' "$least" "$l" $k | grep . | sort -n |
+				head -n 1)
 		done
 		printf '%s\t%s\tbest\t%s\n' "$m" "$what" "$least"
 	done < "$top/tests/bench/quality.tsv"
