@@ -296,6 +296,25 @@ static inline void put_line(const struct slab *s, size_t row, const uint32_t lin
 		memcpy(dst, line, s->n);
 }
 
+/* A square of four words by four: word j of line i, lines `from` words apart, becomes word i of
+ * line j, `to` words apart. */
+static inline void turn(uint32_t *dst, size_t to, const uint32_t *src, size_t from)
+{
+	typedef uint32_t four __attribute__((vector_size(16), aligned(4), may_alias));
+	typedef uint32_t pick __attribute__((vector_size(16)));
+	const four a = *(const four *)src, b = *(const four *)(src + from);
+	const four c = *(const four *)(src + 2 * from), d = *(const four *)(src + 3 * from);
+	const four ac = __builtin_shuffle(a, c, (pick){ 0, 4, 1, 5 });
+	const four bd = __builtin_shuffle(b, d, (pick){ 0, 4, 1, 5 });
+	const four ac2 = __builtin_shuffle(a, c, (pick){ 2, 6, 3, 7 });
+	const four bd2 = __builtin_shuffle(b, d, (pick){ 2, 6, 3, 7 });
+
+	*(four *)dst = __builtin_shuffle(ac, bd, (pick){ 0, 4, 1, 5 });
+	*(four *)(dst + to) = __builtin_shuffle(ac, bd, (pick){ 2, 6, 3, 7 });
+	*(four *)(dst + 2 * to) = __builtin_shuffle(ac2, bd2, (pick){ 0, 4, 1, 5 });
+	*(four *)(dst + 3 * to) = __builtin_shuffle(ac2, bd2, (pick){ 2, 6, 3, 7 });
+}
+
 /* Row n is the bits of words n, n + rows, n + 2 rows .. */
 CLONES static void gptq_slab(const struct slab *s)
 {
@@ -303,13 +322,14 @@ CLONES static void gptq_slab(const struct slab *s)
 
 	for (size_t first = 0; first < s->rows; first += BAND) {
 		const size_t m = s->rows - first < BAND ? s->rows - first : BAND;
+		const size_t most = s->n / 16 * 4, wide = m / 4 * 4;
 
-		for (size_t k = 0; 4 * k < s->n; k++) {
-			const uint32_t *w = s->w + k * s->rows + first;
-
-			for (size_t n = 0; n < m; n++)
-				t[n][k] = w[n];
-		}
+		for (size_t k = 0; k < most; k += 4)
+			for (size_t n = 0; n < wide; n += 4)
+				turn(&t[n][k], SIDE, s->w + k * s->rows + first + n, s->rows);
+		for (size_t k = 0; 4 * k < s->n; k++)
+			for (size_t n = k < most ? wide : 0; n < m; n++)
+				t[n][k] = s->w[k * s->rows + first + n];
 		for (size_t n = 0; n < m; n++)
 			put_line(s, first + n, t[n]);
 	}
@@ -347,7 +367,7 @@ CLONES static void awq_slab(const struct slab *s)
 {
 	const size_t eighths = s->rows / 8;
 	line_of all[8][SIDE];
-	uint32_t line[SIDE];
+	uint32_t t[SIDE][SIDE];
 
 	for (size_t first = 0; first < eighths; first += SIDE) {
 		const size_t m = eighths - first < SIDE ? eighths - first : SIDE;
@@ -355,12 +375,14 @@ CLONES static void awq_slab(const struct slab *s)
 		for (size_t i = 0; 8 * i < s->columns; i++)
 			awq_columns(all, i, s->w + 8 * i * eighths + first, eighths,
 				    s->columns - 8 * i < 8 ? s->columns - 8 * i : 8, m);
-		for (size_t n = 0; n < m; n++)
-			for (size_t r = 0; r < 8; r++) {
-				for (size_t i = 0; i < SIDE; i++)
-					line[i] = all[r][i][n];
-				put_line(s, 8 * (first + n) + r, line);
-			}
+		for (size_t r = 0; r < 8; r++) {
+			for (size_t i = 0; i < SIDE; i += 4)
+				for (size_t n = 0; n < m; n += 4)
+					turn(&t[n][i], SIDE, (const uint32_t *)&all[r][i] + n,
+					     SIDE);
+			for (size_t n = 0; n < m; n++)
+				put_line(s, 8 * (first + n) + r, t[n]);
+		}
 	}
 }
 

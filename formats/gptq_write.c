@@ -251,7 +251,7 @@ CLONES static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, si
 			     size_t i, size_t n)
 {
 	const size_t eighths = rows / 8;
-	uint32_t t[8 * LINE][LINE];
+	uint32_t all[8][LINE][LINE] = { 0 }, t[LINE][LINE];
 	words_of x[8];
 
 	for (size_t o = 0; o < eighths; o += LINE) {
@@ -265,12 +265,16 @@ CLONES static void awq_words(uint32_t *w, size_t rows, const uint8_t *packed, si
 				__builtin_prefetch(row + (size_t)(32 + r) * bytes + 4 * i);
 			}
 			transpose_nibbles(x);
-			for (size_t k = 0; k < LINE; k++)
-				for (size_t r = 0; r < 8; r++)
-					t[8 * k + r][j] = x[r][k];
+			for (size_t r = 0; r < 8; r++)
+				memcpy(all[r][j], &x[r], LINE_BYTES);
 		}
-		for (size_t k = 0; k < n; k++)
-			put_line(w + k * eighths + o, t[k], m);
+		for (size_t r = 0; r < 8; r++) {
+			for (size_t k = 0; k < LINE; k += 4)
+				for (size_t j = 0; j < LINE; j += 4)
+					turn4(t, all[r], k, j);
+			for (size_t k = 0; k < LINE && 8 * k + r < n; k++)
+				put_line(w + (8 * k + r) * eighths + o, t[k], m);
+		}
 	}
 }
 
