@@ -377,6 +377,7 @@ static int take_tensor(struct gguf *g, struct err *e)
 	if (grow(&g->t, g->n, sizeof(*g->t), g->path, e))
 		return -1;
 	t = &g->t[g->n];
+	t->part = 0;
 	if (take_name(g, &t->name, MAX_NAME, "name of a tensor", e))
 		return -1;
 	g->n++;
@@ -440,7 +441,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct gguf_tensor *)a)->name, ((const struct gguf_tensor *)b)->name);
 }
 
-static int sort_tensors(struct gguf *g, struct err *e)
+int gguf_sort(struct gguf *g, struct err *e)
 {
 	char where[320];
 
@@ -461,6 +462,11 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *g, const char *name)
 	return g->n ? bsearch(&t, g->t, g->n, sizeof(t), by_name) : NULL;
 }
 
+int gguf_fd(const struct gguf *g, const struct gguf_tensor *t)
+{
+	return t->part ? g->part[t->part - 1].fd : g->fd;
+}
+
 int gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t from, void *dst,
 	      uint64_t n, struct err *e)
 {
@@ -468,7 +474,7 @@ int gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t from, 
 
 	place(where, sizeof(where), g, t->name);
 	if (g->fd >= 0)
-		return file_pread(g->fd, dst, n, t->at + from, where, e);
+		return file_pread(gguf_fd(g, t), dst, n, t->at + from, where, e);
 	memcpy(dst, g->meta + t->at + from, (size_t)n);
 	return 0;
 }
@@ -505,7 +511,7 @@ static int take_all(struct gguf *g, struct err *e)
 	for (uint64_t i = 0; i < n_tensors; i++)
 		if (take_tensor(g, e))
 			return -1;
-	return place_tensors(g, e) || sort_tensors(g, e) ? -1 : 0;
+	return place_tensors(g, e) || gguf_sort(g, e) ? -1 : 0;
 }
 
 int gguf_open(struct gguf *g, const char *path, struct err *e)
@@ -548,6 +554,9 @@ void gguf_close(struct gguf *g)
 		free(g->t[i].name);
 	free(g->kv);
 	free(g->t);
+	for (int i = 0; i < g->parts; i++)
+		gguf_close(&g->part[i]);
+	free(g->part);
 	/* What was parsed in memory is the caller's; a zeroed one has neither file nor path. */
 	if (g->path && g->fd >= 0) {
 		close(g->fd);

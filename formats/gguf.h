@@ -38,6 +38,7 @@ struct gguf_tensor {
 	int rank;
 	int64_t ne[4];      /* fastest first, as in the file */
 	uint64_t at, nbytes; /* absolute offset in the file; padding not counted */
+	int part;           /* 0: in this file; i: in part[i - 1] */
 };
 
 struct gguf {
@@ -51,6 +52,8 @@ struct gguf {
 	size_t n_kv;
 	struct gguf_tensor *t; /* sorted by name */
 	size_t n;
+	struct gguf *part;     /* the others of a model in parts (gguf_split.h) */
+	int parts;
 };
 
 /* ERR_NOINPUT if it is not there, ERR_DATA naming key or tensor. */
@@ -79,7 +82,11 @@ bool gguf_bool(const struct gguf *g, const struct gguf_kv *kv, bool *v);
 bool gguf_str(const struct gguf *g, const struct gguf_kv *kv, uint64_t *at, const char **s,
 	      size_t *n);
 
+/* Tensors were added: by name again.  ERR_DATA naming one that is there twice. */
+int gguf_sort(struct gguf *g, struct err *e) MUST_USE;
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, const char *name); /* or NULL */
+/* The file that holds it. */
+int gguf_fd(const struct gguf *g, const struct gguf_tensor *t);
 /* n bytes of a tensor from its byte `from` on. */
 int gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t from, void *dst,
 	      uint64_t n, struct err *e) MUST_USE;

@@ -11,6 +11,7 @@
 
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_files.h"
+#include "formats/gguf_split.h"
 #include "lib/model/family.h"
 
 #define PIECE ((size_t)1 << 20) /* bytes read at once, or a row if that is longer */
@@ -442,7 +443,7 @@ static void model_readahead(const void *self, long layer)
 	for (size_t i = 0; i < m->g.n; i++)
 		/* Only advice: what it answers does not matter. */
 		if (strncmp(m->g.t[i].name, prefix, (size_t)n) == 0)
-			(void)posix_fadvise(m->g.fd, (off_t)m->g.t[i].at,
+			(void)posix_fadvise(gguf_fd(&m->g, &m->g.t[i]), (off_t)m->g.t[i].at,
 					    (off_t)m->g.t[i].nbytes, POSIX_FADV_WILLNEED);
 }
 
@@ -454,17 +455,6 @@ static const char *model_file(const void *self, int i)
 static int model_file_read(const void *self, int i, char **text, size_t *n, struct err *e)
 {
 	return checkpoint_files_read(&((const struct gguf_model *)self)->files, i, text, n, e);
-}
-
-/* A part of a model is no model. */
-static int check_split(const struct gguf *g, struct err *e)
-{
-	int64_t n;
-
-	if (!gguf_int(g, gguf_find(g, "split.count"), 0, &n) || n <= 1)
-		return 0;
-	return err_set(e, ERR_DATA, g->path, "is one of %lld parts of a model: join them first "
-		       "(llama-gguf-split --merge)", (long long)n);
 }
 
 int gguf_model_open(struct stream_in **in, const char *path, struct err *e)
@@ -482,7 +472,7 @@ int gguf_model_open(struct stream_in **in, const char *path, struct err *e)
 		free(m);
 		return -1;
 	}
-	if (check_split(&m->g, e) || gguf_arch(&m->arch, &m->g, e) || take_config(m, e) ||
+	if (gguf_join(&m->g, path, e) || gguf_arch(&m->arch, &m->g, e) || take_config(m, e) ||
 	    check_tensors(m, e) || take_files(m, e)) {
 		model_close(m);
 		return -1;

@@ -12,6 +12,7 @@ of q and k (llama only), stacked experts, rope_freqs.weight for llama3 scaling. 
     set=KEY:TYPE:VALUE   another key (u32 f32 bool str ...; an array as u32[]:1,2), or one changed;
                    without VALUE: none of that name
     drop=NAME add=NAME   a tensor less, or (two zeros) more
+    parts=N        OUT-00001-of-0000N.gguf ...: all keys in the first, tensors one after the other
 
 The computing back is written from ggml's description of its blocks, whole arrays at a time, apart
 from the C in formats/ggml.c.
@@ -287,6 +288,17 @@ def encode(kv, tensors, version, align):
     return bytes(out)
 
 
+def write(path, kv, tensors, opt):
+    n = opt["parts"]
+    for i in range(n):
+        split = {"split.no": (U16, i), "split.count": (U16, n),
+                 "split.tensors.count": (I32, len(tensors))}
+        name = path if n == 1 else "%s-%05d-of-%05d.gguf" % (path[:-len(".gguf")], i + 1, n)
+        with open(name, "wb") as out:
+            out.write(encode({**({} if i else kv), **(split if n > 1 else {})}, tensors[i::n],
+                             opt["version"], opt["align"]))
+
+
 def set_key(kv, spec):
     key, *rest = spec.split(":", 2)
     kv.pop(key, None)
@@ -300,7 +312,7 @@ def set_key(kv, spec):
 
 
 def main():
-    opt = dict(type="F32", twin="", version=3, align=32, seed=0)
+    opt = dict(type="F32", twin="", version=3, align=32, seed=0, parts=1)
     sets, drop, add = [], [], []
     for a in sys.argv[3:]:
         key, v = a.split("=", 1)
@@ -356,8 +368,7 @@ def main():
         tensors.append(("rope_freqs.weight", x.shape, 0, x.tobytes()))
     tensors = [t for t in tensors if t[0] not in drop]
     tensors += [(a, (2,), 0, bytes(8)) for a in add]
-    with open(sys.argv[2], "wb") as out:
-        out.write(encode(kv, tensors, opt["version"], opt["align"]))
+    write(sys.argv[2], kv, tensors, opt)
     if opt["twin"]:
         os.makedirs(opt["twin"], exist_ok=True)
         json.dump(config, open(os.path.join(opt["twin"], "config.json"), "w"))

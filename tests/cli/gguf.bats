@@ -395,10 +395,62 @@ refuses_nothing() {
 	faulty 'num_hidden_layers: 2147483648 is not in' set=llama.block_count:u32:2147483648
 }
 
-@test "gguf: one part of a model in parts is refused" {
-	faulty 'is one of 3 parts' set=split.count:u16:3 set=split.no:u16:0
+# The small model in three parts, m-0000i-of-00003.gguf.
+split() {	# split [OPTION OF mkgguf.py]
+	small -- parts=3 "$@"
+	[ "$(echo m-*.gguf)" = "m-00001-of-00003.gguf m-00002-of-00003.gguf m-00003-of-00003.gguf" ]
+}
+
+parts_refused() {	# parts_refused STATUS REGEX [FILE]
+	refuses "$1" "$2" record-acts -q --stats=none -o out.qp "${3:-m-00001-of-00003.gguf}"
+	[ ! -e out.qp ]
+}
+
+@test "gguf: a model in parts is read from its first, as the whole is" {
+	split
+	qp-cmp m m-00001-of-00003.gguf
+	mkdir elsewhere
+	mv m-*.gguf elsewhere
+	qp-cmp m elsewhere/m-00001-of-00003.gguf
 	small -- set=split.count:u16:1
 	qp-cmp m m.gguf
+}
+
+@test "gguf: a part that is missing, another's, or not the first is named" {
+	split
+	parts_refused 65 'm-00002-of-00003\.gguf: is part 2 of 3 of a model: give the first' \
+		m-00002-of-00003.gguf
+	mv m-00003-of-00003.gguf third
+	parts_refused 66 'm-00003-of-00003\.gguf: cannot open'
+	cp m-00002-of-00003.gguf m-00003-of-00003.gguf
+	parts_refused 65 'm-00003-of-00003\.gguf: is not part 3 of 3'
+	head -c 300 third > m-00003-of-00003.gguf
+	parts_refused 65 'm-00003-of-00003\.gguf: '
+	cp third m-00003-of-00003.gguf
+	mv m-00001-of-00003.gguf first.gguf
+	parts_refused 65 'first\.gguf: is the first of 3 parts, but is not called NAME-00001-of-' \
+		first.gguf
+}
+
+@test "gguf: parts that hold another number of tensors, or one twice, are refused" {
+	split drop=blk.1.attn_norm.weight
+	parts_refused 65 'm-00001-of-00003\.gguf: blk\.1\.attn_norm\.weight: is missing'
+	split
+	"$PYTHON" - <<-'END'
+	# Part 2 called part 3.
+	two = open("m-00002-of-00003.gguf", "rb").read()
+	key = b"split.no" + bytes([2, 0, 0, 0])
+	assert two.count(key + b"\1\0") == 1
+	open("m-00003-of-00003.gguf", "wb").write(two.replace(key + b"\1\0", key + b"\2\0"))
+	END
+	parts_refused 65 'm-00001-of-00003\.gguf: .*: is there twice'
+	split
+	"$PYTHON" - <<-'END'
+	one = open("m-00001-of-00003.gguf", "rb").read()
+	at = one.index(b"split.tensors.count") + len("split.tensors.count") + 4
+	open("m-00001-of-00003.gguf", "wb").write(one[:at] + bytes([one[at] + 1]) + one[at + 1:])
+	END
+	parts_refused 65 'm-00001-of-00003\.gguf: its parts have [0-9]+ tensors, key split.tensors.count says '
 }
 
 @test "gguf: a type that is not supported is named" {
