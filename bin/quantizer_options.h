@@ -16,7 +16,7 @@
 	"                       tensor (default 128)\n" \
 	"      --sym, --asym    grid centred on zero (default), or with a zero point\n" \
 	"      --grid=GRID      uniform (default), or llama.cpp's blocks: q4_K, q6_K\n" \
-	"      --range=HOW      minmax, or least error: mse (--mse), hmse (default " range ")\n"
+	"      --range=HOW      minmax, least error: mse (--mse), hmse (default " range ")\n"
 #define QUANTIZER_HELP_LAYERS \
 	"      --plan=FILE      bits and groups of each linear, as qp-alloc wrote them\n" \
 	"      --ends           quantize the patch embedding of images as well\n" \
