@@ -327,8 +327,8 @@ static const uint8_t *packed_rows(const struct export_codes *q, int bits, uint8_
 	return room ? room : q->codes;
 }
 
-/* Lines of qweight, each LINE words of all packed rows, that are made side by side. */
-enum { LINES = 8 };
+/* Lines of qweight, each LINE words of all packed rows, that are made side by side: one for each
+ * thread, so that the next are made while these are written. */
 struct lines {
 	const uint8_t *packed;
 	uint32_t *w;
@@ -360,7 +360,7 @@ static void make_line(void *ctx, size_t i, int thread)
 			   line_words(l, at) / l->rows);
 }
 
-/* qweight, LINES lines at a time, in w. */
+/* qweight, a few lines at a time, in w. */
 static int put_words(struct writer *t, const struct export_codes *q, const uint8_t *packed,
 		     uint32_t *w, struct err *e)
 {
@@ -368,9 +368,10 @@ static int put_words(struct writer *t, const struct export_codes *q, const uint8
 			   .bytes = bits_row_bytes(q->c.cols, width_of(t, q)),
 			   .awq = t->o->awq };
 	const size_t all = (l.bytes + LINE_BYTES - 1) / LINE_BYTES;
+	const size_t most = (size_t)pool_threads(t->pool);
 
-	for (l.first = 0; l.first < all; l.first += LINES) {
-		const size_t n = all - l.first < LINES ? all - l.first : LINES;
+	for (l.first = 0; l.first < all; l.first += most) {
+		const size_t n = all - l.first < most ? all - l.first : most;
 		size_t words = 0;
 
 		pool_run(t->pool, n, make_line, &l);
@@ -389,7 +390,8 @@ static int put_codes(struct writer *t, const struct export_codes *q, struct err 
 	const int bits = width_of(t, q), n = (int)(strlen(q->name) - strlen(".weight"));
 	const bool ready = q->c.bits == bits && q->c.codes->dtype == types[bits];
 	const size_t room_bytes = rows * bits_row_bytes(cols, bits) + cols;
-	const size_t line = LINES * LINE * rows * 4; /* of AWQ: 8 LINE times rows / 8 words */
+	/* Of AWQ a line is 8 LINE times rows / 8 words. */
+	const size_t line = (size_t)pool_threads(t->pool) * LINE * rows * 4;
 	const int64_t shape[2] = { t->o->awq ? (int64_t)cols : (int64_t)cols * bits / 32,
 				   t->o->awq ? (int64_t)rows / 8 : (int64_t)rows };
 	const uint8_t *packed = NULL;

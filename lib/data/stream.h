@@ -115,6 +115,13 @@ int stream_next(struct stream_in *in, struct record *r, struct err *e) MUST_USE;
  * if damaged or cut short, ERR_VERSION for an encoding this version does not know. */
 int stream_payload(struct stream_in *in, void *dst, struct err *e) MUST_USE;
 
+/* The same while the caller does something else: dst, and in, are left alone until stream_await,
+ * which returns what stream_payload would have.  Small payloads are taken at once.  nbytes: the
+ * record's. */
+int stream_payload_begin(struct stream_in *in, void *dst, uint64_t nbytes,
+			 struct err *e) MUST_USE;
+int stream_await(struct stream_in *in, struct err *e) MUST_USE;
+
 /* The fingerprint of the calibration set that came by, or "". */
 const char *stream_calib(const struct stream_in *in);
 

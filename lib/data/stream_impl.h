@@ -11,6 +11,7 @@
 #include "lib/data/record.h"
 #include "lib/data/stream.h"
 
+struct aside;
 struct hash;
 struct zslice;
 
@@ -36,6 +37,8 @@ struct stream_in {
 	struct buf header;      /* as it lies in the stream */
 	bool taken;             /* its payload was read */
 	unsigned char *piece;   /* scratch for payloads nobody wants, or in pieces */
+	struct aside *aside;    /* takes a payload while the caller goes on; NULL: none yet */
+	void *ahead;            /* where to; NULL: nothing is being taken */
 	void *whole;            /* of stream_pieces, for what cannot be had so */
 	size_t whole_cap;
 };

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "lib/base/aside.h"
 #include "lib/base/hash.h"
 #include "lib/data/mpwalk.h"
 #include "lib/data/stream_impl.h"
@@ -78,6 +79,7 @@ void stream_close_in(struct stream_in *in)
 {
 	if (!in)
 		return;
+	aside_free(in->aside);
 	if (in->ops)
 		in->ops->close(in->self);
 	else

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/aside.h"
 #include "lib/base/hash.h"
 #include "lib/data/mpwalk.h"
 #include "lib/data/stream_impl.h"
@@ -157,6 +158,40 @@ int stream_payload(struct stream_in *in, void *dst, struct err *e)
 	int ret = in->ops ? in->ops->payload(in->self, dst, e) : take(in, dst, e);
 
 	in->seconds += stream_clock() - t;
+	return ret;
+}
+
+/* ---- while the caller does something else ----------------------------------------------- */
+
+/* Below this, waking a thread costs more than it saves. */
+#define ASIDE ((uint64_t)1 << 20)
+
+static int take_ahead(void *ctx, struct err *e)
+{
+	struct stream_in *in = ctx;
+
+	return stream_payload(in, in->ahead, e);
+}
+
+int stream_payload_begin(struct stream_in *in, void *dst, uint64_t nbytes, struct err *e)
+{
+	if (nbytes < ASIDE)
+		return stream_payload(in, dst, e);
+	if (!in->aside && aside_new(&in->aside, e) < 0)
+		return -1;
+	in->ahead = dst;
+	aside_start(in->aside, take_ahead, in);
+	return 0;
+}
+
+int stream_await(struct stream_in *in, struct err *e)
+{
+	int ret;
+
+	if (!in->ahead)
+		return 0;
+	ret = aside_wait(in->aside, e);
+	in->ahead = NULL;
 	return ret;
 }
 

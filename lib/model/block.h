@@ -35,9 +35,10 @@ struct codes;
 /*
  * What a program that works on one tensor at a time puts between reading and keeping: may be
  * NULL, as may each of them.  wants: false before a payload is read leaves it unread, its item
- * without data and dropped.  ahead: its header has been read, its payload is next: what was given
- * back by then makes room for it.  each: an item has been read and checked; it may be written and
- * its data given back (block_give), so that the block never stands in memory as a whole.
+ * without data and dropped.  ahead: its header has been read, and its payload is being read by
+ * another thread meanwhile (of the stream nothing may be taken).  each: an item has been read and
+ * checked; it may be written and its data given back (block_give), so that the block never stands
+ * in memory as a whole.
  */
 struct block_hook {
 	bool (*wants)(struct block *b, const struct item *it);

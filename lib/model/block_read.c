@@ -28,6 +28,29 @@ static int end_block(struct block *b, const struct record *r, struct err *e)
 	return record_dup(&b->end, r, e);
 }
 
+/* What the hook does with the items before it goes on while the payload comes.  An error of the
+ * hook's is about what stands before it in the stream, and is the one that is told. */
+static int take_payload(struct block *b, struct item *it, struct stream_in *in, struct err *e)
+{
+	const bool ahead = b->hook != NULL && b->hook->ahead != NULL;
+	struct err late;
+	int ret, came;
+
+	if (block_reserve(b, it, it->rec.nbytes, e) < 0)
+		return -1;
+	if (it->rec.nbytes == 0)
+		return ahead ? b->hook->ahead(b->hook->ctx, b, it, e) : 0;
+	if (!ahead)
+		return stream_payload(in, it->data, e);
+	came = stream_payload_begin(in, it->data, it->rec.nbytes, &late);
+	ret = b->hook->ahead(b->hook->ctx, b, it, e);
+	if (came == 0)
+		came = stream_await(in, &late);
+	if (ret == 0 && came < 0)
+		*e = late;
+	return ret < 0 || came < 0 ? -1 : 0;
+}
+
 /* One record inside a block: its header has been read into items[n]. */
 static int read_item(struct block *b, struct stream_in *in, struct err *e)
 {
@@ -45,11 +68,7 @@ static int read_item(struct block *b, struct stream_in *in, struct err *e)
 		b->n++;
 		return 0;
 	}
-	if ((b->hook != NULL && b->hook->ahead != NULL &&
-	     b->hook->ahead(b->hook->ctx, b, it, e) < 0) ||
-	    block_reserve(b, it, it->rec.nbytes, e) < 0 ||
-	    (it->rec.nbytes > 0 && stream_payload(in, it->data, e) < 0) ||
-	    (item_key(it) >= 0 && item_check_finite(it, e) < 0))
+	if (take_payload(b, it, in, e) < 0 || (item_key(it) >= 0 && item_check_finite(it, e) < 0))
 		return -1;
 	b->n++;
 	return b->hook != NULL && b->hook->each != NULL ?

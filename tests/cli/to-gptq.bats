@@ -251,3 +251,26 @@ for path, want in (sys.argv[1], 0x77777777), (sys.argv[2], 0x88888888):
 		"$PYTHON" "$ROOT/tests/golden.py" places "$d" "$out/f.qp"
 	done
 }
+
+@test "to-gptq: a large linear that is cut or damaged is refused in one line, and nothing is left" {
+	local n size
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/m" hidden=1024 ffn=2048 heads=8 kv=8 layers=1 \
+		dtype=BF16
+	rtn -q -b 8 -g 128 "$out/m" > "$out/s.qp"
+	mkdir "$out/o"
+	to-gptq -q "$out/s.qp" "$out/o/d"
+	to-gptq -q - "$out/o/p" < "$out/s.qp"
+	diff -r "$out/o/d" "$out/o/p"
+	rm -r "$out/o/d" "$out/o/p"
+	size=$(wc -c < "$out/s.qp")
+	for ((n = size / 20; n < size; n += size / 9)); do
+		refuses 65 '.*stream ends here without an END record' \
+			sh -c "head -c $n '$out/s.qp' | to-gptq - '$out/o/d'"
+		[ "${#stderr_lines[@]}" -eq 1 ]
+		flip "$out/s.qp" "$n" "$out/x.qp"
+		refuses 65 '.*checksum of the payload differs: damaged' \
+			to-gptq "$out/x.qp" "$out/o/d"
+		[ "${#stderr_lines[@]}" -eq 1 ]
+		[ -z "$(ls -A "$out/o")" ]
+	done
+}

@@ -277,6 +277,14 @@ static void round_trips(void)
 	buf_release(&z);
 }
 
+/* A payload, by this thread or by another. */
+static int take(struct stream_in *in, unsigned char *dst, size_t n, bool aside, struct err *e)
+{
+	if (!aside)
+		return stream_payload(in, dst, e);
+	return stream_payload_begin(in, dst, n, e) ? -1 : stream_await(in, e);
+}
+
 /* Payloads around the size of a chunk, of each kind of compression. */
 static void large(void)
 {
@@ -329,13 +337,64 @@ static void large(void)
 			memset(q, 0xee, sizes[i]);
 			wrong += strcmp(r.enc, enc) != 0 || r.nbytes != sizes[i] ||
 				 r.chunks != (sizes[i] + STREAM_CHUNK - 1) / STREAM_CHUNK ||
-				 stream_payload(in, q, &e) != 0 || memcmp(p, q, sizes[i]) != 0;
+				 take(in, q, sizes[i], (i + k) % 2 == 0, &e) != 0 ||
+				 memcmp(p, q, sizes[i]) != 0;
 		}
 		ok(!bad && got == 0 && wrong == 0, "%s level %d: eight sizes come back, enc '%s'",
 		   dtype_name(kinds[k].t), kinds[k].level, kinds[k].enc);
 		stream_close_in(in);
 		record_clear(&r);
 	}
+	free(p);
+	free(q);
+}
+
+/* What goes wrong in another thread is told by stream_await. */
+static void aside(void)
+{
+	const size_t n = 3 << 20;
+	unsigned char *p = calloc(1, n), *q = malloc(n);
+	const struct provenance prov = { "aside", "1", 0, NULL, NULL };
+	struct stream_out_options opt = { file_path("aside"), 0 };
+	struct record r = { 0 };
+	struct stream_out *out;
+	struct stream_in *in;
+	struct err e = { 0 };
+
+	record_init(&r, REC_STREAM, NULL);
+	if (!ok(!stream_open_out(&out, &opt, &e) && !stream_write_head(out, &r, &prov, &e) &&
+		!put_tensor(out, "x", ROLE_WEIGHT, DT_U8, 1, (int64_t)n, p, &e) &&
+		!stream_commit(out, &e), "a tensor of 3 MiB: %s", e.what))
+		return;
+	stream_close_out(out);
+	struct buf x = load(opt.path);
+	for (int how = 0; how < 3; how++) {
+		const char *const what[] = { "sound", "cut", "damaged" };
+		const size_t at = x.n / 2;
+
+		x.p[at] ^= how == 2;
+		file_write(opt.path, x.p, how == 1 ? at : x.n);
+		x.p[at] ^= how == 2;
+		if (!ok(!stream_open_in(&in, opt.path, &e) && stream_next(in, &r, &e) == 1,
+			"%s", what[how]))
+			continue;
+		/* Of a file, its length tells before anything is read. */
+		if (stream_next(in, &r, &e) == 1)
+			ok(!stream_payload_begin(in, q, n, &e) &&
+			   stream_await(in, &e) == (how ? -1 : 0) &&
+			   (!how || e.cls == ERR_DATA) && !stream_await(in, &e),
+			   "%s: told once: %s", what[how], e.what);
+		else
+			ok(how == 1 && e.cls == ERR_DATA, "%s: %s", what[how], e.what);
+		stream_close_in(in);
+	}
+	file_write(opt.path, x.p, x.n);
+	ok(!stream_open_in(&in, opt.path, &e) && stream_next(in, &r, &e) == 1 &&
+	   stream_next(in, &r, &e) == 1 && !stream_payload_begin(in, q, n, &e),
+	   "closed while it is being taken");
+	stream_close_in(in);
+	record_clear(&r);
+	buf_release(&x);
 	free(p);
 	free(q);
 }
@@ -952,7 +1011,7 @@ static void sources(void)
 
 int main(void)
 {
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	/* Nothing here may ask for more, whatever a header says. */
 	struct rlimit most = { 600u << 20, 600u << 20 };
 
@@ -964,6 +1023,7 @@ int main(void)
 		soft[i] = i % 2 ? 0x3c : (unsigned char)(i % 6);
 	round_trips();
 	large();
+	aside();
 	damage("plain", 0);
 	damage("compressed", 1);
 	versions();
