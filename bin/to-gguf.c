@@ -18,7 +18,7 @@ static const char usage[] =
 	"MODEL: a stream, - (standard input), a directory, a GGUF or llama2.c file.\n\n"
 	"      --type=T         what holds codes: auto, the smallest type that does so\n"
 	"                       exactly (default), q4_0, q4_1, q5_0, q5_1, q8_0,\n"
-	"                       q4_K or q6_K (of gptq --grid)\n"
+	"                       q4_K or q6_K (of gptq --grid; or --requantize)\n"
 	"      --dtype=T        of weights without codes: keep (default), f16, bf16, f32\n"
 	"      --requantize     round what no type holds exactly, and say how much it\n"
 	"                       costs, instead of refusing it\n"

@@ -13,6 +13,7 @@
 #include "lib/base/clones.h"
 #include "lib/data/bits.h"
 #include "lib/data/stream.h"
+#include "lib/model/kgrid_fit.h"
 
 /* What a type can say: c - z within lo .. hi, or (min) codes of so many bits with a minimum. */
 static const struct form {
@@ -41,6 +42,11 @@ static const struct form *form_of(uint32_t type)
 static uint32_t grid_type(enum codes_grid grid)
 {
 	return grid == GRID_Q4_K ? GGML_Q4_K : GGML_Q6_K;
+}
+
+static enum codes_grid grid_of(uint32_t type)
+{
+	return type == GGML_Q4_K ? GRID_Q4_K : type == GGML_Q6_K ? GRID_Q6_K : GRID_UNIFORM;
 }
 
 static float scale_at(const struct gguf_codes *g, size_t i)
@@ -161,29 +167,40 @@ static int choose_grid(struct gguf_packing *p, const struct gguf_codes *g, uint3
 		       bool requantize, struct err *e)
 {
 	const char *name = g->c.codes->name;
+	const enum codes_grid grid = grid_of(want);
 
 	p->how = GGUF_PACK_EXACT;
-	if (g->c.grid && (want == GGUF_PACK_AUTO || want == grid_type(g->c.grid))) {
+	if (g->c.grid && (want == GGUF_PACK_AUTO || grid == g->c.grid)) {
 		p->type = grid_type(g->c.grid);
 		return 1;
 	}
-	if (want != GGUF_PACK_AUTO && !form_of(want))
-		return err_set(e, ERR_DATA, name, "its codes are not on the grid of %s, which is "
-			       "to be solved for: gptq --grid, or another --type",
-			       ggml_type(want)->name);
+	if (grid && !requantize)
+		return err_set(e, ERR_DATA, name, "its codes are not on the grid of %s: gptq "
+			       "--grid=%s solves for it; or --requantize, or another --type",
+			       ggml_type(want)->name, kgrid(grid)->name);
 	if (g->c.grid && !requantize)
 		return err_set(e, ERR_DATA, name, "codes on the grid %s fit no %s: --type=auto, or "
 			       "--requantize", kgrid(g->c.grid)->name, ggml_type(want)->name);
 	p->how = GGUF_PACK_ANEW;
 	p->type = want;
-	return g->c.grid ? 1 : 0;
+	return g->c.grid || grid ? 1 : 0;
+}
+
+/* The type asked for, but of rows that are no whole super-blocks the one that llama.cpp takes
+ * instead, the next larger of 32. */
+static uint32_t possible(uint32_t want, const struct gguf_codes *g, bool requantize)
+{
+	if (!requantize || !grid_of(want) || g->c.cols % KGRID_BLOCK == 0)
+		return want;
+	return want == GGML_Q4_K ? GGML_Q5_0 : GGML_Q8_0;
 }
 
 int gguf_pack_choose(struct gguf_packing *p, const struct gguf_codes *g, uint32_t want,
 		     bool requantize, struct err *e)
 {
-	const struct form *asked = want == GGUF_PACK_AUTO ? NULL : form_of(want);
-	const int settled = choose_grid(p, g, want, requantize, e);
+	const uint32_t type = possible(want, g, requantize);
+	const struct form *asked = type == GGUF_PACK_AUTO ? NULL : form_of(type);
+	const int settled = choose_grid(p, g, type, requantize, e);
 	struct facts is;
 
 	if (settled)
@@ -308,6 +325,14 @@ static void put_q6_k(unsigned char *restrict dst, const uint8_t *restrict head,
 	}
 }
 
+static void put_k(unsigned char *dst, enum codes_grid grid, const uint8_t *head, const uint8_t *v)
+{
+	if (grid == GRID_Q4_K)
+		put_q4_k(dst, head, v);
+	else
+		put_q6_k(dst, head, v);
+}
+
 /* The codes of the row, on their grid. */
 static void keep_blocks(unsigned char *dst, const struct gguf_codes *g, size_t n,
 			const uint8_t *code)
@@ -317,10 +342,20 @@ static void keep_blocks(unsigned char *dst, const struct gguf_codes *g, size_t n
 	const uint8_t *head = (const uint8_t *)g->scale + n * blocks * each;
 
 	for (size_t b = 0; b < blocks; b++, dst += bytes, head += each, code += KGRID_BLOCK)
-		if (g->c.grid == GRID_Q4_K)
-			put_q4_k(dst, head, code);
-		else
-			put_q6_k(dst, head, code);
+		put_k(dst, g->c.grid, head, code);
+}
+
+/* Weights of the row, on a grid that is fit to them: every weight counts the same. */
+static void new_blocks(unsigned char *dst, enum codes_grid grid, const float *w, size_t cols)
+{
+	const size_t bytes = ggml_type(grid_type(grid))->bytes;
+	uint8_t head[KGRID_MAX_HEAD], code[KGRID_BLOCK];
+
+	for (size_t k = 0; k < cols; k += KGRID_BLOCK, dst += bytes) {
+		kgrid_fit(grid, head, w + k, 1, NULL, true);
+		kgrid_codes(grid, code, w + k, head);
+		put_k(dst, grid, head, code);
+	}
 }
 
 /* The codes of the row, shifted by the type's own zero. */
@@ -397,6 +432,7 @@ int gguf_pack_row(unsigned char *dst, const struct gguf_packing *p, const struct
 		  size_t n, const struct gguf_pack_scratch *s, struct err *e)
 {
 	const struct form *f = form_of(p->type);
+	const enum codes_grid grid = grid_of(p->type);
 	const uint8_t *code = (const uint8_t *)g->codes + n * g->c.cols;
 
 	/* It checks the codes too; packed ones are unpacked into s->code. */
@@ -407,6 +443,10 @@ int gguf_pack_row(unsigned char *dst, const struct gguf_packing *p, const struct
 		code = s->code;
 	if (g->c.grid && p->how == GGUF_PACK_EXACT) {
 		keep_blocks(dst, g, n, code);
+		return 0;
+	}
+	if (grid) {
+		new_blocks(dst, grid, s->w, g->c.cols);
 		return 0;
 	}
 	if (!f)

@@ -8,7 +8,8 @@
  *     by Q4_0, Q5_0, Q8_0   if d = s and all c - z are in -8 .. 7, -16 .. 15, -128 .. 127
  *     by Q4_1, Q5_1         if d = s, q = c and m = -s z is a number of F16
  * where s is a number of F16 and a group a multiple of 32 columns (s is repeated).
- * Codes on a grid of super-blocks (kgrid.h) are held by that grid's own type.
+ * Codes on a grid of super-blocks (kgrid.h) are held by that grid's own type; others come to it
+ * only by being quantized again.
  */
 #ifndef QP_GGUF_PACK_H
 #define QP_GGUF_PACK_H
@@ -32,7 +33,7 @@ struct gguf_codes {
 enum gguf_pack_how {
 	GGUF_PACK_EXACT,
 	GGUF_PACK_ROUNDED, /* the codes as they are, scale or minimum rounded to F16 */
-	GGUF_PACK_ANEW,    /* quantized again, by ggml's own rule for the type */
+	GGUF_PACK_ANEW,    /* quantized again, by ggml's rule for the type, or kgrid_fit.h */
 };
 
 struct gguf_packing {

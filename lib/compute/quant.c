@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lib/base/round.h"
+
 #define E4M3_MAX 448.0f
 #define LANES 16 /* minima and maxima side by side */
 /* Beyond it a sum with it rounds no more to integers. */
@@ -210,12 +212,6 @@ static inline float e4m3(float x)
 float e4m3_round(float x)
 {
 	return isnan(x) ? x : e4m3(x);
-}
-
-/* To the nearest integer, half to even, below 2^22: a sum and a difference vectorise. */
-static inline float round_even(float x)
-{
-	return (x + 0x1.8p23f) - 0x1.8p23f;
 }
 
 static void run_int(const struct quant_grid *g, float *y, const float *x, size_t n)

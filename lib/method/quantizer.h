@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/round.h"
 #include "lib/data/dtype.h"
 #include "lib/model/kgrid.h"
 
@@ -108,13 +109,6 @@ static inline float quantized_zero(const struct quantized *z, size_t i)
 static inline float quantized_min(const struct quantized *z, size_t i)
 {
 	return z->min ? z->min[i] : 0;
-}
-
-/* x to the nearest integer, half to even, for |x| <= 2^22, in the default rounding mode: a sum
- * and a difference, which vectorise on every machine where rintf may be a call. */
-static inline float round_even(float x)
-{
-	return (x + 0x1.8p23f) - 0x1.8p23f;
 }
 
 /* s in the type it will be stored in: positive, or infinite when it is too large. */

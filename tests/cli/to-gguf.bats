@@ -119,8 +119,37 @@ powers_of_two() {
 	done
 	to-gguf --no-vocab --type=q8_0 --requantize "$out/s.qp" "$out/x.gguf" 2>&1 |
 		grep -q 'q_proj.weight: quantized anew as Q8_0: relative error 0.00'
-	refuses 65 '.*q_proj\.weight: its codes are not on the grid of Q4_K.*gptq --grid' \
+	refuses 65 '.*q_proj\.weight: its codes are not on the grid of Q4_K: gptq --grid=q4_K.*--requantize' \
 		to-gguf -q --no-vocab --type=q4_K sym.qp "$out/y.gguf"
+}
+
+@test "to-gguf: --requantize onto the grid of a K-quant is what rtn --grid makes of the weights" {
+	local g
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/k" hidden=256 ffn=512 heads=4 kv=2 layers=1
+	rtn -q -b 4 -g 64 "$out/k" > "$out/s.qp"
+	to-hf -q --dequantize --dtype=f32 "$out/s.qp" "$out/d"
+	for g in q4_K q6_K; do
+		to-gguf --no-vocab --requantize --type=$g --force "$out/s.qp" "$out/r.gguf" 2> "$out/err"
+		[ "$(grep -cE "_proj\.weight: quantized anew as Q${g#q}: relative error 0\.0[0-9.e-]+$" "$out/err")" -eq 7 ]
+		grep -q '^to-gguf: 7 tensors are not what they were: relative error 0.0' "$out/err"
+		rtn -q --grid=$g --range=mse "$out/d" > "$out/g.qp"
+		to-gguf -q --no-vocab --force "$out/g.qp" "$out/g.gguf"
+		cmp "$out/r.gguf" "$out/g.gguf"
+	done
+	# one K-quant from another, and packed
+	rtn -q --grid=q6_K "$out/k" > "$out/s.qp"
+	to-gguf --no-vocab --requantize --type=q4_K "$out/s.qp" "$out/a.gguf" 2>&1 |
+		grep -q 'q_proj.weight: quantized anew as Q4_K: relative error 0.0'
+	pack-int8 "$out/s.qp" | to-gguf -q --no-vocab --requantize --type=q4_K - "$out/b.gguf"
+	cmp "$out/a.gguf" "$out/b.gguf"
+}
+
+@test "to-gguf: --requantize of rows that are no whole super-blocks takes what llama.cpp takes" {
+	rtn -q -b 4 -g 16 --asym tiny > "$out/s.qp"
+	to-gguf --no-vocab --requantize --type=q4_K "$out/s.qp" "$out/x.gguf" 2>&1 |
+		grep -q 'q_proj.weight: quantized anew as Q5_0: relative error 0.0'
+	to-gguf --no-vocab --requantize --type=q6_K --force "$out/s.qp" "$out/x.gguf" 2>&1 |
+		grep -q 'q_proj.weight: quantized anew as Q8_0: relative error 0.0'
 }
 
 @test "to-gguf: packed codes are the same file" {
