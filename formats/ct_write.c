@@ -267,17 +267,33 @@ static int put_bytes(struct ct_writer *t, const struct export_codes *q, struct e
 	return 0;
 }
 
+/* Scales are as the stream has them, but of codes in bytes: there they are F32, which holds any. */
 static int put_scale(struct ct_writer *t, const struct export_codes *q, const struct ct_scheme *s,
 		     struct err *e)
 {
 	const struct record *r = q->c.scale;
+	const bool widen = s->format != CT_PACKED && r->dtype != DT_F32;
+	const enum dtype dtype = widen ? DT_F32 : r->dtype;
+	const size_t n = (size_t)r->nbytes * 8 / (size_t)dtype_bits(r->dtype);
+	const void *scale = q->scale;
+	float *wide = NULL;
 	char name[320];
+	int ret = 0;
 
-	if (readback_note(t->b, q->name, ROLE_SCALE, r->dtype, 2, r->shape, q->scale, e))
-		return -1;
+	if (widen) {
+		scale = wide = malloc(n * sizeof(*wide));
+		if (!wide)
+			return err_nomem(e, q->name, n * sizeof(*wide));
+		if (dtype_to_f32(wide, q->scale, r->dtype, n))
+			ret = err_set(e, ERR_BUG, q->name, "BUG: scales cannot be converted");
+	}
 	/* One for all is a vector of one. */
-	return st_writer_put(t->w, part_name(name, q, ".weight_scale"), r->dtype,
-			     s->strategy == CT_TENSOR ? 1 : 2, r->shape, q->scale, e);
+	if (!ret)
+		ret = readback_note(t->b, q->name, ROLE_SCALE, dtype, 2, r->shape, scale, e) ||
+		      st_writer_put(t->w, part_name(name, q, ".weight_scale"), dtype,
+				    s->strategy == CT_TENSOR ? 1 : 2, r->shape, scale, e) ? -1 : 0;
+	free(wide);
+	return ret;
 }
 
 /* [rows, groups] into words down the columns. */

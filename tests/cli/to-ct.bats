@@ -147,7 +147,11 @@ same_logits() {	# same_logits MODEL MODEL
 	    a = g["input_activations"]
 	    assert g["format"] == f and a["strategy"] == "token" and a["dynamic"] and a["num_bits"] == 8
 	for n in s.names("codes"):
+	    scale = n.removesuffix(".weight") + ".weight_scale"
 	    assert d.dtype(n) == "I8" and (d.tensor(n).astype(int) + 128 == s.tensor(n, "codes")).all()
+	    # F32 here, as the format has it; packed codes keep the stream's type
+	    assert d.dtype(scale) == "F32" and (d.tensor(scale) == s.tensor(n, "scale")).all()
+	    assert four.dtype(scale) == "F16"
 	END
 	record-acts -q --stats=none "$out/d8" | qp-dump --head > "$out/h"
 	[ "$(grep -c '^run .*kind="act-quant" .*per="token"' "$out/h")" -eq 8 ]
