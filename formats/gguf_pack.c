@@ -195,14 +195,32 @@ static uint32_t possible(uint32_t want, const struct gguf_codes *g, bool requant
 	return want == GGML_Q4_K ? GGML_Q5_0 : GGML_Q8_0;
 }
 
+/* Codes that are no integers: 1: that is settled. */
+static int choose_floats(struct gguf_packing *p, const struct gguf_codes *g, uint32_t want,
+			 bool requantize, struct err *e)
+{
+	const enum dtype t = g->c.codes->dtype;
+
+	if (t != DT_F8_E4M3)
+		return 0;
+	if (!requantize)
+		return err_set(e, ERR_DATA, g->c.codes->name, "codes of type %s, which GGUF has "
+			       "not: to-ct, or --requantize", dtype_name(t));
+	p->how = GGUF_PACK_ANEW;
+	p->type = g->c.cols % GGUF_BLOCK ? GGML_F16 : want == GGUF_PACK_AUTO ? GGML_Q8_0 : want;
+	return 1;
+}
+
 int gguf_pack_choose(struct gguf_packing *p, const struct gguf_codes *g, uint32_t want,
 		     bool requantize, struct err *e)
 {
 	const uint32_t type = possible(want, g, requantize);
 	const struct form *asked = type == GGUF_PACK_AUTO ? NULL : form_of(type);
-	const int settled = choose_grid(p, g, type, requantize, e);
+	int settled = choose_floats(p, g, type, requantize, e);
 	struct facts is;
 
+	if (!settled)
+		settled = choose_grid(p, g, type, requantize, e);
 	if (settled)
 		return settled < 0 ? -1 : 0;
 	is = look(g);

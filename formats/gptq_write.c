@@ -65,7 +65,8 @@ static int check_sizes(const struct writer *t, const struct export_codes *q, str
 	const size_t b = (size_t)width_of(t, q);
 
 	if (q->c.codes->dtype > DT_U4 || q->c.codes->dtype < DT_U8)
-		return err_set(e, ERR_DATA, q->name, "codes of type %s: only integers fit",
+		return err_set(e, ERR_DATA, q->name, "codes of type %s: only integers "
+			       "fit: to-ct, or --requantize",
 			       dtype_name(q->c.codes->dtype));
 	if (q->c.grid)
 		return err_set(e, ERR_DATA, q->name, "codes on the grid %s, which only to-gguf can "

@@ -144,6 +144,17 @@ powers_of_two() {
 	cmp "$out/a.gguf" "$out/b.gguf"
 }
 
+@test "to-gguf: codes of e4m3 are refused, and --requantize quantizes what they stand for anew" {
+	local o
+	for o in "" --group-size=0 --block=16x8; do
+		rtn -q --format=e4m3 $o tiny > "$out/s.qp"
+		refuses 65 '.*q_proj\.weight: codes of type F8_E4M3, which GGUF has not: to-ct, or --requantize' \
+			to-gguf -q --no-vocab "$out/s.qp" "$out/y.gguf"
+		to-gguf --no-vocab --requantize --force "$out/s.qp" "$out/x.gguf" 2> "$out/err"
+		[ "$(grep -cE 'quantized anew as Q8_0: relative error 0\.00[0-9]+$' "$out/err")" -eq 14 ]
+	done
+}
+
 @test "to-gguf: --requantize of rows that are no whole super-blocks takes what llama.cpp takes" {
 	rtn -q -b 4 -g 16 --asym tiny > "$out/s.qp"
 	to-gguf --no-vocab --requantize --type=q4_K "$out/s.qp" "$out/x.gguf" 2>&1 |
