@@ -261,9 +261,7 @@ nothing_but() {	# nothing_but NAME...: in $out
 	heavy_model
 	rtn -q -g 64 m > r.qp
 	to-hf -v --dequantize r.qp d 2> err
-	awk -v want=$((5 * D * F + 4 * MiB)) '
-		{ for (i = 1; i < NF; i++) if ($i == "peak") got = 1048576 * $(i + 1) }
-		END { print got, want; exit !(0.6 * want < got && got < want) }' err
+	peak_is err $((2 * D * F + 9 * MiB))
 }
 
 @test "exports: the records of a linear that do not stand together are refused by name" {
