@@ -56,6 +56,13 @@ struct gguf_model {
 	const struct gguf_arch *arch;
 	struct model model;
 	struct checkpoint_files files;
+	/* rows of a head as they lie in the file, of which pieces are asked for one by one */
+	struct {
+		const struct gguf_tensor *t; /* NULL: none */
+		uint64_t first;              /* row */
+		unsigned char *p;
+		size_t cap;
+	} head;
 };
 
 /* Where a tensor of ours lies: in t, or in the expert-th slice of it. */
@@ -275,6 +282,7 @@ static void model_close(void *self)
 
 	checkpoint_files_release(&m->files);
 	gguf_close(&m->g);
+	free(m->head.p);
 	free(m);
 }
 
@@ -391,29 +399,60 @@ static int read_blocks(const struct gguf_model *m, const struct place *p, uint64
 	return ret;
 }
 
-/* Rows of a matrix whose heads are turned, one by one: 1: no whole rows were asked for. */
-static int permuted_piece(const struct gguf_model *m, const struct place *p, uint64_t from,
-			  void *dst, size_t n, struct err *e)
+/* The head whose row `first` is its first: d rows of so many bytes. */
+static int take_head(struct gguf_model *m, const struct place *p, uint64_t first, uint64_t d,
+		     size_t bytes, struct err *e)
+{
+	const size_t n = (size_t)d * bytes;
+
+	if (m->head.t == p->t && m->head.first == first)
+		return 0;
+	m->head.t = NULL;
+	if (n > m->head.cap) {
+		free(m->head.p);
+		m->head.p = malloc(n);
+		m->head.cap = m->head.p ? n : 0;
+		if (!m->head.p)
+			return err_nomem(e, p->name, n);
+	}
+	if (gguf_read(&m->g, p->t, first * bytes, m->head.p, n, e))
+		return -1;
+	m->head.t = p->t;
+	m->head.first = first;
+	return 0;
+}
+
+/* Rows of a matrix whose heads are turned: 1: no whole rows were asked for. */
+static int permuted_piece(struct gguf_model *m, const struct place *p, uint64_t from, void *dst,
+			  size_t n, struct err *e)
 {
 	const struct ggml_type *type = p->t->type;
 	const size_t cols = (size_t)p->t->ne[0], row = cols * (size_t)dtype_bits(type->dtype) / 8;
 	const uint64_t d = (uint64_t)m->model.cfg.head_dim;
-	const size_t bytes = cols / type->block * type->bytes;
-	int ret = 0;
+	const size_t blocks = cols / type->block, bytes = blocks * type->bytes;
 
 	if (p->t->rank < 2 || from % row || n % row)
 		return 1;
-	for (size_t i = 0; !ret && i < n / row; i++)
-		ret = read_blocks(m, p, permuted(from / row + i, d) * bytes,
-				  (char *)dst + i * row, row, e);
-	return ret;
+	for (size_t i = 0; i < n / row; i++) {
+		const uint64_t r = from / row + i, first = r / d * d;
+		const unsigned char *src;
+
+		if (take_head(m, p, first, d, bytes, e))
+			return -1;
+		src = m->head.p + (permuted(r, d) - first) * bytes;
+		if (type->dequantize)
+			type->dequantize((float *)(void *)((char *)dst + i * row), src, blocks);
+		else
+			memcpy((char *)dst + i * row, src, bytes);
+	}
+	return 0;
 }
 
 /* Values as they lie in the file: of whole blocks, when they are asked for so. */
 static int model_piece(void *self, const char *name, uint64_t from, void *dst, size_t n,
 		       struct err *e)
 {
-	const struct gguf_model *m = self;
+	struct gguf_model *m = self;
 	const struct ggml_type *type;
 	struct place p;
 	uint64_t base = 0;
