@@ -335,22 +335,32 @@ CLONES static void gptq_slab(const struct slab *s)
 	}
 }
 
-/* Eight columns of sixteen words each: of each the nibble that holds row r, side by side. */
-static inline void collect(line_of *out, const line_of x[8], int r)
+/* Nibble p of word j becomes nibble j of word p, of sixteen words each: first of neighbours, then
+ * of pairs, then of fours. */
+static inline void turn_nibbles(line_of x[8])
 {
-	static const uint32_t at[8] = { 0, 16, 4, 20, 8, 24, 12, 28 };
-	line_of sum = { 0 };
+	static const uint32_t low[] = { 0x0f0f0f0f, 0x00ff00ff, 0x0000ffff };
 
-	for (uint32_t j = 0; j < 8; j++)
-		sum |= (at[r] > 4 * j ? x[j] >> (at[r] - 4 * j) : x[j] << (4 * j - at[r])) &
-		       15u << 4 * j;
-	*out = sum;
+	for (int step = 0; step < 3; step++)
+		for (int j = 0; j < 8; j++) {
+			const int d = 1 << step;
+			const uint32_t m = low[step];
+			line_of a, b;
+
+			if (j & d)
+				continue;
+			a = x[j];
+			b = x[j + d];
+			x[j] = (a & m) | (b & m) << 4 * d;
+			x[j + d] = (a >> 4 * d & m) | (b & ~m);
+		}
 }
 
 /* Of eight columns, m words of each: all[r][i] is what they make for row r of every eight. */
-static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w, size_t eighths,
-			       size_t columns, size_t m)
+static inline void awq_columns(uint32_t all[8][SIDE][SIDE], size_t i, const uint32_t *w,
+			       size_t eighths, size_t columns, size_t m)
 {
+	static const uint8_t at[8] = { 0, 4, 1, 5, 2, 6, 3, 7 }; /* the nibble of row r */
 	line_of x[8];
 
 	memset(x, 0, sizeof(x));
@@ -359,15 +369,15 @@ static inline void awq_columns(line_of all[8][SIDE], size_t i, const uint32_t *w
 			memcpy(&x[j], w + j * eighths, sizeof(x[j]));
 		else
 			memcpy(&x[j], w + j * eighths, 4 * m);
+	turn_nibbles(x);
 	for (int r = 0; r < 8; r++)
-		collect(&all[r][i], x, r);
+		memcpy(all[r][i], &x[at[r]], sizeof(all[r][i]));
 }
 
 CLONES static void awq_slab(const struct slab *s)
 {
 	const size_t eighths = s->rows / 8;
-	line_of all[8][SIDE];
-	uint32_t t[SIDE][SIDE];
+	uint32_t all[8][SIDE][SIDE], t[SIDE][SIDE];
 
 	for (size_t first = 0; first < eighths; first += SIDE) {
 		const size_t m = eighths - first < SIDE ? eighths - first : SIDE;
@@ -378,8 +388,7 @@ CLONES static void awq_slab(const struct slab *s)
 		for (size_t r = 0; r < 8; r++) {
 			for (size_t i = 0; i < SIDE; i += 4)
 				for (size_t n = 0; n < m; n += 4)
-					turn(&t[n][i], SIDE, (const uint32_t *)&all[r][i] + n,
-					     SIDE);
+					turn(&t[n][i], SIDE, all[r][i] + n, SIDE);
 			for (size_t n = 0; n < m; n++)
 				put_line(s, 8 * (first + n) + r, t[n]);
 		}
