@@ -170,6 +170,26 @@ static bool wanted(const struct quant_acts *a, const struct model *m, enum edge 
 	       model_has_edge(m, g, layer) && !skipped(a, m, PLACE_EDGES + (int)g, layer);
 }
 
+/* A place somewhere that is asked for and not passed over. */
+static bool leaves_any(const struct quant_acts *a, const struct model *m)
+{
+	const bool asked[PLACE_EDGES] = {
+		[PLACE_K] = a->kv > 0 && !a->kv_raw, [PLACE_K_RAW] = a->kv_raw,
+		[PLACE_V] = a->kv > 0, [PLACE_P] = a->probs > 0,
+		[PLACE_ATTN_RESID] = a->resid > 0, [PLACE_MLP_RESID] = a->resid > 0,
+	};
+
+	for (long i = 0; i < m->cfg.layers; i++) {
+		for (int g = 0; g < model_edges(m); g++)
+			if (wanted(a, m, (enum edge)g, i))
+				return true;
+		for (int k = 0; k < PLACE_EDGES; k++)
+			if (asked[k] && !skipped(a, m, k, i))
+				return true;
+	}
+	return false;
+}
+
 static int check_skip(const struct quant_acts *a, const struct model *m, struct err *e)
 {
 	for (const char *p = a->skip; p != NULL; p++) {
@@ -188,6 +208,8 @@ static int check_skip(const struct quant_acts *a, const struct model *m, struct 
 		if (*p == '\0')
 			break;
 	}
+	if (a->skip != NULL && !leaves_any(a, m))
+		return err_set(e, ERR_USAGE, "--skip", "nothing is left to quantize");
 	return 0;
 }
 

@@ -200,10 +200,10 @@ int forward_load(struct forward *f, struct block *b, struct err *e)
 		if (slot_in_block(s) && model_has(f->m, s, b->layer) &&
 		    f->preloaded[s] != b->layer && load_slot(f, b, s, e) < 0)
 			return -1;
-	if (f->integers && forward_integer_linears(f) == 0)
-		return err_set(e, ERR_DATA, "--compute", "int: layer %ld has no linear of which "
-			       "weight and input are integers; rtn or gptq, and quant-acts, make "
-			       "them", b->layer);
+	f->had_integers |= forward_integer_linears(f) > 0;
+	if (f->integers && !f->had_integers && b->layer == f->m->cfg.layers - 1)
+		return err_set(e, ERR_DATA, "--compute", "int: there is no linear of which weight "
+			       "and input are integers; rtn or gptq, and quant-acts, make them");
 	return 0;
 }
 

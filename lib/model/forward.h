@@ -51,7 +51,8 @@ void forward_rest(struct forward *f);
 int forward_preload(struct forward *f, struct block *b, enum slot s, struct err *e) MUST_USE;
 
 /* Linears of which weight and input are both quantized to integers multiply integers, from the next
- * forward_load on.  Off at first: what is dequantized is multiplied, the same to f32 rounding. */
+ * forward_load on; ERR_DATA from that of the last block where no block has had one.  Off at first:
+ * what is dequantized is multiplied, the same to f32 rounding. */
 void forward_integers(struct forward *f, bool on);
 /* Linears of the block loaded that do. */
 size_t forward_integer_linears(const struct forward *f);

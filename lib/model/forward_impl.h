@@ -50,6 +50,7 @@ struct forward {
 	float *scores, *picked, *made;  /* [t, experts], [t, hidden], [t, hidden] */
 	bool all_experts;
 	bool integers;                  /* --compute=int */
+	bool had_integers;          /* some block so far had linears that multiply them */
 	struct int_linear **ints;       /* [slots]; NULL: in f32 */
 	struct int_input in;
 	struct route *route;

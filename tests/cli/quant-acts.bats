@@ -226,7 +226,21 @@ runs() {	# runs FILE: the run records, without their payload
 		qp-forward -q --compute=int --ids ids.txt "$out/p.qp" > "$out/c.qp"
 		qp-cmp -q "$out/b.qp" "$out/c.qp"
 	done
-	refuses 65 '--compute: int: layer 0' qp-forward --compute=int --ids ids.txt plain.qp
+	refuses 65 '--compute: int: there is no linear' qp-forward --compute=int --ids ids.txt plain.qp
+}
+
+@test "quant-acts: --compute=int multiplies f32 in a layer that is passed over" {
+	rtn -q -b 8 -g -1 plain.qp | quant-acts -q -p w8a8 --skip=layers.0 > "$out/q.qp"
+	qp-forward -q --compute=fake --ids ids.txt "$out/q.qp" > "$out/a.qp"
+	qp-forward -q --compute=int --ids ids.txt "$out/q.qp" > "$out/b.qp"
+	qp-cmp -q --rel=1e-5 "$out/a.qp" "$out/b.qp"
+	run -1 qp-cmp -q "$out/a.qp" "$out/b.qp"
+}
+
+@test "quant-acts: --skip that leaves nothing is refused" {
+	refuses 64 '--skip: .*nothing is left to quantize' \
+		quant-acts --skip=attn.in,attn.mid,mlp.in,mlp.mid plain.qp
+	quant-acts -q --kv=8 --skip=attn.in,attn.mid,mlp.in,mlp.mid plain.qp > "$out/q.qp"
 }
 
 @test "quant-acts: --clamp changes something, --compat something else; int comes to the same" {
@@ -241,7 +255,7 @@ runs() {	# runs FILE: the run records, without their payload
 	run -1 qp-cmp -q --rel=1e-5 "$out/p.logits" "$out/c.logits"
 	qp-forward -q --compute=int --ids ids.txt "$out/c.qp" > "$out/int.logits"
 	qp-cmp -q --rel=1e-5 "$out/int.logits" "$out/c.logits"
-	refuses 65 '--compute: int: layer 0' qp-forward --compute=int --ids ids.txt "$out/p.qp"
+	refuses 65 '--compute: int: there is no linear' qp-forward --compute=int --ids ids.txt "$out/p.qp"
 }
 
 @test "quant-acts: --clamp wants integers of 8 bits and groups that divide, and says which do" {
