@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gptq_guard.h - no option may lose to GPTQ as published: each linear keeps the better of two
+ * gptq_guard.h - no range, sweep, refit or target may lose: each linear keeps the better of two
  *
- * The candidates are what the options ask for, and the same without shrunk ranges, sweeps, refits
- * and target ("plain"; order, groups, damping and shrinking are the same).  The better one has the
- * smaller
+ * The candidates are what the options ask for, and the same without these four ("plain"; order,
+ * groups, damping and --shrink are the same in both, and are judged by nothing: by one H, that with
+ * the least added to it always wins where it was fitted).  The better one has the smaller
  *
  *     J = tr (W - Q) Hv (W - Q)'       and with a target   + 2 tr (W - Q) (Mv - Hv)' W'
  *
