@@ -155,6 +155,25 @@ static int integer(const struct record *r, const char *key, int64_t min, int64_t
 		       (long long)min, (long long)max);
 }
 
+static bool given(const struct record *r, const char *key)
+{
+	const void *p;
+	size_t n;
+
+	return record_get_raw(r, key, &p, &n) == 1;
+}
+
+/* Keys of NULL-terminated ones that a record of this sort has nothing to do with. */
+static int without(const struct record *r, const char *const *keys, const char *what,
+		   struct err *e)
+{
+	for (; *keys != NULL; keys++)
+		if (given(r, *keys))
+			return err_set(e, ERR_DATA, r->name, "run record: %s has no %s", what,
+				       *keys);
+	return 0;
+}
+
 /* ---- act-quant ------------------------------------------------------------------- */
 
 /* What shares a grid must have whole groups of the clamp. */
@@ -255,12 +274,10 @@ static int read_clamp(struct clamp *c, const struct record *r, struct err *e)
 {
 	static const char *const keys[] = { "clamp", "clamp_by", "clamp_mid" };
 	int by = -1, mid = -1, there = 0;
-	const void *p;
 	int64_t v;
-	size_t n;
 
 	for (int i = 0; i < 3; i++)
-		there += record_get_raw(r, keys[i], &p, &n) == 1;
+		there += given(r, keys[i]);
 	if (there == 0)
 		return 0;
 	if (integer(r, "clamp", 2, CLAMP_MAX, &v, e) < 0 ||
@@ -269,6 +286,21 @@ static int read_clamp(struct clamp *c, const struct record *r, struct err *e)
 		return -1;
 	*c = (struct clamp){ (size_t)v, (enum clamp_by)by, mid == 1 };
 	return 0;
+}
+
+/* The keys that only some quantizers have, where they make no sense. */
+static int check_keys(const struct record *r, enum quant_format format, enum quant_per per,
+		      bool fixed, struct err *e)
+{
+	static const char *const of_int[] = { "bits", "sym", "rule", NULL };
+	static const char *const of_group[] = { "group", NULL };
+	static const char *const of_dynamic[] = { "clip", NULL };
+
+	if (format != QUANT_INT && without(r, of_int, formats[format], e) < 0)
+		return -1;
+	if (per != QUANT_GROUP && without(r, of_group, "a grid not per group", e) < 0)
+		return -1;
+	return fixed ? without(r, of_dynamic, "a static range", e) : 0;
 }
 
 static int read_quant(struct run_op *op, struct block *b, const struct item *it, struct err *e)
@@ -287,8 +319,12 @@ static int read_quant(struct run_op *op, struct block *b, const struct item *it,
 		return -1;
 	op->quant = (struct quant){ .format = (enum quant_format)format, .bits = 8, .sym = true,
 				    .per = (enum quant_per)per };
-	if (record_get_double(r, "clip", &clip) == 1 && !(clip > 0 && clip <= 1))
-		return err_set(e, ERR_DATA, r->name, "run record: clip %g", clip);
+	if (check_keys(r, op->quant.format, op->quant.per, range == 1, e) < 0)
+		return -1;
+	if (given(r, "clip") &&
+	    (record_get_double(r, "clip", &clip) != 1 || !(clip > 0 && clip <= 1)))
+		return err_set(e, ERR_DATA, r->name, "run record: clip is not above 0 and at "
+			       "most 1");
 	op->quant.clip = clip;
 	if (format == QUANT_INT && read_int_grid(&op->quant, r, e) < 0)
 		return -1;
@@ -297,7 +333,7 @@ static int read_quant(struct run_op *op, struct block *b, const struct item *it,
 			return -1;
 		op->quant.group = (size_t)v;
 	}
-	if (record_get_int(r, "recent", &v) == 1) {
+	if (given(r, "recent")) {
 		if (integer(r, "recent", 1, INT32_MAX, &v, e) < 0)
 			return -1;
 		op->recent = (size_t)v;

@@ -162,6 +162,20 @@ runs() {	# runs FILE: the run records, without their payload
 	refuses 76 'layers.0.attn.in: ' eval-tasks -t "$out/task.jsonl" "$out/r.qp"
 }
 
+@test "quant-acts: a key of another type, out of range or of another grid is refused" {
+	local change
+	quant-acts -q -p w4a4kv4 plain.qp > "$out/q.qp"
+	qp-dump "$out/q.qp" | grep -q '^run .* clip=0'
+	for change in 's/ clip=[0-9.]*/ clip="x"/' 's/ clip=[0-9.]*/ clip=true/' \
+		's/ clip=[0-9.]*/ clip=1.5/' 's/ kind=/ recent="5"&/' 's/ kind=/ recent=0&/' \
+		's/ per="[a-z]*"/& recent=2.5/' 's/ format="int"/ format="e4m3"/' \
+		's/ sym=[a-z]*/ sym=1/' 's/ bits=4/ bits="4"/' 's/ rule="[a-z]*"/ rule=3/' \
+		's/ per="token"/& group=8/' 's/ per="token"/ per=1/'; do
+		qp-dump "$out/q.qp" | sed "/^run/$change" | qp-make > "$out/r.qp"
+		refuses 65 'layers.0.attn.[a-z]*: ' qp-forward --ids ids.txt "$out/r.qp"
+	done
+}
+
 @test "quant-acts: record-acts - records what the linears read" {
 	quant-acts -q -b 2 plain.qp > "$out/q.qp"
 	record-acts -q -c calib.qp -S samples "$out/q.qp" > "$out/s.qp"
