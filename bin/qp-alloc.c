@@ -21,8 +21,8 @@ static const char usage[] =
 	"      --for=ENGINE     any (default); vllm: 4 and 8 bits, q k v alike, gate and\n"
 	"                       up alike; llama.cpp: the default widths\n"
 	"      --fuse           q k v alike, gate and up alike, experts alike\n"
-	"      --by=HOW         errors of plain (gptq --plain, default), of gptq, which\n"
-	"                       takes longer, or of rtn\n"
+	"      --by=HOW         errors of plain (gptq without sweeps and searched ranges,\n"
+	"                       default), of gptq, which takes longer, or of rtn\n"
 	"      --alike          an error counts as much in any kind of linear\n"
 	"  -g, --group-size=N   columns that share a scale; -1: a row, 0: the whole\n"
 	"                       tensor (default 128)\n"
@@ -113,7 +113,7 @@ static void options(int argc, char **argv, struct job *j)
 	if (j->by == 1) /* gptq's defaults */
 		o->layers.q.range = RANGE_HMSE;
 	else
-		o->gptq.shrink = o->gptq.sweeps = 0;
+		o->gptq.sweeps = 0;
 	cli_operands(0, 1);
 }
 

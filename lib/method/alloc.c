@@ -118,7 +118,7 @@ static int trial(struct alloc *a, const struct layer *l, const float *tri, int b
 		memcpy(a->w, l->w, n * sizeof(*a->w));
 		if (gptq_quantize(&a->z, &res, a->h, a->w, l->rows, &opt, l->where, e) < 0)
 			return -1;
-		*error = res.energy > 0 ? res.energy : 0;
+		*error = res.shrunk > 0 ? res.shrunk : 0;
 		return 0;
 	}
 	if (rtn_quantize(&a->z, &opt.q, l->w, l->rows, l->cols, a->be->pool, l->where, e) < 0)
@@ -229,9 +229,10 @@ static uint64_t size_of(const struct alloc *a, const struct linear *l, int bits)
 double alloc_weight(enum slot weight)
 {
 	switch (slot_kind(weight)) {
-	case SLOT_V: case SLOT_UP: case SLOT_X_UP: case SLOT_SHARED_UP: return 0.5;
-	case SLOT_O: case SLOT_DOWN: case SLOT_X_DOWN: case SLOT_SHARED_DOWN: return 1;
-	default: return 0.75;
+	case SLOT_K: case SLOT_DOWN: case SLOT_X_DOWN: case SLOT_SHARED_DOWN: return 1.5;
+	case SLOT_Q: case SLOT_O: return 0.75;
+	case SLOT_V: return 0.5;
+	default: return 1;
 	}
 }
 

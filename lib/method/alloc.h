@@ -2,8 +2,9 @@
 /*
  * alloc.h - how many bits each linear gets, so that all together lose least within a size
  *
- * Each linear is quantized, for trial, at every width by its Hessian; E_b = tr (W-Q) H (W-Q)' is
- * its error there and P = tr W H W' the energy of its output.  What it costs the model is taken
+ * Each linear is quantized, for trial, at every width by its Hessian; E_b = tr (W-Q) Hs (W-Q)' is
+ * its error there, Hs = H + shrink diag H as of the solve (rounding: H), and P = tr W H W' the energy
+ * of its output.  What it costs the model is taken
  * to be c E_b / P with c by what the linear is (alloc_weight), and the widths are those with the
  * least sum of costs among all choices of at most the size asked for: a multiple-choice knapsack,
  * solved exactly.  The experts of a layer have one P, the sum of theirs, for each of gate, up and
@@ -58,11 +59,10 @@ struct alloc_options {
 struct alloc;
 
 /*
- * c: how much of a relative error of a linear's output arrives.  What o and down write goes into
- * the hidden state as it is: 1.  Values are averaged over tokens, up is multiplied by the gate,
- * and errors of different channels meet in o and down: 1/2.  q, k and gate act through softmax and
- * the gate's function: 3/4.  Round numbers from the divergence of one small model, each linear
- * at 3 bits by itself; quantpipe-methods(7) has them, and what plans by them gain elsewhere.
+ * c: how much of a relative error of a linear's output arrives: 3/2 for k and down, 1 for gate and
+ * up, 3/4 for q and o, 1/2 for v.  Round numbers from the divergence of two small models with all
+ * linears of one kind, or one of them, at 3 bits; quantpipe-methods(7) has them, and what plans by
+ * them gain.
  */
 double alloc_weight(enum slot weight);
 
