@@ -3,7 +3,7 @@
  * alloc.h - how many bits each linear gets, so that all together lose least within a size
  *
  * Each linear is quantized, for trial, at every width by its Hessian; E_b = tr (W-Q) Hs (W-Q)' is
- * its error there, Hs = H + shrink diag H as of the solve (rounding: H), and P = tr W H W' the energy
+ * its error there, Hs = H + shrink diag H as of the solve (rounding: H), P = tr W H W' the energy
  * of its output.  What it costs the model is taken
  * to be c E_b / P with c by what the linear is (alloc_weight), and the widths are those with the
  * least sum of costs among all choices of at most the size asked for: a multiple-choice knapsack,
