@@ -19,7 +19,7 @@ static const char usage[] =
 	"      --bytes=N        or bytes of all codes and scales\n"
 	"      --widths=LIST    of these bits, comma between (default 2,3,4,5,6,8)\n"
 	"      --for=ENGINE     any (default); vllm: 4 and 8 bits, q k v alike, gate and\n"
-	"                       up alike; llama.cpp: the default widths\n"
+	"                       up alike; llama.cpp: 4, 5 and 8 bits\n"
 	"      --fuse           q k v alike, gate and up alike, experts alike\n"
 	"      --by=HOW         errors of plain (gptq without sweeps and searched ranges,\n"
 	"                       default), of gptq, which takes longer, or of rtn\n"
@@ -94,8 +94,8 @@ static void option(struct job *j, int c)
 
 static void options(int argc, char **argv, struct job *j)
 {
-	static const unsigned usual = 0x17c; /* 2 3 4 5 6 8 */
 	struct alloc_options *o = &j->o;
+	struct err e;
 	int c;
 
 	cli_init(argc, argv, usage, CLI_THREADS);
@@ -103,12 +103,15 @@ static void options(int argc, char **argv, struct job *j)
 		option(j, c);
 	if (!j->table && (o->bits > 0) == (o->bytes > 0))
 		cli_fail(ERR_USAGE, "", "one of --budget and --bytes is needed");
-	if (j->engine == 1 && o->widths & ~0x110u)
-		cli_fail(ERR_USAGE, "--widths", "vllm's kernels are for 4 and 8 bits");
-	if (!o->widths)
-		o->widths = j->engine == 1 ? 0x110 : usual;
-	if (j->engine == 1)
-		o->fuse = FUSE_EDGE;
+	if (j->table && (o->bits > 0 || o->bytes > 0))
+		cli_fail(ERR_USAGE, "--table", "has no size: without --budget and --bytes");
+	if (j->table && (o->alike || o->fuse != FUSE_NONE))
+		cli_fail(ERR_USAGE, "--table", "prints errors, which %s does not change",
+			 o->alike ? "--alike" : "--fuse");
+	if (j->by == 2 && o->gptq.act_order)
+		cli_fail(ERR_USAGE, "--act-order", "is gptq's: without --by=rtn");
+	if (alloc_suit_engine(o, (enum alloc_engine)j->engine, &e) < 0)
+		cli_die(&e);
 	o->rtn = j->by == 2;
 	if (j->by == 1) /* gptq's defaults */
 		o->layers.q.range = RANGE_HMSE;
@@ -162,6 +165,7 @@ int main(int argc, char **argv)
 	open_device(&be);
 	if (stream_next(in, &head, &e) < 0 || model_from_head(&j.model, &head, &e) < 0 ||
 	    layer_check_groups(&j.o.layers, &j.model, &e) < 0 ||
+	    alloc_suit_rows(&j.o, (enum alloc_engine)j.engine, &j.model, &e) < 0 ||
 	    !(j.alloc = alloc_new(&be, &j.o, &e)))
 		cli_die(&e);
 	if ((idle = layer_idle_skip(&j.o.layers, &j.model)))

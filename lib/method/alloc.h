@@ -56,6 +56,19 @@ struct alloc_options {
 	uint64_t bytes;
 };
 
+enum alloc_engine { ENGINE_ANY, ENGINE_VLLM, ENGINE_LLAMA_CPP };
+
+/*
+ * Options for what an engine runs from codes as they are, widths chosen if there are none:
+ *     vllm       4 and 8 bits, groups of 32, 64, 128 or a row; q k v alike, gate and up alike
+ *     llama.cpp  4, 5 and 8 bits (Q4_0, Q5_0, Q8_0), symmetric, groups of 32 or a multiple
+ * ERR_USAGE for options that contradict it.
+ */
+int alloc_suit_engine(struct alloc_options *o, enum alloc_engine engine, struct err *e) MUST_USE;
+/* And the model: ERR_DATA if llama.cpp's blocks do not divide a linear that is not passed over. */
+int alloc_suit_rows(const struct alloc_options *o, enum alloc_engine engine,
+		    const struct model *m, struct err *e) MUST_USE;
+
 struct alloc;
 
 /*

@@ -113,7 +113,7 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 }
 
 @test "qp-alloc: --for=vllm: 4 and 8 bits, q k v alike, gate and up alike" {
-	qp-alloc -q --budget=6 -g 16 --for=vllm acts.qp > "$out/plan"
+	qp-alloc -q --budget=6 -g -1 --for=vllm acts.qp > "$out/plan"
 	"$PYTHON" - "$out/plan" <<-'END'
 	import sys
 	plan = {l.split("\t")[0]: l.split("\t")[1] for l in open(sys.argv[1]) if l[0] != "#"}
@@ -123,11 +123,32 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 	    assert len({plan[a + x + "_proj.weight"] for x in "qkv"}) == 1
 	    assert plan[m + "gate_proj.weight"] == plan[m + "up_proj.weight"]
 	END
-	qp-alloc -q --budget=6 -g 16 --fuse --widths=4,8 acts.qp > "$out/fuse"
+	qp-alloc -q --budget=6 -g -1 --fuse --widths=4,8 acts.qp > "$out/fuse"
 	cmp "$out/plan" "$out/fuse"
-	qp-alloc -q --budget=4.4 -g 16 --for=llama.cpp acts.qp > "$out/l"
-	qp-alloc -q --budget=4.4 -g 16 --widths=2,3,4,5,6,8 acts.qp > "$out/w"
-	cmp "$out/l" "$out/w"
+	refuses 64 '--group-size: .* 32, 64, 128' qp-alloc --budget=6 -g 16 --for=vllm acts.qp
+}
+
+@test "qp-alloc: --for=llama.cpp: to-gguf holds the plan as Q4_0, Q5_0 and Q8_0; others are refused" {
+	local g
+	"$PYTHON" "$ROOT/tests/mkmodel.py" "$out/m" hidden=64 ffn=96 heads=4 kv=2
+	calib-pack -q --ids ids.txt > "$out/c.qp"
+	record-acts -q -c "$out/c.qp" "$out/m" > "$out/a.qp"
+	for g in 32 -1; do
+		qp-alloc -q --budget=5.7 -g $g --for=llama.cpp "$out/a.qp" > "$out/plan"
+		grep -v '^#' "$out/plan" | cut -f 2 | sort -u > "$out/bits"
+		[ "$(wc -l < "$out/bits")" -ge 2 ]
+		run ! grep -vx '[458]' "$out/bits"
+		gptq -q -g $g --plan="$out/plan" "$out/a.qp" | pack-int8 -q |
+			to-gguf -q --no-vocab - "$out/m$g.gguf"
+	done
+	refuses 64 '--group-size: .* 32 or a multiple' \
+		qp-alloc --budget=5 -g 16 --for=llama.cpp acts.qp
+	refuses 64 '--widths: .* 4, 5 and 8 bits' \
+		qp-alloc --budget=5 -g 32 --for=llama.cpp --widths=3,4 acts.qp
+	refuses 64 '--asym: ' qp-alloc --budget=5 -g 32 --for=llama.cpp --asym acts.qp
+	refuses 65 '--for: .* 32 columns .*--skip' \
+		qp-alloc --budget=5 -g -1 --for=llama.cpp acts.qp
+	qp-alloc -q --budget=6 -g -1 --for=llama.cpp --skip=down acts.qp > "$out/plan"
 }
 
 @test "qp-alloc: one line tells the size and the predicted losses, unless -q" {
@@ -141,7 +162,7 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 @test "qp-alloc: a budget that cannot be met is refused with the least that can" {
 	refuses 65 'the budget cannot be met: 3.0000 bits a weight, scales counted, or 5760 bytes' \
 		qp-alloc --budget=2.9 -g 16 acts.qp
-	refuses 65 'the budget cannot be met: 5.0000 bits' qp-alloc --for=vllm --budget=4 -g 16 acts.qp
+	refuses 65 'the budget cannot be met: 4.4667 bits' qp-alloc --for=vllm --budget=4 -g -1 acts.qp
 	qp-alloc -q --bytes=5760 -g 16 acts.qp > "$out/plan"
 	[ "$(grep -c '	2	16$' "$out/plan")" -eq 14 ]
 	refuses 65 'the budget cannot' qp-alloc --bytes=5759 -g 16 acts.qp
@@ -174,5 +195,10 @@ assert budget - 0.15 < got <= budget + 1e-9, got' $b
 	refuses 64 'one of --budget and --bytes' qp-alloc --budget=4 --bytes=9 acts.qp
 	refuses 64 '--widths: expected some of 2 to 8' qp-alloc --budget=4 --widths=4,16 acts.qp
 	refuses 64 "--widths: vllm's kernels" qp-alloc --budget=4 --for=vllm --widths=3,4 acts.qp
+	refuses 64 '--table: has no size' qp-alloc --table --budget=4 acts.qp
+	refuses 64 '--table: has no size' qp-alloc --table --bytes=4 acts.qp
+	refuses 64 '--table: .*--alike' qp-alloc --table --alike acts.qp
+	refuses 64 '--table: .*--fuse' qp-alloc --table --fuse acts.qp
+	refuses 64 '--act-order: ' qp-alloc --budget=4 --by=rtn --act-order acts.qp
 	refuses 64 '--for: expected' qp-alloc --budget=4 --for=x acts.qp
 }
