@@ -20,7 +20,7 @@ static const char usage[] =
 	"                       windows of the text installed with the toolkit)\n"
 	"      --per=WHAT       block or sublayer (default sublayer)\n"
 	"      --rank=N         maps of rank N\n"
-	"      --diagonal       a factor and a bias for each channel\n"
+	"      --diagonal       a factor and a bias for each channel; ridge 0.01\n"
 	"      --ridge=R        times each channel's variance (default: best held out)\n"
 	"      --holdout=F      part of the windows that judges (default 0.2)\n"
 	"      --compat         as published: f32 inverse, no ridge, nothing held out\n"
@@ -143,7 +143,7 @@ static void open_ref(const struct job *j, struct stream_in **in, struct model *m
 
 int main(int argc, char **argv)
 {
-	struct job j = { .opt = { true, .ridge = -1, .holdout = 0.2, .dtype = DT_F16 } };
+	struct job j = { .opt = { true, .ridge = -1, .holdout = -1, .dtype = DT_F16 } };
 	struct record head = { .rank = -1 };
 	struct stream_in *in, *ref_in = NULL;
 	struct model ref_model;

@@ -46,8 +46,14 @@ int qwt_check(struct qwt_options *o, struct err *e)
 		return err_set(e, ERR_USAGE, "--diagonal", "does not go with --rank");
 	if (o->rank > 0)
 		o->form = FORM_LOW_RANK;
-	return !o->compat || o->form == FORM_FULL ? 0 :
-	       err_set(e, ERR_USAGE, "--compat", "goes with whole maps");
+	if (o->compat && o->form != FORM_FULL)
+		return err_set(e, ERR_USAGE, "--compat", "goes with whole maps");
+	if (o->compat && (o->ridge >= 0 || o->holdout >= 0))
+		return err_set(e, ERR_USAGE, "--compat", "has no ridge and holds nothing out: "
+			       "without --ridge and --holdout");
+	if (o->holdout < 0)
+		o->holdout = 0.2;
+	return 0;
 }
 
 int qwt_same(const struct model *m, const struct model *ref, struct err *e)

@@ -44,7 +44,8 @@ struct qwt_options {
 
 /* "0,3" into o->except; ERR_USAGE. */
 int qwt_except(struct qwt_options *o, const char *list, struct err *e) MUST_USE;
-/* All options are there: a rank makes the form FORM_LOW_RANK.  ERR_USAGE for what contradicts. */
+/* All options are there: a rank makes the form FORM_LOW_RANK, a holdout below 0 (not given) is
+ * 0.2.  ERR_USAGE for what contradicts. */
 int qwt_check(struct qwt_options *o, struct err *e) MUST_USE;
 /* ERR_DATA if ref is no reference for m: its streams have other shapes. */
 int qwt_same(const struct model *m, const struct model *ref, struct err *e) MUST_USE;

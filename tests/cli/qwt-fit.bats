@@ -149,6 +149,8 @@ less() {	# less A B: numbers
 	done
 	refuses 64 '--except: ' qwt-fit --per=block --except=a q.qp
 	refuses 64 '--diagonal: ' qwt-fit --per=block --diagonal --rank=3 q.qp
+	refuses 64 '--compat: has no ridge' qwt-fit --compat --ridge=5 q.qp
+	refuses 64 '--compat: has no ridge' qwt-fit --compat --holdout=0.5 q.qp
 	refuses 65 '--rank: ' qwt-fit --per=block --rank=300 q.qp
 }
 
