@@ -68,11 +68,16 @@ static void options(int argc, char **argv, struct rotate_options *o)
 			if (rotate_parse(optarg, &o->which, &e) < 0)
 				cli_die(&e);
 			break;
-		case OPT_MATRIX: matrix(o, optarg); break;
-		case OPT_SEED: o->seed = (uint64_t)cli_long("--seed", optarg, 0, INT64_MAX); break;
+		case OPT_MATRIX: matrix(o, optarg); o->matrix_given = true; break;
+		case OPT_SEED:
+			o->seed = (uint64_t)cli_long("--seed", optarg, 0, INT64_MAX);
+			o->seed_given = true;
+			break;
 		case OPT_BLOCK: o->block = cli_long("--block", optarg, 1, 1 << 17); break;
 		case OPT_KEEP_TIED: o->keep_tied = true; break;
 		}
+	if (rotate_check(o, &e) < 0)
+		cli_die(&e);
 	cli_operands(0, 2);
 }
 

@@ -239,6 +239,25 @@ int rotate_parse(const char *list, unsigned *which, struct err *e)
 	}
 }
 
+int rotate_check(const struct rotate_options *o, struct err *e)
+{
+	const bool made = o->which & (ROTATE_R1 | ROTATE_R2);
+
+	if (o->which == 0)
+		return 0;
+	if (!made && o->matrix_given)
+		return err_set(e, ERR_USAGE, "--matrix", "is of r1 and r2: r3 and r4 are Hadamard "
+			       "matrices");
+	if (!made && o->seed_given)
+		return err_set(e, ERR_USAGE, "--seed", "is of r1 and r2");
+	if (o->seed_given && (o->file != NULL || o->kind == ROTATION_HADAMARD))
+		return err_set(e, ERR_USAGE, "--seed", "is of random matrices: without it, or "
+			       "another --matrix");
+	if (o->block && !(o->which & (ROTATE_R1 | ROTATE_R4)))
+		return err_set(e, ERR_USAGE, "--block", "is of r1 and r4");
+	return 0;
+}
+
 /* ---- outside the blocks ----------------------------------------------------------- */
 
 #define CHUNK_VALUES ((size_t)1 << 22) /* of a table's rows that are in F64 at a time */

@@ -40,6 +40,7 @@ struct rotate_options {
 	long block;		   /* order of R1 and R4, 0: the whole width */
 	const char *file;	   /* a stream with tensors R1, R2; NULL: none */
 	bool keep_tied;		   /* refuse rather than untie the head */
+	bool matrix_given, seed_given; /* for rotate_check */
 };
 
 struct rotate;
@@ -59,6 +60,8 @@ long rotate_lost(const struct rotate *r);
 /* All records have come.  ERR_DATA if a tied head has not. */
 int rotate_finish(struct rotate *r, struct stream_out *out, struct err *e) MUST_USE;
 
+/* ERR_USAGE for a matrix, seed or block that no rotation asked for has; none at all may have any. */
+int rotate_check(const struct rotate_options *o, struct err *e) MUST_USE;
 /* "r1,r2" -> bits; "none" is none.  ERR_USAGE for other words. */
 int rotate_parse(const char *list, unsigned *which, struct err *e) MUST_USE;
 

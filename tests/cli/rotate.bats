@@ -242,6 +242,10 @@ print(max((abs(x).max(1) / np.sqrt((x * x).mean(1))).mean() for x in w))" "$f.qp
 	refuses 64 "--rotations: expected" rotate -r r1r2 plain.qp
 	refuses 64 "--seed" rotate --seed=x plain.qp
 	refuses 64 "--block" rotate --block=0 plain.qp
+	refuses 64 "--block: is of r1 and r4" rotate -r r2,r3 --block=16 plain.qp
+	refuses 64 "--matrix: is of r1 and r2" rotate -r r3 --matrix=orthogonal plain.qp
+	refuses 64 "--seed: is of r1 and r2" rotate -r r3,r4 --seed=3 plain.qp
+	refuses 64 "--seed: is of random" rotate --matrix=hadamard --seed=9 plain.qp
 }
 
 @test "rotate: the same bytes whatever the number of threads" {
