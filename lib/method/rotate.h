@@ -60,7 +60,7 @@ long rotate_lost(const struct rotate *r);
 /* All records have come.  ERR_DATA if a tied head has not. */
 int rotate_finish(struct rotate *r, struct stream_out *out, struct err *e) MUST_USE;
 
-/* ERR_USAGE for a matrix, seed or block that no rotation asked for has; none at all may have any. */
+/* ERR_USAGE for a matrix, seed or block that no rotation asked for has; none may have any. */
 int rotate_check(const struct rotate_options *o, struct err *e) MUST_USE;
 /* "r1,r2" -> bits; "none" is none.  ERR_USAGE for other words. */
 int rotate_parse(const char *list, unsigned *which, struct err *e) MUST_USE;
