@@ -65,11 +65,44 @@ int qwt_same(const struct model *m, const struct model *ref, struct err *e)
 	       err_set(e, ERR_DATA, "--ref", "is another model than that of the stream");
 }
 
+static bool excepted(const struct qwt_options *o, long layer)
+{
+	char *end;
+
+	for (const char *p = o->except; p != NULL && *p != '\0'; p = end + (*end == ',')) {
+		if (strtol(p, &end, 10) == layer && end > p)
+			return true;
+		if (end == p)
+			break;
+	}
+	return layer < o->begin;
+}
+
+/* What is named is there, and something is left. */
+static int check_blocks(const struct qwt_options *o, const struct model *m, struct err *e)
+{
+	const long layers = m->cfg.layers;
+	char *end;
+
+	for (const char *p = o->except; p != NULL && *p != '\0'; p = end + (*end == ','))
+		if (strtol(p, &end, 10) >= layers)
+			return err_set(e, ERR_DATA, "--except", "this model has no block %ld, "
+				       "its last is %ld", strtol(p, NULL, 10), layers - 1);
+	for (long i = 0; i < layers; i++)
+		if (!excepted(o, i))
+			return 0;
+	return err_set(e, ERR_DATA, o->begin < layers ? "--except" : "--begin",
+		       "no block is left to compensate");
+}
+
 struct qwt *qwt_new(const struct qwt_options *opt, const struct model *m, struct backend *be,
 		    struct err *e)
 {
-	struct qwt *q = calloc(1, sizeof(*q));
+	struct qwt *q;
 
+	if (check_blocks(opt, m, e) < 0)
+		return NULL;
+	q = calloc(1, sizeof(*q));
 	if (q == NULL) {
 		err_nomem(e, "qwt-fit", sizeof(*q));
 		return NULL;
@@ -521,19 +554,6 @@ static int fit(struct qwt *q, struct block *b, enum stage stage, int place, stru
 	return note(b, q, place, &v, e);
 }
 
-static bool excepted(const struct qwt *q, long layer)
-{
-	char *end;
-
-	for (const char *p = q->opt.except; p != NULL && *p != '\0'; p = end + (*end == ',')) {
-		if (strtol(p, &end, 10) == layer && end > p)
-			return true;
-		if (end == p)
-			break;
-	}
-	return layer < q->opt.begin;
-}
-
 /* A block that is left out: a note only if it was clamped. */
 static int leave(struct qwt *q, struct block *b, enum stage stage, int place, struct err *e)
 {
@@ -553,7 +573,7 @@ static int one_stage(struct qwt *q, struct block *b, enum stage stage, int place
 	memcpy(q->before.x, r->hidden.x, r->hidden.tokens * r->hidden.width * sizeof(float));
 	if (advance(q, REFERENCE, stage, e) < 0 || advance(q, QUANTIZED, stage, e) < 0)
 		return -1;
-	return excepted(q, b->layer) ? leave(q, b, stage, place, e) : fit(q, b, stage, place, e);
+	return excepted(&q->opt, b->layer) ? leave(q, b, stage, place, e) : fit(q, b, stage, place, e);
 }
 
 static int all_stages(struct qwt *q, struct block *b, struct err *e)

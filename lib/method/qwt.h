@@ -52,6 +52,7 @@ int qwt_same(const struct model *m, const struct model *ref, struct err *e) MUST
 
 struct qwt;
 
+/* ERR_DATA for a block in except that the model has not, and when begin and except leave none. */
 struct qwt *qwt_new(const struct qwt_options *opt, const struct model *m, struct backend *be,
 		    struct err *e);
 void qwt_free(struct qwt *q);

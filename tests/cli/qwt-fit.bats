@@ -142,12 +142,15 @@ less() {	# less A B: numbers
 
 @test "qwt-fit: --begin and --except leave blocks alone" {
 	local o
-	for o in --begin=1 --except=0 --except=0,7; do
+	for o in --begin=1 --except=0 --except=0,0; do
 		qwt-fit --per=block -q "$o" q.qp | qp-dump --head > "$out/f.txt"
 		run -1 grep 'layers.0.out' "$out/f.txt"
 		grep -q '^run layers.1.out ' "$out/f.txt"
 	done
 	refuses 64 '--except: ' qwt-fit --per=block --except=a q.qp
+	refuses 65 '--except: this model has no block 7, its last is 1' qwt-fit --except=0,7 q.qp
+	refuses 65 '--except: no block is left' qwt-fit --except=0,1 q.qp
+	refuses 65 '--begin: no block is left' qwt-fit --begin=2 q.qp
 	refuses 64 '--diagonal: ' qwt-fit --per=block --diagonal --rank=3 q.qp
 	refuses 64 '--compat: has no ridge' qwt-fit --compat --ridge=5 q.qp
 	refuses 64 '--compat: has no ridge' qwt-fit --compat --holdout=0.5 q.qp
