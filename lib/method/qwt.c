@@ -573,7 +573,8 @@ static int one_stage(struct qwt *q, struct block *b, enum stage stage, int place
 	memcpy(q->before.x, r->hidden.x, r->hidden.tokens * r->hidden.width * sizeof(float));
 	if (advance(q, REFERENCE, stage, e) < 0 || advance(q, QUANTIZED, stage, e) < 0)
 		return -1;
-	return excepted(&q->opt, b->layer) ? leave(q, b, stage, place, e) : fit(q, b, stage, place, e);
+	return excepted(&q->opt, b->layer) ? leave(q, b, stage, place, e) :
+	       fit(q, b, stage, place, e);
 }
 
 static int all_stages(struct qwt *q, struct block *b, struct err *e)
